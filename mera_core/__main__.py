@@ -1,0 +1,249 @@
+"""The command line: python -m mera_core rank | recall | lookup | convert.
+
+Gathers arguments, calls the library, prints. Whatever the user can mend ends with exit status 2 and one plain
+sentence on standard error. The model's libraries are imported only by the commands that need a model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from mera_core.errors import InputError
+
+NOTICE = "research use, not for clinical decisions"
+BAD_INPUT = 2
+MAX_HISTORY_BYTES = (
+    16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
+System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
+
+
+@app.callback()
+def _about() -> None:
+    """MERA: rank the diagnoses of a patient's next visit (research use, not for clinical decisions)."""
+
+
+@app.command()
+def rank(
+    history: Annotated[str, typer.Argument(metavar="HISTORY.json", help="File, or - for standard input.")],
+    top: Annotated[int, typer.Option(help="How many codes to print, best first.", min=1)] = 20,
+    as_json: Json = False,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Rank the codes of the next visit of one patient."""
+    from mera_core.ontology import Ontology
+    from mera_core.records import resolve
+
+    patient = _read_history(history)
+    resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
+    result = _engine(checkpoint).rank(patient).to_json(top)
+    if as_json:
+        _print_json({**result, "notice": NOTICE})
+        return
+    rows = [
+        [
+            str(row["rank"]),
+            row["system"],
+            row["code"],
+            row["definition"],
+            f"{row['score']:.2f}",
+            f"{row['share']:.1%}",
+            "yes" if row["above_cut"] else "",
+            "seen before" if row["recurrent"] else "new",
+        ]
+        for row in result["ranking"]
+    ]
+    _print_table(["", "system", "code", "definition", "score", "share", "predicted", ""], rows)
+    print(f"{result['predicted']} codes are predicted (above the cut); checkpoint {result['checkpoint']}.")
+    for note in result["notes"]:
+        print(f"note: {note['message'] if isinstance(note, dict) else note}")
+    print(NOTICE)
+
+
+@app.command()
+def recall(
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="Ask for the definition of a code.")
+    ] = None,
+    definition: Annotated[str | None, typer.Option(help="Ask for the code of a definition.")] = None,
+    system: System = None,
+    as_json: Json = False,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Ask the model's memory: code to definition, or definition to code."""
+    from mera_core.ontology import Ontology
+
+    if (code is None) == (definition is None):
+        raise InputError("give either a code or --definition TEXT.")
+    if definition is not None and not definition.strip():
+        raise InputError("the definition is empty.")
+    if code is not None:
+        asked = Ontology.load().parse(code, system=system)
+        found = _engine(checkpoint).recall(code=asked.code, system=asked.system)
+    else:
+        found = _engine(checkpoint).recall(definition=definition)
+    result = found.to_json()
+    if as_json:
+        _print_json({**result, "notice": NOTICE})
+        return
+    verdict = {True: "right", False: "wrong", None: "not in the book, so neither right nor wrong"}
+    print(f"question: {result['question']}")
+    print(f"answer:   {result['answer']} ({verdict[result['exact']]})")
+    print(f"book:     {result['truth']}")
+    rows = [[a["system"], a["code"], a["definition"], f"{a['share']:.1%}"] for a in result["alternatives"]]
+    if rows:
+        _print_table(["system", "code", "definition", "share"], rows)
+    print(NOTICE)
+
+
+@app.command()
+def lookup(
+    query: Annotated[str, typer.Argument(help="A code, dotted or not, or words of a definition.")],
+    system: System = None,
+    limit: Annotated[int, typer.Option(help="How many to print.", min=1, max=1000)] = 20,
+    billable: Annotated[bool, typer.Option("--billable", help="Only codes that can be billed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the code books by code or by words."""
+    from mera_core.ontology import SYSTEMS
+    from mera_core.search import search
+
+    if not query.strip():
+        raise InputError("the query is empty.")
+    if system is not None and system not in SYSTEMS:
+        raise InputError(f"--system must be {' or '.join(SYSTEMS)}, not {system!r}.")
+    found = [
+        {
+            "system": match.code.system,
+            "code": match.code.code,
+            "definition": match.definition,
+            "billable": match.billable,
+        }
+        for match in search(query, system=system, limit=limit, billable_only=billable)
+    ]
+    if as_json:
+        _print_json(found)
+    elif found:
+        rows = [
+            [row["system"], row["code"], row["definition"], "" if row["billable"] else "heading"]
+            for row in found
+        ]
+        _print_table(["system", "code", "definition", ""], rows)
+    else:
+        print("nothing found.")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file or a folder, plain or gzipped.")],
+    out: Annotated[Path, typer.Option(help="The visits table to write: .parquet, .csv or .jsonl.")],
+    format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Read records of any known format into the visits table, and say what was left out and why."""
+    from mera_core.readers import read
+    from mera_core.records import TABLE_SUFFIXES, to_table, write_table
+
+    if out.suffix.lower() not in TABLE_SUFFIXES:
+        raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {out.name!r}.")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent} to write {out.name} to.")
+    cohort = read(source, format)
+    write_table(to_table(cohort.patients), out)
+    if as_json:
+        _print_json({**cohort.report.to_dict(), "out": str(out)})
+        return
+    for line in cohort.report.lines():
+        print(line)
+    print(f"written: {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    try:
+        app(args=arguments, prog_name="python -m mera_core", standalone_mode=False)
+    except (InputError, TyperException) as error:
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        print(_one_sentence(message), file=sys.stderr)
+        return BAD_INPUT
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _read_history(name: str) -> Any:
+    """The patient of a HISTORY.json file, or of standard input for '-'."""
+    from mera_core.records import parse_json, patient_from_json
+
+    path = Path(name)
+    shown = "standard input" if name == "-" else name
+    if name != "-" and path.is_dir():
+        raise InputError(f"{shown} is a folder, not a HISTORY.json file.")
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read(MAX_HISTORY_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(MAX_HISTORY_BYTES + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {shown}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
+    if len(content) > MAX_HISTORY_BYTES:
+        raise InputError(f"{shown} is larger than {MAX_HISTORY_BYTES:,} bytes, too large for one history.")
+    if not content.strip():
+        raise InputError(f"{shown} is empty.")
+    try:
+        return patient_from_json(parse_json(content, shown))
+    except InputError as error:
+        message = str(error)
+        raise error if message.startswith(shown) else InputError(f"{shown}: {message}") from error
+
+
+def _engine(checkpoint: Path | None) -> Any:
+    from mera_core.engine import Engine
+
+    return Engine.load(checkpoint)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _one_sentence(message: str) -> str:
+    sentence = " ".join(message.split())
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""The HISTORY.json contract: one patient as JSON, checked so that every complaint names its place.
+
+Checks shape, dates and limits; whether a code exists is the ontology's business (see `patient.resolve`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mera_core import code_text
+from mera_core.errors import InputError
+from mera_core.ontology import SYSTEMS, Code
+from mera_core.patient import OLDEST_AGE, Patient, Visit
+
+MAX_VISITS = 1_000  # a patient; a daily contact for three years. More is a cohort in the wrong file
+MAX_CODES = 5_000  # a patient, all visits together
+DEMO_PATIENTS = Path(__file__).resolve().parent.parent / "sample_data" / "demo_patients.json"
+
+_SEX_WORDS = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U"}
+_PATIENT_KEYS = ("id", "sex", "age", "details", "visits")
+_STORY_KEYS = ("title", "story", "invented")  # of the demo patients; words for people, never for the model
+_VISIT_KEYS = ("codes", "time", "age", "details")
+_FARTHEST_ZONE = timedelta(hours=14)  # somewhere on earth it is already this much later than UTC
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPatient:
+    """An invented history with a title and a story of two sentences for the reader."""
+
+    title: str
+    story: str
+    patient: Patient
+
+    @property
+    def id(self) -> str:
+        return self.patient.id
+
+
+def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
+    """Read one history as decoded JSON (see ARCHITECTURE.md, "Contracts").
+
+    Codes given as text stay text; codes given as {"system", "code"} become `Code`s in dotted upper case.
+    now: UTC, without a zone; visits after it are refused. Default: the clock.
+    Raises InputError naming the place (e.g. visits[2].codes[0]): wrong type, unknown key, no visits, no code
+    at all, wrong system, impossible date, future date, visits not in time order, more than MAX_VISITS visits
+    or MAX_CODES codes.
+    """
+    if not isinstance(history, Mapping):
+        raise InputError(
+            f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.'
+        )
+    _refuse_unknown_keys(history, (*_PATIENT_KEYS, *_STORY_KEYS), "")
+    raw_visits = history.get("visits")
+    if not isinstance(raw_visits, list):
+        raise InputError(f"visits must be a list, not {_kind(raw_visits)}.")
+    if not raw_visits:
+        raise InputError("the history is empty: visits holds no visit.")
+    if len(raw_visits) > MAX_VISITS:
+        raise InputError(
+            f"the history has {len(raw_visits):,} visits, and at most {MAX_VISITS:,} can be read."
+        )
+    latest = now if now is not None else datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
+    visits = [_visit_from_json(raw, f"visits[{number}]", latest) for number, raw in enumerate(raw_visits)]
+    codes = sum(len(visit.codes) for visit in visits)
+    if codes == 0:
+        raise InputError("the history is empty: no visit names a code.")
+    if codes > MAX_CODES:
+        raise InputError(f"the history has {codes:,} codes, and at most {MAX_CODES:,} can be read.")
+    refuse_disorder(visits, "visits[{}]")
+    identity = history.get("id")
+    if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (str, int))):
+        raise InputError(f"id must be text, not {_kind(identity)}.")
+    return Patient(
+        visits=tuple(visits),
+        sex=_sex(history.get("sex")),
+        age=_age(history.get("age"), "age"),
+        id="" if identity is None else str(identity),
+        details=_details(history.get("details"), "details"),
+    )
+
+
+def patient_to_json(patient: Patient) -> dict[str, Any]:
+    """The history as JSON-ready values; `patient_from_json` gives an equal patient back.
+
+    Ranks of codes in the source (`Visit.positions`) are not part of this contract and are left to the table.
+    """
+    history: dict[str, Any] = {"id": patient.id, "sex": patient.sex}
+    if patient.age is not None:
+        history["age"] = patient.age
+    if patient.details:
+        history["details"] = dict(patient.details)
+    history["visits"] = [_visit_to_json(visit) for visit in patient.visits]
+    return history
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """Decode JSON text; InputError, beginning with `name`, when it is no JSON or says one thing twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        decoded = dict(pairs)
+        if len(decoded) != len(pairs):
+            keys = [key for key, _ in pairs]
+            doubled = next(key for key in keys if keys.count(key) > 1)
+            raise InputError(f"{name} gives {doubled!r} more than once in one object.")
+        return decoded
+
+    try:
+        decoded = json.loads(content.decode("utf-8-sig"), object_pairs_hook=once)
+        # Half of a surrogate pair is legal JSON and no text: nothing could print or store it.
+        json.dumps(decoded, ensure_ascii=False).encode("utf-8")
+    except UnicodeError as error:
+        raise InputError(f"{name} is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise InputError(f"{name} is nested too deeply to be a history.") from error
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from error
+    except ValueError as error:  # a whole number of more than 4,300 digits
+        raise InputError(f"{name} is not JSON that can be read: it holds an endless number.") from error
+    return decoded
+
+
+def refuse_disorder(visits: list[Visit], place: str) -> None:
+    """Raise InputError where a dated visit comes before an earlier-listed one; `place` is formatted with its index."""
+    newest: int | None = None
+    for number, visit in enumerate(visits):
+        if visit.time is None:
+            continue
+        if newest is not None and visit.time < visits[newest].time:
+            raise InputError(
+                f"{place.format(number)} is dated {_day(visit.time)}, before {place.format(newest)} "
+                f"({_day(visits[newest].time)}): visits must be listed oldest first."
+            )
+        newest = number
+
+
+def demo_patients(path: Path | str = DEMO_PATIENTS) -> list[DemoPatient]:
+    """The invented demo patients, in the order of the file.
+
+    Raises InputError when the file is missing or an entry breaks the HISTORY.json contract, names no story,
+    is not marked as invented, or repeats an id.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"the demo patients can't be read: {path} ({error.strerror}).") from error
+    entries = parse_json(content, Path(path).name)
+    if not isinstance(entries, list):
+        raise InputError(f"{Path(path).name} must be a list of histories, not {_kind(entries)}.")
+    demos, seen = [], set()
+    for number, entry in enumerate(entries):
+        try:
+            patient = patient_from_json(entry)
+        except InputError as error:
+            raise InputError(f"{Path(path).name}, patient {number + 1}: {error}") from error
+        if entry.get("invented") is not True or not entry.get("title") or not entry.get("story"):
+            raise InputError(
+                f"{Path(path).name}, patient {number + 1}: needs title, story and invented: true."
+            )
+        if not patient.id or patient.id in seen:
+            raise InputError(f"{Path(path).name}, patient {number + 1}: needs an id of its own.")
+        seen.add(patient.id)
+        demos.append(DemoPatient(entry["title"], entry["story"], patient))
+    return demos
+
+
+def settled(system: str, text: str) -> Code | str:
+    """A `Code` in dotted upper case where the text is written like one, else 'SYSTEM:text' for `resolve` to judge.
+
+    >>> settled("ICD10", "i5022"), settled("ICD9", "E8021"), settled("ICD9", "25.000")
+    (Code(system='ICD10', code='I50.22'), Code(system='ICD9', code='E802.1'), 'ICD9:25.000')
+    """
+    name = code_text.identity(system, code_text.clean(text))
+    return f"{system}:{text.strip()}" if name is None else Code(system, name)
+
+
+def _visit_from_json(raw: Any, place: str, latest: datetime) -> Visit:
+    if not isinstance(raw, Mapping):
+        raise InputError(f'{place} must be an object such as {{"codes": ["428.0"]}}, not {_kind(raw)}.')
+    _refuse_unknown_keys(raw, _VISIT_KEYS, f"{place}.")
+    codes = raw.get("codes")
+    if not isinstance(codes, list):
+        raise InputError(f"{place}.codes must be a list, not {_kind(codes)}.")
+    time = _time(raw.get("time"), f"{place}.time")
+    if time is not None and time > latest:
+        raise InputError(f"{place}.time is {_day(time)}, which is in the future.")
+    return Visit(
+        codes=tuple(_code(code, f"{place}.codes[{index}]") for index, code in enumerate(codes)),
+        time=time,
+        age=_age(raw.get("age"), f"{place}.age"),
+        details=_details(raw.get("details"), f"{place}.details"),
+    )
+
+
+def _visit_to_json(visit: Visit) -> dict[str, Any]:
+    raw: dict[str, Any] = {
+        "codes": [
+            {"system": code.system, "code": code.code} if isinstance(code, Code) else code
+            for code in visit.codes
+        ]
+    }
+    if visit.time is not None:
+        raw["time"] = visit.time.isoformat()
+    if visit.age is not None:
+        raw["age"] = visit.age
+    if visit.details:
+        raw["details"] = dict(visit.details)
+    return raw
+
+
+def _code(raw: Any, place: str) -> Code | str:
+    if isinstance(raw, str) and raw.strip():
+        return raw
+    if not isinstance(raw, Mapping):
+        raise InputError(
+            f'{place} must be text such as "428.0" or {{"system": ..., "code": ...}}, not {_kind(raw)}.'
+        )
+    _refuse_unknown_keys(raw, ("system", "code"), f"{place}.")
+    system, text = raw.get("system"), raw.get("code")
+    if system not in SYSTEMS:
+        raise InputError(f"{place}.system must be {' or '.join(SYSTEMS)}, not {system!r}.")
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{place}.code must be text such as "428.0", not {_kind(text)}.')
+    return settled(system, text)
+
+
+def _time(raw: Any, place: str) -> datetime | None:
+    if raw is None:
+        return None
+    if isinstance(raw, str):
+        try:
+            time = datetime.fromisoformat(raw.strip())
+            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        except (ValueError, OverflowError):
+            pass
+    raise InputError(f"{place} must be a date such as 2026-01-31, not {raw!r}.")
+
+
+def _sex(raw: Any) -> str:
+    if raw is None:
+        return "U"
+    word = _SEX_WORDS.get(raw.strip().upper()) if isinstance(raw, str) else None
+    if word is None:
+        raise InputError(f"sex must be F, M or U (unknown), not {raw!r}.")
+    return word
+
+
+def _age(raw: Any, place: str) -> float | None:
+    if raw is None:
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+        raise InputError(f"{place} must be a number of years, not {_kind(raw)}.")
+    if not 0 <= raw <= OLDEST_AGE:
+        raise InputError(f"{place} must be between 0 and {OLDEST_AGE:.0f} years, not {raw}.")
+    return float(raw)
+
+
+def _details(raw: Any, place: str) -> dict[str, str]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{place} must be an object of texts, not {_kind(raw)}.")
+    for key, value in raw.items():
+        if not key or not isinstance(value, str):
+            raise InputError(f"{place}.{key} must be text, not {_kind(value)}.")
+    return dict(raw)
+
+
+def _refuse_unknown_keys(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
+    for key in raw:
+        if key not in known:
+            raise InputError(f"{place}{key} is not a known key; known are {', '.join(known)}.")
+
+
+def _kind(raw: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(raw), "a number")
+
+
+def _day(time: datetime) -> str:
+    return time.date().isoformat()

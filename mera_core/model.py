@@ -1,0 +1,135 @@
+"""The network: a backbone, one row per code, and a small score head. Deals in token ids; knows nothing of patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mera_core.errors import InputError
+from mera_core.ontology import Code
+from mera_core.vocabulary import Vocabulary
+
+HEAD_FILE = "score_head.safetensors"
+SEEN_FEATURES = ("last visit", "any visit", "more than one visit", "first code of the last visit")
+"""What is told of each label that the history already holds (see `ScoreHead`)."""
+
+
+class ScoreHead(nn.Module):
+    """What is added to the language model's logits: a bias and a term for codes that the history already holds.
+
+    `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h)` with f over `SEEN_FEATURES`: a code that was recorded
+    before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
+    ours, switched off by `copy=False`.
+    """
+
+    def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(n_labels))
+        self.eov_bias = nn.Parameter(torch.zeros(1))
+        self.copy = copy
+        if copy:
+            self.per_code = nn.Parameter(torch.zeros(n_labels, len(SEEN_FEATURES)))
+            self.per_state = nn.Linear(hidden_size, len(SEEN_FEATURES))
+            nn.init.zeros_(self.per_state.weight)
+            nn.init.zeros_(self.per_state.bias)
+
+    def forward(self, logits: Tensor, hidden: Tensor, seen: Tensor | None) -> Tensor:
+        """Add the bias and the term for seen codes.
+
+        Args:
+            logits: [N, C] of the language model over the label space.
+            hidden: [N, H] the states they came from.
+            seen: [M, 3 + F] rows (target index n, label index c, features ...) of the labels that a history holds, as
+                float; at most one row for each (n, c).
+        """
+        scores = logits + self.bias
+        if self.copy and seen is not None and len(seen):
+            row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
+            weights = self.per_code[label] + self.per_state(hidden)[row]
+            scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
+        return scores
+
+
+class MeraModel(nn.Module):
+    """A causal language model whose vocabulary holds the codes, and the scores it gives them.
+
+    Attributes:
+        backbone: any `AutoModelForCausalLM`.
+        labels: the label space, in a fixed order (sorted); `label_ids` holds their token ids.
+    """
+
+    def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
+        super().__init__()
+        rows = backbone.get_input_embeddings().weight.shape[0]
+        if rows < len(vocabulary):
+            raise InputError(
+                f"The model has {rows} embedding rows for {len(vocabulary)} tokens: model and tokenizer do not belong together."
+            )
+        unknown = [code for code in labels if code not in vocabulary]
+        if unknown:
+            raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
+        self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
+        ids = torch.tensor([vocabulary.ids[code] for code in labels], dtype=torch.long)
+        self.register_buffer("label_ids", ids, persistent=False)
+        self.head = ScoreHead(backbone.config.hidden_size, len(ids), copy) if labels else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.get_input_embeddings().weight.device
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of right-padded token ids [B, T].
+
+        A causal model's state never depends on what stands to its right, so right padding needs no mask.
+        """
+        return self.backbone.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    def logits(self, hidden: Tensor, token_ids: Tensor | slice) -> Tensor:
+        """Logits [..., K] of the given tokens only, from states [..., H]."""
+        return hidden @ self.backbone.get_output_embeddings().weight[token_ids].T
+
+    def scores(self, hidden: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores over the label space and of EOV from states [N, H].
+
+        Returns:
+            scores [N, C] and the end-of-visit score [N], both float32.
+        """
+        eov = torch.tensor([self.vocabulary.eov], device=self.label_ids.device)
+        logits = self.logits(hidden, torch.cat([self.label_ids, eov])).float()
+        hidden = hidden.float()
+        return self.head(logits[:, :-1], hidden, seen), logits[:, -1] + self.head.eov_bias
+
+    def save_head(self, folder: Path) -> None:
+        """Write the score head beside the backbone's own files."""
+        if self.head is not None:
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
+
+    def load_head(self, folder: Path) -> None:
+        """Read the score head; raises InputError where it does not fit the label space."""
+        try:
+            self.head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD_FILE).items()})
+        except (RuntimeError, OSError) as error:
+            raise InputError(f"The score head in {folder / HEAD_FILE} does not fit this label space.") from error
+
+
+def start_code_rows(backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5) -> None:
+    """Start each code's embedding row at the position-weighted sum of its definition's word rows.
+
+    Weights are `(1 + position) ** -decay`; the sum is scaled to the word rows' mean norm (METHOD.md, "Vocabulary").
+    With untied embeddings the output rows start in the same way from the output rows of the words. In place.
+    """
+    tables = {id(t.weight): t.weight for t in (backbone.get_input_embeddings(), backbone.get_output_embeddings())}
+    with torch.no_grad():
+        for weight in tables.values():
+            words = weight[: vocabulary.n_words].float()
+            norm = words.norm(dim=1).mean()
+            for code, definition in definitions.items():
+                ids = torch.tensor(vocabulary.words(definition), device=weight.device)
+                order = torch.arange(1, len(ids) + 1, device=weight.device, dtype=torch.float32)
+                row = (order.pow(-decay)[:, None] * words[ids]).sum(0)
+                weight[vocabulary.ids[code]] = (row / row.norm().clamp_min(1e-6) * norm).to(weight.dtype)
+            weight[vocabulary.eov] = words.mean(0).to(weight.dtype)

@@ -1,0 +1,49 @@
+"""The questions of stage 1, in words: code -> definition, definition -> code, code -> ancestor. Phrasings only."""
+
+from __future__ import annotations
+
+from mera_core.ontology import Code
+from mera_core.vocabulary import Vocabulary
+
+DEFINITION, CODE = "definition", "code"
+"""Kinds of question. The third kind is an ancestor, named by its level: "chapter", "block", "category", ..."""
+
+# The last phrasing of each kind is held out: training never sees it, and recall under it is reported apart.
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    DEFINITION: ("Define {}:", "{} means", "What is {}?", "Meaning of {}:", "Definition of the code {}:"),
+    CODE: ("Code for {}:", "{} has the code", "Which code is {}?", "{}. Code:", "Name the code that means {}:"),
+    "ancestor": (
+        "{level} of {}:",
+        "Which {level} holds {}?",
+        "{} is in {level}",
+        "{} belongs to {level}",
+        "What {level} is {} part of?",
+    ),
+}
+SUBJECT = "{}"
+
+
+def phrasings(kind: str) -> tuple[str, ...]:
+    """Every phrasing of `kind`, the held-out one last."""
+    if kind in (DEFINITION, CODE):
+        return PHRASINGS[kind]
+    return tuple(phrase.replace("{level}", kind) for phrase in PHRASINGS["ancestor"])
+
+
+def question_text(kind: str, subject: str, phrasing: int = 0) -> str:
+    """The question as a reader sees it."""
+    return phrasings(kind)[phrasing].replace(SUBJECT, subject)
+
+
+def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasing: int = 0) -> list[int]:
+    """Token ids of a question, ready to be answered.
+
+    Args:
+        subject: the code asked about, or for kind `CODE` the definition.
+    """
+    before, after = phrasings(kind)[phrasing].split(SUBJECT)
+    if isinstance(subject, Code):
+        middle = [*vocabulary.words(before.rstrip()), vocabulary.ids[subject], *vocabulary.words(after.lstrip())]
+    else:
+        middle = vocabulary.words(before + subject + after)
+    return [*vocabulary.prefix(), *middle]

@@ -1,0 +1,327 @@
+"""Type-ahead over codes and definitions: a few typed characters in, the likeliest nodes out.
+
+Boundary: reads the shipped ICD tables; knows nothing of patients or screens. Safe to call from many threads.
+
+Order of results: the code typed, codes that begin so (shallow ones first), then definitions that hold the words
+side by side or under their medical name ('heart attack'), then the words in any order, then beginnings of words;
+only when none of these finds anything, words spelled nearly so, then all words but one. Within a step short
+definitions come first, complete codes before headings, retired codes last.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from mera_core import code_text, icd_tables
+from mera_core.errors import InputError
+from mera_core.ontology import SYSTEMS, Code
+from mera_core.plain_words import MEDICAL_NAMES
+
+LONGEST_QUERY = 200
+_WORD = re.compile(r"[^\W_]+")
+_CODE = re.compile(r"^(?:[A-Z]|[A-Z]?\d[A-Z0-9]{0,7}|[A-Z]?\d[A-Z0-9]{1,3}\.[A-Z0-9]{0,4}|CH\d\d?)$")
+_RANGE = re.compile(r"^[A-Z0-9]{3,4}-[A-Z0-9]{3,4}$")
+_SMALL_WORDS = frozenset(
+    ["a", "an", "and", "at", "by", "due", "for", "from", "in", "into", "of", "on", "or", "s", "the", "to"]
+)
+_NO_PREFIX_END = chr(0x10FFFF)
+# First letters of codes that say how or why rather than what: external causes, circumstances of care.
+_SUPPLEMENTARY = {"ICD9": "EV", "ICD10": "VWXYZ"}
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One node found; spans are half-open character ranges to mark in `code.code` and in `definition`."""
+
+    code: Code
+    definition: str
+    billable: bool
+    code_spans: tuple[Span, ...] = ()
+    definition_spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """A row of one index before it becomes a Match; less `cost` is better."""
+
+    cost: float
+    row: int
+    index: _Index
+    code_characters: int = 0
+    beginnings: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> tuple[float, str, int]:
+        return self.cost, self.index.system[3:].zfill(2), self.row
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One full-text question: an FTS5 expression, and the beginnings of words it is about.
+
+    `listed_at` is the place of a medical name in its list: that order then counts more than short titles.
+    """
+
+    expression: str
+    beginnings: tuple[str, ...]
+    listed_at: int | None = None
+
+
+def search(
+    query: str, system: str | None = None, limit: int = 20, billable_only: bool = False
+) -> list[Match]:
+    """Up to `limit` nodes for what was typed so far, best first; an empty list for an empty query.
+
+    Raises InputError for an unknown system. The first call for a system builds its index (under a second).
+    """
+    if system is not None and system not in SYSTEMS:
+        raise InputError(f"There is no code system {system!r}: use ICD9 or ICD10.")
+    query = query[:LONGEST_QUERY]
+    prefix, written = code_text.split_prefix(code_text.clean(query))
+    if prefix and system and prefix != system:
+        return []
+    words = _words(re.sub(r"(?i)^\s*icd[-_ ]?(9|10)([-_ ]?cm)?\b", "", query) if prefix else query)
+    indexes = [_index(each) for each in ((system or prefix,) if system or prefix else SYSTEMS)]
+    found: dict[tuple[str, int], _Hit] = {}
+
+    def full(ask: Callable[[_Index], Iterable[_Hit]]) -> bool:
+        for hit in sorted((hit for index in indexes for hit in ask(index)), key=lambda hit: hit.rank):
+            if len(found) < limit:
+                found.setdefault((hit.index.system, hit.row), hit)
+        return len(found) >= limit
+
+    if not full(lambda index: index.by_code(written, limit, billable_only)) and words:
+        for steps in _steps(words):
+            if full(lambda index, steps=steps: index.by_words(steps, limit, billable_only)):
+                break
+        for fallback in (_nearly, _all_but_one):
+            if not found:
+                full(lambda index, f=fallback: index.by_words(f(index, words), limit, billable_only))
+    return [_match(hit) for hit in found.values()]
+
+
+def _match(hit: _Hit) -> Match:
+    tree = hit.index.tree
+    title = tree.definitions[hit.row]
+    spans = []
+    for word in _WORD.finditer(_plain(title)) if hit.beginnings else ():
+        fitting = [len(start) for start in hit.beginnings if word[0].startswith(start)]
+        if fitting:
+            spans.append((word.start(), word.start() + max(fitting)))
+    return Match(
+        code=Code(tree.system, tree.names[hit.row]),
+        definition=title,
+        billable=tree.billable(hit.row),
+        code_spans=((0, hit.code_characters),) if hit.code_characters else (),
+        definition_spans=tuple(spans),
+    )
+
+
+def _plain(text: str) -> str:
+    """Lower case without accents; every character keeps its place, so spans stay true."""
+    if text.isascii():
+        return text.lower()
+    return "".join(unicodedata.normalize("NFKD", character)[0].lower()[:1] for character in text)
+
+
+def _words(text: str) -> list[str]:
+    words = _WORD.findall(_plain(unicodedata.normalize("NFKC", text)))[:12]
+    meant = [word for word in words[:-1] if word not in _SMALL_WORDS] + words[-1:]
+    return meant if len(meant) > 1 or len(words) == 1 else words
+
+
+def _steps(words: list[str]) -> list[list[_Step]]:
+    """The questions to ask in turn; those of one list are ranked together."""
+    phrase = _Step(f'"{" ".join(words)}"*', tuple(words))
+    near = [phrase, *_medical(words)]
+    steps = [near]
+    if len(words) > 1:
+        steps.append([_Step(_all(words[:-1], exact=True) + f' AND "{words[-1]}"*', tuple(words))])
+    stems = [re.sub(r"(?<=[a-z]{4})(?:es|s)$", "", word) for word in words]
+    if len(words) > 1 or stems != words:
+        steps.append([_Step(_all(stems), tuple(stems))])
+    return steps
+
+
+def _medical(words: list[str]) -> Iterator[_Step]:
+    """The same question with an everyday expression replaced by its medical name."""
+    text = " ".join(words)
+    for plain, names in MEDICAL_NAMES.items():
+        match = re.search(rf"\b{plain}(?:\b|$)", text)
+        unfinished = len(text) >= 5 and plain.startswith(text)
+        if not match and not unfinished:
+            continue
+        rest = [] if unfinished else (text[: match.start()] + text[match.end() :]).split()
+        for place, name in enumerate(names):
+            wanted = [*(f'"{word}"*' for word in rest), *(f'"{word}"*' for word in name.split())]
+            yield _Step(" AND ".join(wanted), (*rest, *name.split()), listed_at=place)
+
+
+def _all(words: list[str], exact: bool = False) -> str:
+    return " AND ".join(f'"{word}"' if exact or len(word) < 3 else f'"{word}"*' for word in words)
+
+
+def _nearly(index: _Index, words: list[str]) -> list[_Step]:
+    """Each word or one spelled nearly so."""
+    spellings = [index.spellings(word, last=place == len(words) - 1) for place, word in enumerate(words)]
+    if not all(spellings):
+        return []
+    groups = ["(" + " OR ".join(f'"{term}"*' for term in terms) + ")" for terms in spellings]
+    return [_Step(" AND ".join(groups), tuple(term for terms in spellings for term in terms))]
+
+
+def _all_but_one(index: _Index, words: list[str]) -> list[_Step]:
+    """Every way to leave one of the words out, spelled as nearly."""
+    if not 2 <= len(words) <= 6:
+        return []
+    shorter = [words[:place] + words[place + 1 :] for place in range(len(words))]
+    return [step for rest in shorter for step in (_nearly(index, rest))]
+
+
+class _Index:
+    """The index of one system: definitions in an FTS5 table whose row ids are already in order of likelihood.
+
+    FTS5 answers in row id order without scoring, so a question stops after the first few rows it needs.
+    """
+
+    def __init__(self, system: str) -> None:
+        self.system = system
+        self.tree = icd_tables.tree(system)
+        titles = self.tree.definitions
+        costs = [self._cost(row) for row in range(len(titles))]
+        self.order = sorted(range(len(titles)), key=lambda row: (costs[row], len(titles[row]), row))
+        self.costs = costs
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.execute(
+            "CREATE VIRTUAL TABLE titles USING fts5(title, state, content='', columnsize=0,"
+            " prefix='1 2 3', tokenize='unicode61 remove_diacritics 2')"
+        )
+        self._database.executemany(
+            "INSERT INTO titles(rowid, title, state) VALUES (?, ?, ?)",
+            (
+                (place, titles[row], "billable" if self.tree.billable(row) else "")
+                for place, row in enumerate(self.order)
+            ),
+        )
+        self._database.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(titles, 'col')")
+
+    def _cost(self, row: int) -> float:
+        """Words in the title, and a handicap for what is seldom meant: headings, circumstances, retired codes."""
+        status = self.tree.status[row]
+        handicap = 1.0 if status == "h" else 3.0 if status in "re" else 0.0
+        if self.tree.names[row][0] in _SUPPLEMENTARY[self.system]:
+            handicap += 1.5
+        return self.tree.definitions[row].count(" ") + 1 + handicap
+
+    @cached_property
+    def by_length(self) -> list[tuple[list[str], list[int]]]:
+        """Undotted codes in order with their rows, one pair of lists for each length of code."""
+        lengths: dict[int, list[tuple[str, int]]] = {}
+        for row, name in enumerate(self.tree.names):
+            if self.tree.depth[row] > 2:
+                undotted = name.replace(".", "")
+                lengths.setdefault(len(undotted), []).append((undotted, row))
+        pairs = [sorted(lengths[length]) for length in sorted(lengths)]
+        return [([code for code, _ in pair], [row for _, row in pair]) for pair in pairs]
+
+    def by_code(self, written: str, limit: int, billable_only: bool) -> Iterator[_Hit]:
+        """The node of that name, then codes that begin so; shorter codes cost less."""
+        if _RANGE.match(written) or (written[:2] == "CH" and _CODE.match(written)):
+            row = self.tree.row.get(code_text.identity(self.system, written) or "")
+            row = self.tree.spans.get(written) if row is None else row
+            if row is not None and not (billable_only and not self.tree.billable(row)):
+                yield _Hit(0.0, row, self, code_characters=len(self.tree.names[row]))
+            return
+        if not _CODE.match(written):
+            return
+        undotted = written.replace(".", "")
+        if "." in written and not code_text.with_dot(self.system, undotted + "0").startswith(written):
+            return
+        taken = 0
+        for codes, rows in self.by_length:
+            first = bisect_left(codes, undotted)
+            last = bisect_left(codes, undotted + _NO_PREFIX_END)
+            for row in rows[first:last]:
+                if taken >= limit:
+                    return
+                if not billable_only or self.tree.billable(row):
+                    taken += 1
+                    name = self.tree.names[row]
+                    marked = len(undotted) + ("." in name and name.index(".") < len(undotted))
+                    yield _Hit(float(len(codes[first])), row, self, code_characters=marked)
+
+    def by_words(self, steps: list[_Step], limit: int, billable_only: bool) -> Iterator[_Hit]:
+        """Definitions that answer any of the steps, each with its cost."""
+        seen: set[int] = set()
+        for step in steps:
+            expression = f"title : ({step.expression})" + (" AND state : billable" if billable_only else "")
+            with self._lock:
+                places = self._database.execute(
+                    "SELECT rowid FROM titles WHERE titles MATCH ? ORDER BY rowid LIMIT ?",
+                    (expression, 3 * limit + 20),
+                ).fetchall()
+            for (place,) in places:
+                row = self.order[place]
+                if row not in seen:
+                    seen.add(row)
+                    title = _plain(self.tree.definitions[row])
+                    begins = 1.5 if title.startswith(step.beginnings[0]) else 0.0
+                    cost = self.costs[row] - begins
+                    if step.listed_at is not None:
+                        cost = step.listed_at - 2.0 + 0.1 * cost
+                    yield _Hit(cost, row, self, beginnings=step.beginnings)
+
+    @cached_property
+    def _terms(self) -> dict[str, int]:
+        """Every word of the titles (not a number) with the number of titles that hold it."""
+        with self._lock:
+            rows = self._database.execute("SELECT term, doc FROM vocabulary WHERE col = 'title'").fetchall()
+        return {term: titles for term, titles in rows if term.isalpha() and len(term) > 2}
+
+    @cached_property
+    def _beginnings(self) -> dict[int, list[str]]:
+        """The different beginnings of words, by length: what an unfinished last word is compared with."""
+        return {
+            length: sorted({term[:length] for term in self._terms if len(term) >= length})
+            for length in range(4, 16)
+        }
+
+    def spellings(self, word: str, last: bool) -> list[str]:
+        """The word where the titles have it, and the few nearest words that they have."""
+        allowed = 0 if len(word) < 4 else 1 if len(word) < 8 else 2
+        known = word in self._terms or (last and any(term.startswith(word) for term in self._terms))
+        near: list[str] = [word] if known else []
+        if allowed and not known:
+            choices = list(self._terms)
+            if last and len(word) in self._beginnings:
+                choices = [*self._beginnings[len(word)], *choices]
+            scored = process.extract(word, choices, scorer=OSA.distance, score_cutoff=allowed, limit=30)
+            scored.sort(key=lambda hit: (hit[1], hit[0][0] != word[0], -self._terms.get(hit[0], 0), hit[0]))
+            near += [term for term, distance, _ in scored if distance == scored[0][1]][:6]
+        return near
+
+
+_building = threading.Lock()
+
+
+@cache
+def _built(system: str) -> _Index:
+    return _Index(system)
+
+
+def _index(system: str) -> _Index:
+    with _building:
+        return _built(system)

@@ -1,0 +1,173 @@
+"""What a run is made of: one flat dataclass a stage, read from one flat YAML. Refuses contradictions; trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from mera_core.errors import InputError
+
+T = TypeVar("T", bound="RunConfig")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings that both stages share."""
+
+    seed: int = 1
+    """Seed of every draw: initial weights, order of questions and patients, phrasings, shuffles."""
+    batch_size: int = 256
+    """Sequences a step on each device."""
+    accumulate: int = 1
+    """Forward passes a step (gradient accumulation)."""
+    passes: float = 10.0
+    """How often each question or patient is seen."""
+    learning_rate: float = 2e-3
+    """Peak of a cosine schedule with linear warm-up (AdamW)."""
+    warmup_share: float = 0.03
+    """Share of all steps spent warming up."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay."""
+    save_every: int = 500
+    """Steps between checkpoints that a broken run resumes from; 0 saves none."""
+    log_every: int = 25
+    """Steps between log lines (console and TensorBoard)."""
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulate", "passes", "learning_rate", "log_every"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
+        if not 0 <= self.warmup_share < 1:
+            raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
+
+    @classmethod
+    def load(cls: type[T], path: str | Path, **overrides) -> T:
+        """Read a flat YAML; unknown names are refused by name, `overrides` win."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"There is no configuration file {path}.")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path} holds no settings (name: value).")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"{path} names a setting that does not exist: {', '.join(map(str, unknown))}.")
+        return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MemorizeConfig(RunConfig):
+    """Stage 1: code <-> definition and the hierarchy."""
+
+    backbone: str = ""
+    """Name or folder of a Hugging Face causal model; empty trains a small LLaMA-architecture model from scratch."""
+    systems: tuple[str, ...] = ("ICD9",)
+    """Code systems whose every node gets a token."""
+    word_pieces: int = 4000
+    """Size of the SentencePiece vocabulary of a from-scratch model."""
+    hidden_size: int = 256
+    """Width. Multiples of 64 only, as 4-bit serving needs."""
+    intermediate_size: int = 704
+    """Width of the feed-forward layers, a multiple of 64."""
+    layers: int = 4
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    max_tokens: int = 512
+    """Longest sequence that the model will read."""
+    row_start: str = "definition"
+    """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
+    hierarchy_share: float = 1.0
+    """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
+    undivided_codes: int = 1024
+    """Code rows drawn as extra candidates for each batch of definition words, so that words also win undivided."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "systems", tuple(self.systems))
+        if self.row_start not in ("definition", "mean", "random"):
+            raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
+        for name in ("hidden_size", "intermediate_size"):
+            if not self.backbone and getattr(self, name) % 32:
+                raise InputError(f"The setting {name} is {getattr(self, name)}; it must be a multiple of 32 (64 for 4-bit).")
+        if not self.backbone and self.hidden_size % self.heads:
+            raise InputError(f"hidden_size {self.hidden_size} can't be divided among {self.heads} heads.")
+
+
+@dataclass(frozen=True)
+class RankConfig(RunConfig):
+    """Stage 2: rank the next visit's codes. Every switch of METHOD.md marked *(ours)* is here, for an ablation to flip."""
+
+    start: str = ""
+    """Folder of the stage-1 model that ranking starts from."""
+    data: str = ""
+    """Patient records: a file or folder."""
+    format: str = "auto"
+    """Name of the records' format, as `python -m mera_core convert` knows it."""
+    batch_size: int = 64
+    """Patients a step on each device."""
+    profile: bool = True
+    """Put sex, ethnicity and age into the words of the history."""
+    visit_details: tuple[str, ...] = ()
+    """What else is said of each completed visit, by key of `Visit.details`, in this order."""
+    max_tokens: int = 512
+    """Longest history, in tokens."""
+    shuffle: bool = True
+    """Order perturbation: a new order of the codes within each visit in every pass."""
+    drop: float = 0.0
+    """Probability of leaving a code, or a visit's words, out of the input (never out of a target)."""
+    every_visit: bool = True
+    """Each visit but the first is a target of one pass; False: the last visit only."""
+    start_weight: float = 0.0
+    """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
+    rest_weight: float = 0.0
+    """Weight of predicting the rest of a visit from its first k codes (partial-diagnosis forcing)."""
+    levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Levels of the hierarchical loss; 0 is all codes."""
+    level_weights: tuple[float, ...] = ()
+    """Weight of each of `levels`; empty: all 1."""
+    temperature: float = 1.0
+    """Temperature of the hierarchical loss."""
+    threshold: str = "independent"
+    """Form of the threshold loss: "adaptive" (the paper's form as METHOD.md reads it), "independent" or "none"."""
+    threshold_weight: float = 1.0
+    """Weight of the threshold loss beside the hierarchical one."""
+    threshold_positive_weight: float = 1.0
+    """Weight of true codes within the threshold loss."""
+    ranking_loss: str = "hierarchical"
+    """"hierarchical", or "cross_entropy": a plain softmax over the label space at each target."""
+    copy: bool = True
+    """Let the score head know which codes the history already holds."""
+    head_learning_rate: float = 1e-2
+    """Learning rate of the score head."""
+    average: float = 0.0
+    """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
+    rehearsal: int = 0
+    """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
+    rehearsal_weight: float = 1.0
+    """Weight of their loss."""
+    attention_dropout: float = 0.0
+    """Dropout of attention weights in training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("visit_details", "levels", "level_weights"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.level_weights and len(self.level_weights) != len(self.levels):
+            raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
+        if self.threshold not in ("adaptive", "independent", "none"):
+            raise InputError(f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.')
+        if self.ranking_loss not in ("hierarchical", "cross_entropy"):
+            raise InputError(f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.')
+        if not 0 <= self.drop < 1 or not 0 <= self.average < 1:
+            raise InputError("The settings drop and average are shares between 0 and 1.")

@@ -1,0 +1,191 @@
+"""Stage 1: teach a language model the code book. Questions in, a folder with the model out; sees no patients."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from mera_core.model import MeraModel, start_code_rows
+from mera_core.ontology import Code, Ontology
+from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
+from mera_core.vocabulary import Vocabulary
+from training import backbone as backbones
+from training.config import MemorizeConfig
+from training.trainer import run_trainer
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to memorize: `kind` as in `recall_questions`, the code asked about, and the answer where it is a code."""
+
+    kind: str
+    code: Code
+    answer: Code | None = None
+
+
+def code_book(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
+    """Every node of the systems with its definition, in book order."""
+    return {node.code: node.definition for system in systems for node in ontology.nodes(system)}
+
+
+def questions(ontology: Ontology, codes: list[Code]) -> tuple[list[Question], dict[Code, list[Question]]]:
+    """All questions about `codes`: both directions, and for each code its hierarchy questions (a pass draws from them).
+
+    A definition that several nodes share is asked for the billable ones only: headings often repeat a child's title.
+    """
+    shared: dict[str, list[Code]] = {}
+    for code in codes:
+        shared.setdefault(ontology.definition(code), []).append(code)
+    both, hierarchy = [], {}
+    for code in codes:
+        both.append(Question(DEFINITION, code))
+        if ontology.is_billable(code) or len(shared[ontology.definition(code)]) == 1:
+            both.append(Question(CODE, code, code))
+        names = ontology.level_names(code.system)
+        above = [(names[level - 1], ontology.ancestor_at(code, level)) for level in range(1, ontology.level(code) + 1)]
+        hierarchy[code] = [Question(name, code, answer) for name, answer in above if answer not in (None, code)]
+    return both, {code: asked for code, asked in hierarchy.items() if asked}
+
+
+class QuestionSampler:
+    """Draws questions with a phrasing and turns them into token ids; the held-out phrasing is never drawn."""
+
+    def __init__(self, vocabulary: Vocabulary, ontology: Ontology, codes: list[Code]):
+        self.vocabulary, self.ontology = vocabulary, ontology
+        self.both, self.hierarchy = questions(ontology, codes)
+        self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
+
+    def one_pass(self, rng: random.Random, hierarchy_share: float) -> list[Question]:
+        """Every definition and code question once, and hierarchy questions for a share of the codes."""
+        drawn = list(self.both)
+        for asked in self.hierarchy.values():
+            count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
+            drawn += [rng.choice(asked) for _ in range(count)]
+        rng.shuffle(drawn)
+        return drawn
+
+    def length(self, question: Question) -> int:
+        """About how many tokens question and answer take; used to put like lengths together."""
+        return 8 if question.kind not in (DEFINITION, CODE) else 8 + len(self._answers[question.code])
+
+    def encode(self, question: Question, rng: random.Random) -> tuple[list[int], list[int]]:
+        """Token ids of the question and of its answer (a definition ends with EOS)."""
+        phrasing = rng.randrange(len(phrasings(question.kind)) - 1)
+        subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
+        ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
+        if question.kind == DEFINITION:
+            return ids, [*self._answers[question.code], self.vocabulary.eos]
+        return ids, [self.vocabulary.ids[question.answer]]
+
+    def batch(self, drawn: list[Question], rng: random.Random) -> dict[str, torch.Tensor]:
+        """Right-padded `input_ids` [B, T] and `labels` [B, T] (the token that should follow; IGNORE elsewhere)."""
+        encoded = [self.encode(question, rng) for question in drawn]
+        width = max(len(q) + len(a) - 1 for q, a in encoded)
+        ids = torch.full((len(encoded), width), self.vocabulary.pad)
+        labels = torch.full((len(encoded), width), IGNORE)
+        for row, (asked, answer) in enumerate(encoded):
+            sequence = asked + answer
+            ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
+            labels[row, len(asked) - 1 : len(sequence) - 1] = torch.tensor(answer)
+        return {"input_ids": ids, "labels": labels}
+
+
+class QuestionBatches(Dataset):
+    """Item i is the whole batch of step i, made from the seed and i alone, so that a resumed run sees the same steps."""
+
+    def __init__(self, sampler: QuestionSampler, config: MemorizeConfig):
+        self.sampler, self.config = sampler, config
+        rng = random.Random(config.seed)
+        self._batches: list[list[Question]] = []
+        whole, part = int(config.passes), config.passes % 1
+        for index in range(whole + (part > 0)):
+            drawn = sampler.one_pass(rng, config.hierarchy_share)
+            drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
+            self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.sampler.batch(self._batches[index], random.Random(self.config.seed * 1_000_003 + index))
+
+
+def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
+    """Cut shuffled items into batches of like length (little padding), in random order."""
+    pool, batches = batch_size * 20, []
+    for begin in range(0, len(items), pool):
+        chunk = sorted(items[begin : begin + pool], key=length)
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def memorize_loss(model: MeraModel, input_ids: torch.Tensor, labels: torch.Tensor, undivided_codes: int) -> torch.Tensor:
+    """Cross-entropy of the answers: words against words and a draw of codes, codes against the whole vocabulary.
+
+    Mean over word answers plus mean over code answers. The drawn codes teach the model which alphabet a question wants
+    at a fraction of a full softmax's cost.
+    """
+    hidden = model.hidden(input_ids)
+    n_words, total = model.vocabulary.n_words, len(model.vocabulary)
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    is_word = (labels >= 0) & (labels < n_words)
+    if is_word.any():
+        # EOV stands at n_words, the codes after it
+        drawn = torch.randint(n_words, total, (min(undivided_codes, total - n_words),), device=labels.device)
+        candidates = torch.cat([torch.arange(n_words, device=labels.device), drawn])
+        loss = loss + F.cross_entropy(model.logits(hidden[is_word], candidates).float(), labels[is_word])
+    is_code = labels >= n_words
+    if is_code.any():
+        loss = loss + F.cross_entropy(model.logits(hidden[is_code], slice(0, total)).float(), labels[is_code])
+    return loss
+
+
+def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[Code]]:
+    """The model before training: backbone, tokens for every node, and their rows started as the config says."""
+    book = code_book(ontology, config.systems)
+    if config.backbone:
+        backbone, tokenizer = backbones.load_backbone(config.backbone)
+    else:
+        tokenizer = backbones.word_tokenizer(tokenizer_texts(book, config.systems, ontology), config.word_pieces)
+        backbone = None
+    vocabulary = Vocabulary.extend(tokenizer, book)
+    rows = backbones.padded_rows(len(vocabulary))
+    if backbone is None:
+        backbone = backbones.small_llama(config, rows, tokenizer)
+    elif backbone.get_input_embeddings().weight.shape[0] < len(vocabulary):
+        backbone.resize_token_embeddings(rows, mean_resizing=False)
+    if config.row_start != "random":
+        start_code_rows(backbone, vocabulary, book, decay=0.5 if config.row_start == "definition" else 0.0)
+    return MeraModel(backbone, vocabulary), list(book)
+
+
+def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: Ontology) -> list[str]:
+    """What a from-scratch tokenizer is fitted on: the definitions, the questions, and the words of patient profiles."""
+    kinds = [DEFINITION, CODE, *(name for system in systems for name in ontology.level_names(system))]
+    asked = [phrase.replace("{}", " ") for kind in kinds for phrase in phrasings(kind)]
+    profile = (Path(__file__).parent / "configs" / "profile_words.txt").read_text(encoding="utf-8").splitlines()
+    return [*book.values(), *(asked + profile) * 200]
+
+
+def run(config: MemorizeConfig, out: Path) -> MeraModel:
+    """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one."""
+    ontology = Ontology.load()
+    torch.manual_seed(config.seed)
+    model, codes = build(config, ontology)
+    data = QuestionBatches(QuestionSampler(model.vocabulary, ontology, codes), config)
+    run_trainer(
+        model,
+        data,
+        config,
+        out,
+        lambda model, batch: memorize_loss(model, batch["input_ids"], batch["labels"], config.undivided_codes),
+    )
+    return model
