@@ -23,13 +23,15 @@ class ScoreHead(nn.Module):
 
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h)` with f over `SEEN_FEATURES`: a code that was recorded
     before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
-    ours, switched off by `copy=False`.
+    ours, switched off by `copy=False`. `cut_offset` [C] takes no part in the scores, see `ranking.ranking_scores`.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_labels))
         self.eov_bias = nn.Parameter(torch.zeros(1))
+        # by how much each code must pass EOV to be predicted: fitted on validation patients after training
+        self.register_buffer("cut_offset", torch.zeros(n_labels))
         self.copy = copy
         if copy:
             self.per_code = nn.Parameter(torch.zeros(n_labels, len(SEEN_FEATURES)))

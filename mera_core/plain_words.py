@@ -16,9 +16,9 @@ MEDICAL_NAMES: dict[str, tuple[str, ...]] = {
     "low blood sugar": ("hypoglycemia",),
     "high blood sugar": ("hyperglycemia",),
     "diabetes": (
-        "type 2 diabetes mellitus without",
-        "diabetes mellitus without mention type ii not uncontrolled",
-        "type 1 diabetes mellitus without",
+        "type 2 diabetes mellitus without complications",
+        "diabetes mellitus without mention of complication type ii not stated uncontrolled",
+        "type 1 diabetes mellitus without complications",
     ),
     "sugar diabetes": ("diabetes mellitus",),
     "kidney stone": ("calculus kidney",),

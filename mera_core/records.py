@@ -240,14 +240,18 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
             return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
     with open(source, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InputError(
+                f"{source}: record {line} has {len(row)} cells where the header has {len(header)}."
+            )
     return pd.DataFrame(rows, columns=header, dtype="str")
 
 
 def _write_csv(table: pd.DataFrame, path: str) -> None:
     # Python's writer quotes a carriage return only when it is part of the line ending.
-    texts = (
-        text for name in table.columns for text in table[name].dropna().unique() if isinstance(text, str)
-    )
+    cells = (cell for name in table.columns for cell in (name, *table[name].dropna().unique()))
+    texts = (cell for cell in cells if isinstance(cell, str))
     ending = "\r\n" if any("\r" in text for text in texts) else "\n"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator=ending)

@@ -145,7 +145,7 @@ def _words(text: str) -> list[str]:
 def _steps(words: list[str]) -> list[list[_Step]]:
     """The questions to ask in turn; those of one list are ranked together."""
     phrase = _Step(f'"{" ".join(words)}"*', tuple(words))
-    near = [phrase, *_medical(words)]
+    near = [*_medical(words), phrase]
     steps = [near]
     if len(words) > 1:
         steps.append([_Step(_all(words[:-1], exact=True) + f' AND "{words[-1]}"*', tuple(words))])
@@ -160,7 +160,8 @@ def _medical(words: list[str]) -> Iterator[_Step]:
     text = " ".join(words)
     for plain, names in MEDICAL_NAMES.items():
         match = re.search(rf"\b{plain}(?:\b|$)", text)
-        unfinished = len(text) >= 5 and plain.startswith(text)
+        # 'heart att' is on its way to 'heart attack'; 'kidney' alone is not yet 'kidney stone'.
+        unfinished = len(text) >= 5 and plain.startswith(text) and (" " in text or " " not in plain)
         if not match and not unfinished:
             continue
         rest = [] if unfinished else (text[: match.start()] + text[match.end() :]).split()

@@ -66,7 +66,9 @@ class Vocabulary:
         return code in self.ids
 
     def words(self, text: str) -> list[int]:
-        """Token ids of plain text, without special tokens."""
+        """Token ids of plain text, without special tokens. Safe to call from several threads."""
+        if self.tokenizer.is_fast:  # the backend's own call: the wrapper changes shared settings on every call
+            return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def text(self, ids: Sequence[int]) -> str:

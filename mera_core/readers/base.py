@@ -71,9 +71,10 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """The report in plain sentences, one a line."""
+        kept = f"kept: {self.patients:,} patients, {self.visits:,} visits, {self.codes:,} codes"
         lines = [
             f"format: {self.format}" + (f" ({self.why})" if self.why else ""),
-            f"kept: {self.patients:,} patients, {self.visits:,} visits, {self.codes:,} of {self.rows:,} entries",
+            f"{kept} of {self.rows:,} diagnosis entries",
         ]
         lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]

@@ -1,0 +1,175 @@
+"""The façade: history -> tokens -> one forward pass -> ranking, and the model's memory. Knows no pages and no training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
+from mera_core.errors import InputError
+from mera_core.model import MeraModel
+from mera_core.ontology import Code, Ontology
+from mera_core.ranking import Ranking, best_first, ranking_scores
+from mera_core.recall import Recall, recall_codes, recall_definitions, right_padded
+from mera_core.recall_questions import CODE, DEFINITION, question_text
+from mera_core.records import Note, Patient, resolve
+from mera_core.seen import seen_features
+from mera_core.sequence import Encoded, Encoder
+from mera_core.translate import translate
+
+BUNDLED = Path(__file__).resolve().parent.parent / "sample_data" / "mera-mini"
+
+
+class Engine:
+    """A loaded checkpoint that ranks and recalls. Safe to share between threads.
+
+    Attributes:
+        ontology: the code books. label_space: the codes that are ranked, sorted. manifest: what `mera.json` says.
+        name: the checkpoint's name and the hash of its content, e.g. "mera-mini 1f0c9a2b7d3e".
+    """
+
+    def __init__(self, model: MeraModel, manifest: Manifest, ontology: Ontology):
+        self.model, self.ontology = model, ontology
+        self._manifest = manifest
+        self.manifest: dict[str, Any] = manifest.to_json()
+        self.label_space: tuple[Code, ...] = manifest.label_space
+        self.name = f"{manifest.name} {folder_hash(manifest)}"
+        self._index = {code: i for i, code in enumerate(self.label_space)}
+        self._known = frozenset(manifest.input_codes)
+        self._encoder = Encoder(model.vocabulary, manifest.sequence)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, quantize: str | None = None) -> Engine:
+        """Load a checkpoint folder, the bundled one by default.
+
+        Args:
+            quantize: None, or "nf4" for 4-bit weights through bitsandbytes (on CPU too).
+
+        Raises:
+            InputError: no such folder, or a file of it is missing, altered, or does not fit the others.
+        """
+        model, manifest = load_checkpoint(Path(path) if path is not None else BUNDLED, quantize)
+        return cls(model, manifest, Ontology.load())
+
+    def rank(self, patient: Patient) -> Ranking:
+        """Rank the label space for the visit after the last one of `patient`.
+
+        Codes that can't be read, or are read as another code, are named in `Ranking.notes`.
+
+        Raises:
+            InputError: the history holds no code that this checkpoint reads, or the checkpoint does not rank.
+        """
+        return self.rank_many([patient])[0]
+
+    def rank_many(self, patients: Iterable[Patient], batch_size: int = 64) -> list[Ranking]:
+        """`rank` for each patient, in order; histories of like length share a forward pass.
+
+        Scores can differ from single calls in the last digits (about 1e-5 in float32): batches add in another order.
+        """
+        read = [self._read(patient) for patient in patients]
+        scores, eov = self.scores([(history, encoded) for history, encoded, _ in read], batch_size)
+        return [
+            self._ranking(scores[i], eov[i], history, notes) for i, (history, _, notes) in enumerate(read)
+        ]
+
+    def read_history(self, patient: Patient) -> tuple[Patient, tuple[Note, ...]]:
+        """The history as the checkpoint reads it, and a note for everything that was changed or left out."""
+        history, notes = resolve(patient, self.ontology)
+        history, more = translate(history, self._known, self.ontology)
+        return history, (*notes, *more)
+
+    def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
+        if not self.label_space:
+            raise InputError(f"The checkpoint {self.name} knows the code book but was not trained to rank.")
+        if not patient.visits:
+            raise InputError("The history holds no visit.")
+        history, notes = self.read_history(patient)
+        if not history.visits:
+            raise InputError("The history holds no code that this model can read: " + " ".join(n.message for n in notes[:5]))
+        with self._lock:
+            encoded = self._encoder.encode(history)
+        return history, encoded, (*notes, *encoded.notes)
+
+    @torch.inference_mode()
+    def scores(self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [N, C] and end-of-visit logits [N] for histories in the checkpoint's terms, in order."""
+        scores = np.empty((len(read), len(self.label_space)), np.float32)
+        eov = np.empty(len(read), np.float32)
+        order = sorted(range(len(read)), key=lambda i: len(read[i][1].input_ids))
+        device = self.model.device
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            ids, ends = right_padded([read[i][1].input_ids for i in rows], self.model.vocabulary.pad)
+            hidden = self.model.hidden(ids.to(device))[torch.arange(len(rows)), ends]
+            seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
+            tensor = torch.tensor(seen, device=device) if seen else None
+            batch_scores, batch_eov = self.model.scores(hidden, tensor)
+            scores[rows], eov[rows] = batch_scores.cpu().numpy(), batch_eov.cpu().numpy()
+        return scores, eov
+
+    def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
+        ranked = ranking_scores(scores[None], eov[None], self.model.head.cut_offset.cpu().numpy())[0]
+        order = best_first(ranked, self.label_space)
+        share = np.exp(scores.astype(np.float64) - scores.max())
+        held = {self._index[code] for visit in history.visits for code in visit.codes if code in self._index}
+        return Ranking(
+            codes=tuple(self.label_space[i] for i in order),
+            scores=ranked[order],
+            cut=float(eov),
+            share=(share / share.sum())[order],
+            recurrent=np.isin(order, list(held)),
+            checkpoint=self.name,
+            label_level=self._manifest.label_level,
+            ontology=self.ontology,
+            notes=notes,
+        )
+
+    def recall(self, code: str | Code | None = None, definition: str | None = None, system: str | None = None) -> Recall:
+        """Ask the model's memory for a code's definition, or for the code of a definition.
+
+        Raises:
+            InputError: not exactly one of `code` and `definition`, an unknown code, or one of a system that this
+                checkpoint did not memorize.
+        """
+        if (code is None) == (definition is None):
+            raise InputError("Ask recall for either a code or a definition.")
+        return self._recall_code(code, system) if code is not None else self._recall_definition(definition)
+
+    def _recall_code(self, code: str | Code, system: str | None) -> Recall:
+        systems = self._manifest.systems
+        if isinstance(code, str):
+            code = self.ontology.parse(code, system=system or (systems[0] if len(systems) == 1 else None))
+        if code not in self.model.vocabulary:
+            raise InputError(f"{code} can't be recalled: this checkpoint memorized {' and '.join(systems)} only.")
+        answer = recall_definitions(self.model, [code])[0]
+        truth = self.ontology.definition(code)
+        back = recall_codes(self.model, [answer])[0] if answer else []
+        return Recall(question_text(DEFINITION, code.code), answer, truth, answer == truth, self._defined(back))
+
+    def _recall_definition(self, definition: str) -> Recall:
+        definition = " ".join(definition.split())
+        if not definition:
+            raise InputError("The definition to recall a code for is empty.")
+        if len(definition) > 500:
+            raise InputError(f"The definition is {len(definition)} characters long; at most 500 are read.")
+        best = recall_codes(self.model, [definition])[0]
+        asked = definition.casefold()
+        truths = [code for code in self.model.vocabulary.ids if self.ontology.definition(code).casefold() == asked]
+        exact = best[0][0] in truths if truths else None
+        billable = [code for code in truths if self.ontology.is_billable(code)] or truths
+        return Recall(
+            question_text(CODE, definition),
+            best[0][0].code,
+            ", ".join(code.code for code in billable),
+            exact,
+            self._defined(best),
+        )
+
+    def _defined(self, codes: list[tuple[Code, float]]) -> tuple[tuple[Code, str, float], ...]:
+        return tuple((code, self.ontology.definition(code), share) for code, share in codes)

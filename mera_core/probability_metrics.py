@@ -1,0 +1,206 @@
+"""How good scores of yes/no outcomes are, pair by pair: AUROC, AUPRC, ECE, calibration slope, Brier, F1 at 0.5.
+
+Each function takes the patient every (score, outcome) pair belongs to, so that the interval can draw whole
+patients. Knows nothing of rankings, codes or models. A tie counts as scikit-learn counts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from mera_core.resampling import Bootstrap, Estimate, divide, estimate
+
+MAX_STEPS = (
+    1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
+)
+_LOGIT_WIDTH, _LOGIT_LIMIT = 0.05, 25.0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Scored yes/no outcomes: patient int [n], score float [n], outcome bool [n]; any order."""
+
+    patient: np.ndarray
+    score: np.ndarray
+    outcome: np.ndarray
+
+    def take(self, keep: np.ndarray) -> Pairs:
+        """The pairs at a mask or at indices."""
+        return Pairs(self.patient[keep], self.score[keep], self.outcome[keep])
+
+
+def average_precision(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
+    """Area under the precision-recall curve, `sum_k (R_k - R_k-1) P_k`; NaN without a positive.
+
+    The value is exact. With more than MAX_STEPS distinct scores of positives, the draws round scores down to
+    MAX_STEPS of them, evenly spaced by rank, and are moved by the difference this makes to the value.
+    """
+    steps = np.unique(pairs.score[pairs.outcome])
+    if not len(steps):
+        return estimate(np.nan, np.full(len(bootstrap.counts), np.nan))
+    value = _step_precision(*(c.sum(0, keepdims=True) for c in _counts_by_step(pairs, steps, 1)))[0]
+    kept = steps[np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))]
+    counts = _counts_by_step(pairs, kept, bootstrap.counts.shape[1])
+    rough = _step_precision(*(c.sum(0, keepdims=True) for c in counts))[0]
+    draws = _step_precision(*(bootstrap.sums(c) for c in counts))
+    return estimate(value, np.clip(draws + (value - rough), 0, 1))
+
+
+def _counts_by_step(pairs: Pairs, steps: np.ndarray, n_patients: int) -> tuple[np.ndarray, np.ndarray]:
+    """True and all pairs with a score in [steps[j], steps[j + 1]): two float64 [n_patients, steps].
+
+    n_patients = 1 counts all patients together.
+    """
+    step = np.searchsorted(steps, pairs.score, side="right") - 1
+    above = step >= 0  # lower scores than any positive's change nothing
+    cell = step[above] + (pairs.patient[above] * len(steps) if n_patients > 1 else 0)
+    size = n_patients * len(steps)
+    true = np.bincount(cell, weights=pairs.outcome[above], minlength=size)
+    every = np.bincount(cell, minlength=size).astype(np.float64)
+    return true.reshape(n_patients, -1), every.reshape(n_patients, -1)
+
+
+def _step_precision(true: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """Average precision of each row of counts by rising threshold: [rows, steps] twice -> [rows]."""
+    found = true[:, ::-1].cumsum(1)
+    precision = divide(found, every[:, ::-1].cumsum(1))
+    return divide(np.nansum(precision * true[:, ::-1], axis=1), found[:, -1])
+
+
+def macro_average_precision(
+    scores: np.ndarray, truth: sparse.csr_matrix, bootstrap: Bootstrap, least: int = 10
+) -> tuple[Estimate, int]:
+    """Mean over labels of their average precision, for labels with at least `least` positives; and how many those are.
+
+    scores: [patients, labels]. truth: 0/1, same shape. In a draw, labels that lost all positives are left out.
+    """
+    columns = truth.tocsc()
+    labels = np.flatnonzero(np.diff(columns.indptr) >= least)
+    values, draws = np.empty(len(labels)), np.empty((len(labels), len(bootstrap.counts)))
+    for row, label in enumerate(labels):
+        score = np.ascontiguousarray(scores[:, label])
+        true = np.zeros(len(score), bool)
+        true[columns.indices[columns.indptr[label] : columns.indptr[label + 1]]] = True
+        steps = np.unique(score[true])
+        reached = (score[:, None] >= steps).astype(np.float32)  # [patients, steps]
+        at = (score[:, None] == steps) & true[:, None]
+        # Counts of patients are whole numbers far below 2^24, so float32 products are exact.
+        for counts, out in (
+            (np.ones((1, len(score)), np.float32), values[row : row + 1]),
+            (bootstrap.counts, draws[row]),
+        ):
+            hits = (counts[:, true] @ at[true].astype(np.float32)).astype(np.float64)
+            found = hits[:, ::-1].cumsum(1)[:, ::-1]
+            precision = divide(found, counts @ reached)
+            out[:] = divide(np.nansum(precision * hits, axis=1), found[:, 0])
+    if not len(labels):
+        return estimate(np.nan, np.full(len(bootstrap.counts), np.nan)), 0
+    defined = ~np.isnan(draws)
+    return estimate(values.mean(), divide(np.where(defined, draws, 0).sum(0), defined.sum(0))), len(labels)
+
+
+def auroc(score: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Estimate:
+    """Area under the ROC curve, one pair a patient: score float and outcome bool [patients]; ties count half."""
+    levels, level = np.unique(score, return_inverse=True)
+    order = np.argsort(level, kind="stable")
+    starts = np.searchsorted(level[order], np.arange(len(levels)))
+
+    def area(counts: np.ndarray) -> np.ndarray:
+        true = np.add.reduceat((counts * outcome)[:, order].astype(np.float64), starts, axis=1)
+        false = np.add.reduceat((counts * ~outcome)[:, order].astype(np.float64), starts, axis=1)
+        below = false.cumsum(1) - false / 2
+        return divide((true * below).sum(1), true.sum(1) * false.sum(1))
+
+    return estimate(area(np.ones((1, len(score))))[0], area(bootstrap.counts))
+
+
+def f1(predicted: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Estimate:
+    """F1 of yes/no predictions, bool [patients]; 0 where nothing is both predicted and true."""
+    hits = 2.0 * (predicted & outcome)
+    of = predicted.astype(float) + outcome
+    result = bootstrap.ratio(hits, of)
+    return estimate(np.nan_to_num(result.value), np.nan_to_num(result.draws))
+
+
+def brier(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
+    """Mean squared difference of probability and outcome over the pairs."""
+    error = (pairs.score.astype(np.float64) - pairs.outcome) ** 2
+    n = bootstrap.counts.shape[1]
+    return bootstrap.ratio(
+        np.bincount(pairs.patient, weights=error, minlength=n), np.bincount(pairs.patient, minlength=n)
+    )
+
+
+def reliability(
+    pairs: Pairs, bootstrap: Bootstrap, bins: int = 15
+) -> tuple[Estimate, list[dict[str, float]]]:
+    """Expected calibration error over equally wide bins of probability, and the curve it sums.
+
+    A bin of the curve has n (pairs), predicted (mean probability) and observed (share that came true); empty
+    bins are left out. Source: Guo et al. 2017.
+    """
+    n = bootstrap.counts.shape[1]
+    edge = np.minimum((pairs.score * bins).astype(np.int64), bins - 1)
+    cell = pairs.patient.astype(np.int64) * bins + edge
+    sums = np.stack(
+        [
+            np.bincount(cell, weights=weight, minlength=n * bins).reshape(n, bins)
+            for weight in (None, pairs.score.astype(np.float64), pairs.outcome.astype(np.float64))
+        ],
+        axis=1,
+    )  # [patients, (n, probability, outcome), bins]
+
+    def error(totals: np.ndarray) -> np.ndarray:
+        return divide(np.abs(totals[..., 1, :] - totals[..., 2, :]).sum(-1), totals[..., 0, :].sum(-1))
+
+    total = sums.sum(0)
+    curve = [
+        {"n": int(count), "predicted": float(predicted / count), "observed": float(observed / count)}
+        for count, predicted, observed in total.T
+        if count
+    ]
+    return estimate(error(total), error(bootstrap.sums(sums))), curve
+
+
+def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
+    """Slope of a logistic regression of the outcome on the logit of its probability; 1 is right, below 1 is overconfident.
+
+    Logits are gathered in bins 0.05 wide (each at the mean of its pairs), and clipped at +-25. NaN where all outcomes
+    are equal.
+    """
+    p = np.clip(pairs.score.astype(np.float64), 1e-12, 1 - 1e-12)
+    logit = np.clip(np.log(p) - np.log1p(-p), -_LOGIT_LIMIT, _LOGIT_LIMIT)
+    used, bin_ = np.unique(np.floor(logit / _LOGIT_WIDTH).astype(np.int64), return_inverse=True)
+    n, k = bootstrap.counts.shape[1], len(used)
+    x = np.bincount(bin_, weights=logit, minlength=k) / np.bincount(bin_, minlength=k)
+    cell = pairs.patient.astype(np.int64) * k + bin_
+    size = np.bincount(cell, minlength=n * k).reshape(n, k)
+    true = np.bincount(cell, weights=pairs.outcome, minlength=n * k).reshape(n, k)
+    value = _logistic_slope(x, size.sum(0, keepdims=True), true.sum(0, keepdims=True))[0]
+    return estimate(value, _logistic_slope(x, bootstrap.sums(size), bootstrap.sums(true)))
+
+
+def _logistic_slope(x: np.ndarray, size: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Newton's method for many binned regressions at once: x [bins], size and true [rows, bins] -> slope [rows]."""
+    center = divide((size * x).sum(1), size.sum(1))[:, None]
+    z = x - center
+    rate = np.clip(divide(true.sum(1), size.sum(1)), 1e-9, 1 - 1e-9)
+    a, b = np.log(rate / (1 - rate)), np.zeros(len(size))
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(a[:, None] + b[:, None] * z, -30, 30)))
+        w = size * p * (1 - p)
+        error = true - size * p
+        g0, g1 = error.sum(1), (error * z).sum(1)
+        h00, h01, h11 = w.sum(1), (w * z).sum(1), (w * z * z).sum(1)
+        det = h00 * h11 - h01 * h01
+        step_a, step_b = divide(h11 * g0 - h01 * g1, det), divide(h00 * g1 - h01 * g0, det)
+        # Far from the answer Newton overshoots: no single step of more than 1.
+        scale = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)))
+        a, b = a + step_a / scale, b + step_b / scale
+        if np.nanmax(np.abs([step_a, step_b]), initial=0) < 1e-9:
+            break
+    hopeless = (true.sum(1) == 0) | (true.sum(1) == size.sum(1))
+    return np.where(hopeless, np.nan, b)
