@@ -18,7 +18,6 @@ from typer.exceptions import TyperException
 
 from mera_core.errors import InputError
 
-NOTICE = "research use, not for clinical decisions"
 BAD_INPUT = 2
 MAX_HISTORY_BYTES = (
     16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
@@ -51,7 +50,7 @@ def rank(
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
     result = _engine(checkpoint).rank(patient).to_json(top)
     if as_json:
-        _print_json({**result, "notice": NOTICE})
+        _print_json(result)
         return
     rows = [
         [
@@ -61,16 +60,16 @@ def rank(
             row["definition"],
             f"{row['score']:.2f}",
             f"{row['share']:.1%}",
-            "yes" if row["above_cut"] else "",
+            "predicted" if row["above_cut"] else "below cut",
             "seen before" if row["recurrent"] else "new",
         ]
         for row in result["ranking"]
     ]
-    _print_table(["", "system", "code", "definition", "score", "share", "predicted", ""], rows)
+    _print_table(["", "system", "code", "definition", "score", "share", "", ""], rows)
     print(f"{result['predicted']} codes are predicted (above the cut); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")
-    print(NOTICE)
+    print(result["notice"])
 
 
 @app.command()
@@ -97,7 +96,7 @@ def recall(
         found = _engine(checkpoint).recall(definition=definition)
     result = found.to_json()
     if as_json:
-        _print_json({**result, "notice": NOTICE})
+        _print_json(result)
         return
     verdict = {True: "right", False: "wrong", None: "not in the book, so neither right nor wrong"}
     print(f"question: {result['question']}")
@@ -106,7 +105,7 @@ def recall(
     rows = [[a["system"], a["code"], a["definition"], f"{a['share']:.1%}"] for a in result["alternatives"]]
     if rows:
         _print_table(["system", "code", "definition", "share"], rows)
-    print(NOTICE)
+    print(result["notice"])
 
 
 @app.command()
@@ -234,7 +233,9 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in header:
+        table.add_column(name, no_wrap=name != "definition")
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ class Engine:
 
     Attributes:
         ontology: the code books. label_space: the codes that are ranked, sorted. manifest: what `mera.json` says.
+        input_codes: the codes it reads in histories.
         name: the checkpoint's name and the hash of its content, e.g. "mera-mini 1f0c9a2b7d3e".
     """
 
@@ -40,9 +40,8 @@ class Engine:
         self.label_space: tuple[Code, ...] = manifest.label_space
         self.name = f"{manifest.name} {folder_hash(manifest)}"
         self._index = {code: i for i, code in enumerate(self.label_space)}
-        self._known = frozenset(manifest.input_codes)
+        self.input_codes = frozenset(manifest.input_codes)
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
-        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path | None = None, quantize: str | None = None) -> Engine:
@@ -56,6 +55,11 @@ class Engine:
         """
         model, manifest = load_checkpoint(Path(path) if path is not None else BUNDLED, quantize)
         return cls(model, manifest, Ontology.load())
+
+    @property
+    def cut_offset(self) -> np.ndarray:
+        """By how much each label must pass EOV to be predicted, [C]; see `ranking.ranking_scores`."""
+        return self.model.head.cut_offset.cpu().numpy()
 
     def rank(self, patient: Patient) -> Ranking:
         """Rank the label space for the visit after the last one of `patient`.
@@ -81,7 +85,7 @@ class Engine:
     def read_history(self, patient: Patient) -> tuple[Patient, tuple[Note, ...]]:
         """The history as the checkpoint reads it, and a note for everything that was changed or left out."""
         history, notes = resolve(patient, self.ontology)
-        history, more = translate(history, self._known, self.ontology)
+        history, more = translate(history, self.input_codes, self.ontology)
         return history, (*notes, *more)
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
@@ -92,9 +96,12 @@ class Engine:
         history, notes = self.read_history(patient)
         if not history.visits:
             raise InputError("The history holds no code that this model can read: " + " ".join(n.message for n in notes[:5]))
-        with self._lock:
-            encoded = self._encoder.encode(history)
+        encoded = self.encode(history)
         return history, encoded, (*notes, *encoded.notes)
+
+    def encode(self, history: Patient) -> Encoded:
+        """Tokens of a history that is in the checkpoint's terms (`read_history`)."""
+        return self._encoder.encode(history)
 
     @torch.inference_mode()
     def scores(self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +121,7 @@ class Engine:
         return scores, eov
 
     def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
-        ranked = ranking_scores(scores[None], eov[None], self.model.head.cut_offset.cpu().numpy())[0]
+        ranked = ranking_scores(scores[None], eov[None], self.cut_offset)[0]
         order = best_first(ranked, self.label_space)
         share = np.exp(scores.astype(np.float64) - scores.max())
         held = {self._index[code] for visit in history.visits for code in visit.codes if code in self._index}

@@ -129,7 +129,7 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def refuse_disorder(visits: list[Visit], place: str) -> None:
-    """Raise InputError where a dated visit comes before an earlier-listed one; `place` is formatted with its index."""
+    """Raise InputError where a dated visit comes before one listed earlier; `place` takes a visit's index."""
     newest: int | None = None
     for number, visit in enumerate(visits):
         if visit.time is None:
@@ -173,7 +173,7 @@ def demo_patients(path: Path | str = DEMO_PATIENTS) -> list[DemoPatient]:
 
 
 def settled(system: str, text: str) -> Code | str:
-    """A `Code` in dotted upper case where the text is written like one, else 'SYSTEM:text' for `resolve` to judge.
+    """A `Code` in dotted upper case where the text is written like one, else 'SYSTEM:text' for `resolve`.
 
     >>> settled("ICD10", "i5022"), settled("ICD9", "E8021"), settled("ICD9", "25.000")
     (Code(system='ICD10', code='I50.22'), Code(system='ICD9', code='E802.1'), 'ICD9:25.000')

@@ -45,9 +45,9 @@ from mera_core.ontology import SYSTEMS, Code
 from mera_core.patient import SEXES, Note, Patient, Visit, resolve
 
 __all__ = [
-    "DEMO_PATIENTS", "MAX_CODES", "MAX_VISITS", "TABLE_SUFFIXES", "VISITS_TABLE_COLUMNS", "DemoPatient", "Note",
-    "Patient", "Visit", "demo_patients", "from_table", "parse_json", "patient_from_json", "patient_to_json",
-    "read_table", "resolve", "to_table", "write_table",
+    "DEMO_PATIENTS", "MAX_CODES", "MAX_VISITS", "TABLE_SUFFIXES", "VISITS_TABLE_COLUMNS", "DemoPatient",
+    "Note", "Patient", "Visit", "demo_patients", "from_table", "parse_json", "patient_from_json",
+    "patient_to_json", "read_table", "resolve", "to_table", "write_table",
 ]  # fmt: skip
 
 VISITS_TABLE_COLUMNS = ("patient_id", "visit", "time", "system", "code", "position", "age", "sex")
@@ -371,7 +371,7 @@ def _one(values: list[Any], rows: list[int], column: str, identity: str) -> Any:
     for row in rows:
         if values[row] != first:
             raise InputError(
-                f"patient {identity!r} has more than one {column!r} ({first!r} and {values[row]!r}) where the "
-                "visits table allows one; name a column 'visit.…' if it differs between visits."
+                f"patient {identity!r} has more than one {column!r} ({first!r} and {values[row]!r}) where "
+                "the visits table allows one; name a column 'visit.…' if it differs between visits."
             )
     return str(first) if first is not None and column not in ("time", "age", _VISIT_AGE) else first

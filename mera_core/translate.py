@@ -50,7 +50,8 @@ def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, n
     for system in sorted(systems):
         for source in _with_maps(code, system, ontology):
             for equivalent in ontology.maps_to(source, system):
-                target = nearest(equivalent.target, known, ontology) if equivalent.target else None
+                known_target = equivalent.target is not None and equivalent.target in ontology
+                target = nearest(equivalent.target, known, ontology) if known_target else None
                 if target is not None:
                     found[target] = None
     if not found:

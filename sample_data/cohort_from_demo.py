@@ -2,9 +2,9 @@
 
     python -m sample_data.cohort_from_demo
 
-Each variation is the demo patient some days earlier, up to three years older or younger (children keep their
-age), sometimes without its last visit (two always stay), and without about one in six of the codes that are not
-first in their visit. Drawn from a fixed seed, so that the file can be made again byte for byte.
+Each variation is the demo patient some days earlier, up to three years older or younger (children keep
+their age), sometimes without its last visit (two always stay), and without about one in six of the codes
+that are not first in their visit. Drawn from a fixed seed, so that the file can be made again byte for byte.
 """
 
 from __future__ import annotations

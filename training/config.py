@@ -152,6 +152,8 @@ class RankConfig(RunConfig):
     """Learning rate of the score head."""
     average: float = 0.0
     """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
+    validate_every: int = 0
+    """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
     rehearsal: int = 0
     """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
     rehearsal_weight: float = 1.0

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
+from mera_core.checkpoint import Manifest, save_checkpoint
 from mera_core.model import MeraModel, start_code_rows
 from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
@@ -175,7 +176,7 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
     return [*book.values(), *(asked + profile) * 200]
 
 
-def run(config: MemorizeConfig, out: Path) -> MeraModel:
+def run(config: MemorizeConfig, out: Path) -> Manifest:
     """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one."""
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
@@ -188,4 +189,15 @@ def run(config: MemorizeConfig, out: Path) -> MeraModel:
         out,
         lambda model, batch: memorize_loss(model, batch["input_ids"], batch["labels"], config.undivided_codes),
     )
-    return model
+    return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
+
+
+def manifest_of(config: MemorizeConfig, name: str, ontology: Ontology) -> Manifest:
+    """What a stage-1 folder says of itself."""
+    return Manifest(
+        name=name,
+        stage="memorize",
+        systems=config.systems,
+        icd_release={system: ontology.release(system) for system in config.systems},
+        method={"memorize": config.to_dict()},
+    )

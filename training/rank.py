@@ -1,19 +1,36 @@
-"""Stage 2: teach the model that knows the code book to rank the next visit's codes."""
+"""Stage 2: teach the model that knows the code book to rank the next visit's codes, then fit its cut."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import TrainerCallback
 
+from mera_core import metrics
+from mera_core.checkpoint import Manifest, load_checkpoint, save_checkpoint, sha256
+from mera_core.engine import Engine
+from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model import MeraModel
+from mera_core.ontology import Code, Ontology
+from mera_core.ranking import ranking_scores
+from mera_core.readers import Cohort, read
+from mera_core.records import Patient
+from mera_core.resampling import Bootstrap
+from mera_core.sequence import Encoder, SequenceConfig
+from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, with_codes
 from training.config import RankConfig
-from training.memorize import memorize_loss
+from training.histories import HistoryBatches
+from training.memorize import QuestionSampler, memorize_loss
+from training.trainer import run_trainer
+
+TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+"""Powers of a code's frequency that the cut may take off its score."""
 
 
 def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
@@ -52,6 +69,209 @@ class Average(TrainerCallback):
                 self.kept[name].lerp_(parameter, 1 - decay)
 
     def swap(self) -> None:
+        """Exchange the average and the model's weights; a second call puts both back."""
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
+                current = parameter.clone()
                 parameter.copy_(self.kept[name])
+                self.kept[name] = current
+
+
+class Validation(TrainerCallback):
+    """Logs recall and weighted F1 on validation patients every so many steps, for the weights that would be kept."""
+
+    def __init__(self, engine: Engine, patients: Sequence[Patient], every: int, average: Average | None):
+        self.engine, self.every, self.average, self.trainer = engine, every, average, None
+        self.histories, self.truth, _ = histories_and_truth(engine, patients)
+        self.bootstrap = Bootstrap(len(self.truth), 10)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every and state.global_step != state.max_steps:
+            return
+        model = self.engine.model
+        training = model.training
+        model.eval()
+        if self.average:
+            self.average.swap()
+        scores, _ = self.engine.scores(self.histories)
+        figures = metrics.evaluate_ranking(scores, self.truth, ks=(10, 20), bootstrap=self.bootstrap, areas=False).metrics
+        if self.average:
+            self.average.swap()
+        model.train(training)
+        shown = ("recall@10", "recall@20", "weighted_f1_oracle")
+        self.trainer.log({f"validation_{name}": round(figures[name].value, 5) for name in shown})
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """The label space and how often each label is in a next visit of the training patients.
+
+    rate: [C], share of next visits that hold the label, kept above zero by half a visit.
+    """
+
+    labels: tuple[Code, ...]
+    rate: np.ndarray
+
+    @classmethod
+    def of(cls, patients: Sequence[Patient]) -> LabelCounts:
+        labels = tuple(sorted({code for patient in patients for visit in patient.visits for code in visit.codes}))
+        index = {code: i for i, code in enumerate(labels)}
+        counts, visits = np.zeros(len(labels)), 0
+        for patient in patients:
+            for visit in patient.visits[1:]:
+                visits += 1
+                counts[[index[code] for code in visit.codes]] += 1
+        return cls(labels, (counts + 0.5) / (visits + 1))
+
+
+def run(config: RankConfig, out: Path) -> Manifest:
+    """Train stage 2 from the stage-1 folder `config.start` on `config.data`, fit the cut, and write `out`.
+
+    Only patients of the training part are trained on; the cut is fitted on the validation part; the test part is not
+    looked at. Resumes from the last complete step in `out`.
+    """
+    model, before = load_start(config)
+    cohort = read(config.data, config.format)
+    parts = in_parts(with_codes(cohort.patients), cohort.report.format)
+    ontology = Ontology.load()
+    unreadable = sorted({c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary})
+    if unreadable:
+        raise InputError(
+            f"The data hold {len(unreadable)} codes of which the stage-1 model has no token, the first is {unreadable[0]}."
+        )
+    counts = LabelCounts.of(parts["train"])
+    torch.manual_seed(config.seed)
+    model = MeraModel(model.backbone, model.vocabulary, counts.labels, config.copy)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor(np.log(counts.rate), dtype=torch.float32))
+    set_attention_dropout(model.backbone, config.attention_dropout)
+    sequence = SequenceConfig(profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens)
+    manifest = Manifest(
+        name=out.name,
+        stage="rank",
+        systems=before.systems,
+        icd_release=before.icd_release,
+        sequence=sequence,
+        label_space=counts.labels,
+        label_level=level_in_words(counts.labels, ontology),
+        input_codes=counts.labels,
+        copy=config.copy,
+        method=before.method | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
+        data=provenance(config, cohort, parts),
+    )
+    engine = Engine(model, manifest, ontology)
+    questions = QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
+    data = HistoryBatches(
+        parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
+    )
+    validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
+    train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
+    set_attention_dropout(model.backbone, 0.0)
+    model.eval()
+    manifest.method["cut"] = fit_cut(engine, validation, counts)
+    return save_checkpoint(model, manifest, out)
+
+
+def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
+    """The stage-1 model, in float32; raises InputError where a setting names nothing."""
+    for name in ("start", "data"):
+        if not getattr(config, name):
+            raise InputError(f"The setting {name} is empty: rank needs a stage-1 folder (start) and patient records (data).")
+    return load_checkpoint(Path(config.start))
+
+
+def train(
+    engine: Engine,
+    data: HistoryBatches,
+    hierarchy: Hierarchy,
+    config: RankConfig,
+    out: Path,
+    validation: Sequence[Patient],
+) -> None:
+    """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them."""
+    model = engine.model
+    head = list(model.head.parameters())
+    body = [p for name, p in model.named_parameters() if not name.startswith("head.")]
+    groups = [
+        {"params": body, "lr": config.learning_rate},
+        {"params": head, "lr": config.head_learning_rate, "weight_decay": 0.0},
+    ]
+    average = Average(model, config.average) if config.average else None
+    callbacks: list[TrainerCallback] = [average] if average else []
+    if config.validate_every and validation:
+        callbacks.append(Validation(engine, validation, config.validate_every, average))
+    run_trainer(
+        model, data, config, out, lambda m, batch: rank_loss(m, batch, hierarchy, config), callbacks, parameters=groups
+    )
+    if average:
+        average.swap()
+
+
+def set_attention_dropout(backbone, share: float) -> None:
+    """Dropout of attention weights, where the architecture has it."""
+    backbone.config.attention_dropout = share
+    for module in backbone.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = share
+
+
+def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> dict:
+    """Fit by how much each code must pass EOV, on validation patients; leaves it in the score head.
+
+    `offset_c = a + b log rate_c`: b from `TILTS`, a from every threshold, the pair with the highest weighted F1 of the
+    cut. Returns what was fitted and, for comparison, the best fixed k and the best thresholds on the same patients.
+    """
+    if not patients:
+        raise InputError("No validation patient has two visits, so the cut can't be fitted.")
+    histories, truth, _ = histories_and_truth(engine, patients)
+    scores, eov = engine.scores(histories)
+    margin, log_rate = scores.astype(np.float64) - eov[:, None], np.log(counts.rate)
+    fitted = max((metrics.best_threshold(margin - tilt * log_rate, truth)[::-1] + (tilt,)) for tilt in TILTS)
+    best_f1, a, tilt = fitted
+    offset = a + tilt * log_rate
+    with torch.no_grad():
+        engine.model.head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
+    ranked = ranking_scores(scores, eov, offset)
+    size, size_f1 = metrics.best_fixed_size(ranked, truth)
+    share = np.exp(scores - scores.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    thresholds = {
+        "score": metrics.best_threshold(ranked, truth),
+        "logit": metrics.best_threshold(scores, truth),
+        "share": metrics.best_threshold(share, truth),
+        "over_eov": metrics.best_threshold(margin, truth),
+    }
+    return {
+        "patients": len(patients),
+        "offset": a,
+        "frequency_tilt": tilt,
+        "weighted_f1": best_f1,
+        "best_fixed_k": {"k": size, "weighted_f1": size_f1},
+        "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
+    }
+
+
+def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
+    """The granularity of a label space, e.g. "ICD9: 857 categories, 25 codes"."""
+    counts: dict[tuple[str, str], int] = {}
+    for code in labels:
+        key = (code.system, ontology.kind(code))
+        counts[key] = counts.get(key, 0) + 1
+    plural = {"category": "categories", "subcategory": "subcategories"}
+    return "; ".join(f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items()))
+
+
+def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:
+    """Where the patients came from and how they were divided, for the manifest."""
+    source = Path(config.data)
+    return {
+        "format": cohort.report.format,
+        "source": source.name,
+        "sha256": sha256(source) if source.is_file() else None,
+        "import": cohort.report.to_dict(),
+        "split_rule": SPLIT_RULE,
+        "parts": {
+            name: {"patients": len(part), "with_two_visits": sum(len(p.visits) > 1 for p in part)}
+            for name, part in parts.items()
+        },
+    }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from training.config import RunConfig
 
@@ -72,7 +72,7 @@ def run_trainer(
     config: RunConfig,
     out: Path,
     loss: Callable,
-    callbacks: tuple = (),
+    callbacks: Sequence[TrainerCallback] = (),
     parameters: list[dict] | None = None,
 ) -> StageTrainer:
     """Train `model` on `data` (item i = batch of step i) with AdamW and a cosine schedule.
@@ -114,6 +114,8 @@ def run_trainer(
     trainer = StageTrainer(
         model=model, args=arguments, train_dataset=data, loss=loss, callbacks=list(callbacks), optimizers=(optimizer, None)
     )
+    for callback in callbacks:
+        callback.trainer = trainer
     resume = last_complete(steps_folder) if steps_folder.exists() else None
     if resume:
         print(f"Going on from step {resume.name.rpartition('-')[2]} of {total} in {out}.")

@@ -194,6 +194,8 @@ def read_delimited(path: Path, required: Iterable[str], lower: bool = True) -> d
         return "error"
 
     quoted = b'"' in content
+    if content.count(b'"') % 2:  # the parser would take the rest of the file for one cell
+        raise InputError(f"{path} is not a sound comma-separated file: a quote is left open.")
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(content),
@@ -210,7 +212,7 @@ def read_delimited(path: Path, required: Iterable[str], lower: bool = True) -> d
             raise InputError(
                 f"{path}: {where} has {cells} cells where the header has {len(names)}."
             ) from error
-        raise InputError(f"{path} is not a sound comma-separated file; is a quote left open?") from error
+        raise InputError(f"{path} is not a sound comma-separated file") from error
     return {name: table.column(name).to_pylist() for name in names}
 
 
@@ -246,7 +248,7 @@ class CodeReader:
 
 @dataclass(frozen=True)
 class Reader:
-    """One source format. detect: why the source is of this format, or None. read: source, **options -> Cohort."""
+    """One source format. detect: why the source is of it, or None. read: source, **options -> Cohort."""
 
     name: str
     detect: Callable[[Source], str | None]

@@ -118,7 +118,8 @@ def read(source: Source, ontology: Ontology | None = None) -> Cohort:
     shifted = sum(visit.age == SHIFTED_AGE for patient in patients for visit in patient.visits)
     if shifted:
         report.remarks.append(
-            f"{shifted:,} visits are of patients over 89, whose births the source hides: age given as {SHIFTED_AGE}"
+            f"{shifted:,} visits are of patients over 89, whose births the source hides: "
+            f"age given as {SHIFTED_AGE}"
         )
     report.count(patients)
     return Cohort(patients, report)

@@ -1,0 +1,69 @@
+# Every command a newcomer needs; `make` lists them. Works with GNU make 3.81 and later, on Linux and macOS.
+
+PYTHON ?= python3
+PORT ?= 8501
+RUNS := runs
+BIN := .venv/bin
+STAGE1 := $(RUNS)/mera-mini-stage1
+STAGE2 := $(RUNS)/mera-mini
+BUNDLED := sample_data/mera-mini
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help app test lint format checkpoint clean data-named always
+
+help: ## Show this list
+	@echo "MERA: diagnosis ranking from a patient's history. Research use, not for clinical decisions."
+	@echo
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+
+app: ## Start the app in the browser (PORT=8501 to change)
+	@.ci/prepare app
+	@echo "== MERA answers at http://127.0.0.1:$(PORT) once it has started; Ctrl+C stops it"
+	@exec $(BIN)/python -m streamlit run app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true
+
+test: ## Run the tests (ARGS="-m slow", ARGS=tests/test_losses.py ...)
+	@.ci/prepare test
+	@echo "== Running the tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: ## Check style with ruff
+	@.ci/prepare lint
+	@echo "== Checking style"
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+format: ## Apply ruff's formatting and safe fixes
+	@.ci/prepare lint
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+checkpoint: data-named ## Rebuild the bundled checkpoint (DATA=folder of UCI Diabetes 130)
+	@.ci/prepare app
+	@$(MAKE) --no-print-directory $(STAGE2)/mera.json DATA="$(DATA)"
+	@echo "== Stage 3 of 3: measure it and put it in place -> $(BUNDLED)"
+	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)"
+
+data-named:
+	@test -n "$(DATA)" || { echo "Stopped: name the patient records: make checkpoint DATA=path/to/uci_diabetes130" >&2; exit 2; }
+	@test -e "$(DATA)" || { echo "Stopped: there is nothing at DATA=$(DATA)" >&2; exit 2; }
+
+# A finished stage is kept while its configuration and data stay the same; a broken one goes on from its last step.
+$(STAGE1)/mera.json: training/configs/mera-mini-memorize.yaml
+	@echo "== Stage 1 of 3: memorize the code book -> $(STAGE1)"
+	@$(BIN)/python -m training memorize --config $< --out $(STAGE1)
+
+$(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(RUNS)/data-used
+	@echo "== Stage 2 of 3: rank the next visit's codes -> $(STAGE2)"
+	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --data "$(DATA)" --out $(STAGE2)
+
+$(RUNS)/data-used: always
+	@mkdir -p $(RUNS)
+	@test "$$(cat $@ 2>/dev/null)" = "$(DATA)" || echo "$(DATA)" > $@
+
+always:
+
+clean: ## Remove .venv and caches; runs/ and the checkpoint stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

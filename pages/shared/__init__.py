@@ -1,0 +1,1 @@
+"""What the pages share. Not listed as pages: Streamlit looks only at the files directly in `pages/`."""

@@ -1,0 +1,151 @@
+"""readers.read: detection, unknown formats, and the faults that every delimited file can have."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from mera_core.errors import InputError
+from mera_core.readers import FORMATS, READERS, detect, read
+from mera_core.readers.base import ImportReport, Source, read_delimited
+
+UCI_HEADER = b"encounter_id,patient_nbr,diag_1,diag_2,diag_3\n"
+UCI_ROWS = b"1,10,428,250.01,?\n2,10,8,V27,401\n"
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "format", "why"),
+    [
+        ("a.csv", UCI_HEADER + UCI_ROWS, "uci_diabetes130", "patient_nbr"),
+        ("a.txt", gzip.compress(UCI_HEADER + UCI_ROWS), "uci_diabetes130", "patient_nbr"),
+        ("b.csv", b"patient_id,visit,system,code\na,0,ICD9,428.0\n", "table", "columns"),
+        ("c.json", b'{"visits": [{"codes": ["428.0"]}]}', "table", "JSON that holds a history"),
+        ("c.json", b' \n[{"visits": [{"codes": ["428.0"]}]}]', "table", "JSON that holds a history"),
+        ("d.any", b'{"patient_id":"a","visit":0,"system":"ICD9","code":"428.0"}\n', "table", "JSON lines"),
+    ],
+)
+def test_detection_says_which_and_why(tmp_path, name, content, format, why):
+    report = read(write(tmp_path / name, content)).report
+    assert report.format == format
+    assert why in report.why
+    assert detect(tmp_path / name)[0] == format
+
+
+def test_every_reader_is_a_format_of_the_contract():
+    assert set(READERS) <= set(FORMATS)
+    assert {"mimic3", "uci_diabetes130", "table"} <= set(READERS)
+
+
+def test_formats_without_a_reader_say_so(tmp_path):
+    source = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
+    for name in set(FORMATS) - set(READERS):
+        with pytest.raises(InputError, match=f"reader for {name} isn't there yet"):
+            read(source, name)
+    with pytest.raises(InputError, match="no format 'excel'"):
+        read(source, "excel")
+
+
+def test_unrecognised_and_missing_sources(tmp_path):
+    with pytest.raises(InputError, match="no file or folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"a\.csv is empty"):
+        read(write(tmp_path / "a.csv", b""))
+    with pytest.raises(InputError, match="in no format that is known"):
+        read(write(tmp_path / "a.csv", b"x,y\n1,2\n"))
+    with pytest.raises(InputError, match="in no format that is known"):
+        read(tmp_path)
+
+
+FAULTS = {
+    "wrong delimiter": (
+        UCI_HEADER.replace(b",", b";") + UCI_ROWS.replace(b",", b";"),
+        "separated by semicolons",
+    ),
+    "tabs": (UCI_HEADER.replace(b",", b"\t"), "separated by tabs"),
+    "missing column": (b"encounter_id,patient_nbr,diag_1,diag_3\n1,10,428,?\n", "no column 'diag_2'"),
+    "column twice": (
+        b"encounter_id,patient_nbr,diag_1,diag_2,diag_3,diag_3\n1,1,1,1,1,1\n",
+        "'diag_3' more than once",
+    ),
+    "short line": (UCI_HEADER + b"1,10,428,250.01,?\n2,10,8\n", "line 3 has 3 cells where the header has 5"),
+    "long line": (UCI_HEADER + b"1,10,428,250.01,?,7\n", "line 2 has 6 cells where the header has 5"),
+    "cut gzip": (gzip.compress(UCI_HEADER + UCI_ROWS * 500)[:-20], "damaged gzip"),
+    "altered gzip": (gzip.compress(UCI_HEADER + UCI_ROWS)[:-8] + b"\0" * 8, "damaged gzip"),
+    "open quote": (UCI_HEADER + b'1,10,428,250.01,"?\n2,10,8,V27,401\n', "a quote is left open"),
+    "not utf-8": (UCI_HEADER + b"1,10,428,250.01,\xe9\n", "not UTF-8 text .line 2"),
+    "zero bytes": (UCI_HEADER + b"1,10,428,\0,?\n", "not a text file"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_files_name_the_file_and_the_fault(tmp_path, fault):
+    content, said = FAULTS[fault]
+    with pytest.raises(InputError, match=said) as error:
+        read(write(tmp_path / "data.csv", content), "uci_diabetes130")
+    assert "data.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_messages_carry_no_row_of_a_patient(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_delimited(write(tmp_path / "a.csv", b"a,b\nsecret,words,more\n"), ["a"])
+    assert "secret" not in str(error.value)
+
+
+def test_crlf_bom_case_and_quotes_make_no_difference(tmp_path):
+    plain = read(write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS))
+    variants = {
+        "crlf": (UCI_HEADER + UCI_ROWS).replace(b"\n", b"\r\n"),
+        "bom": b"\xef\xbb\xbf" + UCI_HEADER + UCI_ROWS,
+        "upper": UCI_HEADER.upper() + UCI_ROWS,
+        "quoted": b'"encounter_id","patient_nbr","diag_1","diag_2","diag_3"\n'
+        + UCI_ROWS.replace(b"V27", b'"V27"'),
+        "no last newline": (UCI_HEADER + UCI_ROWS)[:-1],
+    }
+    for name, content in variants.items():
+        cohort = read(write(tmp_path / "b.csv", content))
+        assert cohort.patients == plain.patients, name
+        assert cohort.report.to_dict() == plain.report.to_dict(), name
+
+
+def test_a_quoted_cell_may_hold_commas_and_line_breaks(tmp_path):
+    path = write(tmp_path / "a.csv", b'"a,1",b\n"x\ny","p,q"\n')
+    assert read_delimited(path, ["b"]) == {"a,1": ["x\ny"], "b": ["p,q"]}
+
+
+def test_a_folder_may_hold_names_in_any_case(tmp_path):
+    write(tmp_path / "Diabetic_Data.CSV.gz", gzip.compress(UCI_HEADER + UCI_ROWS))
+    assert read(tmp_path).report.format == "uci_diabetes130"
+    assert Source(tmp_path).file("DIABETIC_DATA.csv").name == "Diabetic_Data.CSV.gz"
+    with pytest.raises(InputError, match=r"no file x\.csv or x\.csv\.gz"):
+        Source(tmp_path).file("x.csv")
+
+
+def test_report_in_words():
+    report = ImportReport("uci_diabetes130", "as asked", 1, 2, 3, 1_006)
+    report.left_out["code not in the code book"] = 1_003
+    report.unknown_codes.update({f"x{n}": 1 for n in range(25)})
+    lines = report.lines()
+    assert lines[1] == "kept: 1 patients, 2 visits, 3 codes of 1,006 diagnosis entries"
+    assert lines[2] == "left out: 1,003 entries: code not in the code book"
+    assert lines[3].endswith("and 5 more")
+    assert report.to_dict()["left_out"] == {"code not in the code book": 1003}
+
+
+@pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
+def test_real_files_are_accounted_for_to_the_row():
+    data = Path(os.environ["MERA_DATA"])
+    for name, patients, visits, codes in [
+        ("mimic_iii_demo", 100, 129, 1_761),
+        ("uci_diabetes130", 64_069, 91_160, 266_865),
+    ]:
+        report = read(data / name).report
+        assert (report.patients, report.visits, report.codes) == (patients, visits, codes)
+        assert report.rows == report.codes + report.left_out.total()
+        assert not report.unknown_codes

@@ -1,0 +1,341 @@
+"""python -m mera_core: its contracts, and one plain sentence with status 2 for whatever the user can mend."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import mera_core.__main__ as cli
+from mera_core.checkpoint import Manifest, save_checkpoint
+from mera_core.model import MeraModel
+from mera_core.ontology import Code, Ontology
+from mera_core.records import demo_patients, from_table, read_table
+from mera_core.vocabulary import Vocabulary
+from sample_data import cohort_from_demo
+from training.backbone import word_tokenizer
+
+ROOT = Path(cli.__file__).resolve().parent.parent
+LABELS = tuple(sorted(Code("ICD9", code) for code in ("250", "401", "414", "427", "428", "486", "496")))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A real checkpoint, 32 wide with random weights, over seven categories."""
+    torch.manual_seed(7)
+    book = Ontology.load()
+    words = [book.definition(node.code) for node in book.nodes("ICD9")[:400]]
+    vocabulary = Vocabulary.extend(word_tokenizer(words, 500), LABELS)
+    backbone = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            tie_word_embeddings=True,
+        )
+    )
+    manifest = Manifest(
+        name="tiny",
+        stage="rank",
+        systems=("ICD9",),
+        icd_release={"ICD9": book.release("ICD9")},
+        label_space=LABELS,
+        label_level="3-digit categories",
+        input_codes=LABELS,
+    )
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(MeraModel(backbone, vocabulary, LABELS), manifest, folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: (status, standard output, standard error)."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run what must be refused: the one sentence it says."""
+
+    def call(*arguments):
+        status, out, err = run(*arguments)
+        assert status == 2
+        assert out == ""
+        assert err.count("\n") == 1
+        assert err.endswith((".\n", "?\n", "!\n"))
+        assert "Traceback" not in err
+        return err
+
+    return call
+
+
+def write(path, value):
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def history(tmp_path, *codes, **visit):
+    return write(tmp_path / "h.json", {"sex": "F", "age": 72, "visits": [{"codes": list(codes), **visit}]})
+
+
+# --- rank
+
+
+def test_rank_prints_the_contract(run, checkpoint, tmp_path):
+    path = history(tmp_path, "428.0", {"system": "ICD10", "code": "I50.22"}, "4280", time="2026-01-31")
+    status, out, _ = run("rank", path, "--top", 3, "--json", "--checkpoint", checkpoint)
+    assert status == 0
+    result = json.loads(out)
+    assert {"checkpoint", "label_level", "predicted", "ranking", "notes", "notice"} <= set(result)
+    assert [row["rank"] for row in result["ranking"]] == [1, 2, 3]
+    assert {"system", "code", "definition", "score", "share", "above_cut", "recurrent"} <= set(
+        result["ranking"][0]
+    )
+    scores = [row["score"] for row in result["ranking"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {note["kind"] for note in result["notes"]} == {"duplicate", "rolled_up", "mapped"}
+    assert result["notice"].lower().startswith("research use, not for clinical decisions")
+    assert result["checkpoint"].startswith("tiny ")
+
+
+def test_rank_for_people_says_the_cut_and_the_notice(run, checkpoint, tmp_path):
+    status, out, _ = run("rank", history(tmp_path, "428.0"), "--checkpoint", checkpoint)
+    assert status == 0
+    for code in LABELS:
+        assert f" {code.code} " in out
+    assert out.count("seen before") == 1
+    assert "above the cut" in out
+    assert "note: " in out
+    assert "research use, not for clinical decisions" in out.lower()
+
+
+def test_rank_reads_standard_input(run, checkpoint, tmp_path, monkeypatch):
+    content = history(tmp_path, "428.0").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    _, from_pipe, _ = run("rank", "-", "--json", "--checkpoint", checkpoint)
+    _, from_file, _ = run("rank", tmp_path / "h.json", "--json", "--checkpoint", checkpoint)
+    assert json.loads(from_pipe) == json.loads(from_file)
+    assert len(json.loads(from_pipe)["ranking"]) == len(LABELS)
+
+
+@pytest.mark.parametrize("demo", demo_patients(), ids=lambda demo: demo.id)
+def test_every_demo_patient_can_be_ranked(run, checkpoint, tmp_path, demo):
+    entries = json.loads((ROOT / "sample_data" / "demo_patients.json").read_text())
+    (entry,) = (entry for entry in entries if entry["id"] == demo.id)
+    # Seven categories are not enough to read every history; one of them in the last visit makes it readable.
+    entry["visits"][-1]["codes"].append("428.9")
+    status, out, _ = run("rank", write(tmp_path / "h.json", entry), "--json", "--checkpoint", checkpoint)
+    assert status == 0
+    assert len(json.loads(out)["ranking"]) == len(LABELS)
+
+
+BAD_HISTORIES = {
+    "not JSON": ("{", "is not JSON"),
+    "empty file": ("", "is empty"),
+    "empty history": ({"visits": []}, "history is empty"),
+    "no codes": ({"visits": [{"codes": []}]}, "no visit names a code"),
+    "unknown code": ({"visits": [{"codes": ["428.05"]}]}, "'428.05' .* nearest is ICD9:428.0"),
+    "unknown in system": (
+        {"visits": [{"codes": [{"system": "ICD10", "code": "I50.2X9"}]}]},
+        "I50.2X9.* nearest",
+    ),
+    "misplaced dot": ({"visits": [{"codes": [{"system": "ICD9", "code": "25.000"}]}]}, r"25\.000"),
+    "ambiguous code": ({"visits": [{"codes": ["428.0", "E8021"]}]}, r"visits\[0\]\.codes\[1\].*ambiguous"),
+    "wrong system": ({"visits": [{"codes": [{"system": "ICD-11", "code": "1"}]}]}, "must be ICD9 or ICD10"),
+    "future": (
+        {"visits": [{"codes": ["428.0"], "time": (datetime.now() + timedelta(days=3)).isoformat()}]},
+        r"visits\[0\]\.time .* in the future",
+    ),
+    "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits, and at most 1,000"),
+    "wrong sex": ({"sex": "x", "visits": [{"codes": ["428.0"]}]}, "sex must be"),
+    "newline in a key": ({"a\nb": 1, "visits": []}, "not a known key"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_HISTORIES)
+def test_rank_refuses_bad_histories_before_loading_a_model(refused, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(cli, "_engine", lambda *_: pytest.fail("a model was loaded for a bad history"))
+    content, said = BAD_HISTORIES[fault]
+    message = refused("rank", write(tmp_path / "h.json", content), "--json")
+    assert pd.Series([message]).str.contains(said).item(), message
+    assert "h.json" in message or "visits[" in message
+
+
+def test_rank_refuses_files_it_cannot_read(refused, tmp_path, monkeypatch):
+    assert "no file" in refused("rank", tmp_path / "nowhere.json")
+    assert "is a folder" in refused("rank", tmp_path)
+    assert "can't be read" in refused("rank", "a\0b")
+    monkeypatch.setattr(cli, "MAX_HISTORY_BYTES", 10)
+    assert "larger than 10 bytes" in refused("rank", history(tmp_path, "428.0"))
+
+
+def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):
+    path = history(tmp_path, "428.0")
+    assert "no checkpoint folder" in refused("rank", path, "--checkpoint", tmp_path / "nowhere")
+    for name in sorted(file.name for file in checkpoint.iterdir()):
+        broken = tmp_path / f"without-{name}"
+        shutil.copytree(checkpoint, broken)
+        (broken / name).unlink()
+        assert name in refused("rank", path, "--checkpoint", broken)
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        broken = tmp_path / f"altered-{name}"
+        shutil.copytree(checkpoint, broken)
+        content = bytearray((broken / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (broken / name).write_bytes(content)
+        message = refused("rank", path, "--checkpoint", broken)
+        assert name in message
+        assert "altered" in message
+    cut = tmp_path / "cut"
+    shutil.copytree(checkpoint, cut)
+    (cut / "mera.json").write_text((cut / "mera.json").read_text()[:100])
+    assert "mera.json" in refused("rank", path, "--checkpoint", cut)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "command"),
+        (["bogus"], "bogus"),
+        (["rank"], "HISTORY.json"),
+        (["rank", "h.json", "--top", "0"], "--top"),
+        (["rank", "h.json", "--top", "many"], "--top"),
+        (["rank", "h.json", "--frob"], "--frob"),
+        (["recall"], "either a code or --definition"),
+        (["recall", "428.0", "--definition", "x"], "either a code or --definition"),
+        (["recall", "--definition", " "], "definition is empty"),
+        (["recall", "428.05"], "nearest is ICD9:428.0"),
+        (["recall", "E8021"], "ambiguous"),
+        (["recall", "428.0", "--system", "ICD11"], "ICD11"),
+        (["lookup", " "], "query is empty"),
+        (["lookup", "heart", "--system", "SNOMED"], "SNOMED"),
+        (["lookup", "heart", "--limit", "0"], "--limit"),
+        (["convert", "x.csv"], "--out"),
+        (["convert", "nowhere.csv", "--out", "t.csv"], "nowhere.csv"),
+        (["convert", "x.csv", "--out", "t.xlsx"], "t.xlsx"),
+        (["convert", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
+    ],
+)
+def test_wrong_commands_are_one_sentence(refused, arguments, said):
+    assert said in refused(*arguments)
+
+
+# --- recall and lookup
+
+
+def test_recall_both_ways(run, checkpoint):
+    status, out, _ = run("recall", "428", "--system", "ICD9", "--json", "--checkpoint", checkpoint)
+    assert status == 0
+    result = json.loads(out)
+    assert {"question", "answer", "truth", "exact", "alternatives"} <= set(result)
+    assert result["truth"] == "Heart failure"
+    assert result["exact"] is (result["answer"] == "Heart failure")
+    status, out, _ = run("recall", "--definition", "heart failure", "--json", "--checkpoint", checkpoint)
+    result = json.loads(out)
+    assert result["truth"] == "428"
+    assert result["exact"] is (result["answer"] == "428")
+    assert set(result["alternatives"][0]) == {"system", "code", "definition", "share"}
+    status, out, _ = run("recall", "--definition", "no such illness", "--checkpoint", checkpoint)
+    assert status == 0
+    assert "neither right nor wrong" in out
+
+
+def test_lookup_finds_codes_and_words(run):
+    status, out, _ = run("lookup", "heart fail", "--json", "--system", "ICD9", "--limit", 5)
+    assert status == 0
+    found = json.loads(out)
+    assert len(found) == 5
+    assert {
+        "system": "ICD9",
+        "code": "428.9",
+        "definition": "Heart failure, unspecified",
+        "billable": True,
+    } in json.loads(run("lookup", "heart failure", "--json", "--system", "ICD9", "--limit", 30)[1])
+    assert json.loads(run("lookup", "4280", "--json", "--billable")[1])[0]["code"] == "428.0"
+    assert "Congestive heart failure" in run("lookup", "428.0")[1]
+    assert run("lookup", "qqqqzzzzxxxx")[:2] == (0, "nothing found.\n")
+
+
+# --- convert
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_convert_writes_a_table_and_says_what_it_kept(run, tmp_path, suffix):
+    out = tmp_path / f"visits{suffix}"
+    status, said, _ = run("convert", cohort_from_demo.OUT, "--format", "table", "--out", out)
+    assert status == 0
+    assert from_table(read_table(out)) == cohort_from_demo.cohort()
+    assert "kept: 34 patients, 129 visits, 527 codes of 527 diagnosis entries" in said
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]
+
+
+def test_convert_counts_what_it_leaves_out(run, tmp_path):
+    source = tmp_path / "diabetic_data.csv"
+    source.write_text("encounter_id,patient_nbr,diag_1,diag_2,diag_3\n1,7,428,?,428\n2,7,Q99,8,250\n")
+    status, out, _ = run("convert", source, "--out", tmp_path / "t.parquet", "--json")
+    assert status == 0
+    report = json.loads(out)
+    assert report["format"] == "uci_diabetes130"
+    assert (report["patients"], report["visits"], report["codes"], report["rows"]) == (1, 2, 3, 6)
+    assert report["left_out"] == {
+        "no diagnosis in the column": 1,
+        "named twice in one visit": 1,
+        "code not in the code book": 1,
+    }
+    assert report["unknown_codes"] == {"Q99": 1}
+    _, out, _ = run("convert", source, "--out", tmp_path / "t.parquet")
+    assert "left out: 1 entries: named twice in one visit" in out
+    assert "unknown codes: Q99 (1)" in out
+
+
+def test_convert_refuses_formats_and_damaged_sources(refused, tmp_path):
+    source = tmp_path / "x.csv"
+    source.write_text("a,b\n1,2\n")
+    out = tmp_path / "t.csv"
+    assert "no format that is known" in refused("convert", source, "--out", out)
+    assert "no format 'excel'" in refused("convert", source, "--format", "excel", "--out", out)
+    assert "no column" in refused("convert", source, "--format", "uci_diabetes130", "--out", out)
+    assert not out.exists()
+
+
+# --- the process
+
+
+def test_the_process_ends_with_the_status_and_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mera_core", "rank", str(tmp_path / "no.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"there is no file {tmp_path / 'no.json'}.\n"
+
+
+def test_lookup_and_convert_do_not_bring_in_torch(tmp_path):
+    source, out = str(cohort_from_demo.OUT), str(tmp_path / "t.csv")
+    script = (
+        "import sys, mera_core.__main__ as cli\n"
+        "assert cli.main(['lookup', '428.0', '--json']) == 0\n"
+        f"assert cli.main(['convert', {source!r}, '--out', {out!r}]) == 0\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

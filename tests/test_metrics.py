@@ -1,0 +1,407 @@
+"""Figures of rankings, cuts and probabilities: worked by hand, and beside slow loops or scikit-learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression
+
+from mera_core.errors import InputError
+from mera_core.metrics import (
+    above_cut,
+    best_fixed_size,
+    best_threshold,
+    cut_figures,
+    evaluate_event,
+    evaluate_ranking,
+    evaluate_subgroups,
+    label_pairs,
+    recall_at,
+    top_labels,
+    top_sets,
+    weighted_f1,
+)
+from mera_core.probability_metrics import (
+    Pairs,
+    auroc,
+    average_precision,
+    brier,
+    calibration_slope,
+    f1,
+    macro_average_precision,
+    reliability,
+)
+from mera_core.resampling import Bootstrap, estimate, paired_differences
+from mera_core.truth import Truth, rows_of_labels
+
+
+def cohort(seed: int, n: int = 40, labels: int = 12, ties: bool = False):
+    """Random scores and truth with a signal; `missing` codes now and then."""
+    rng = np.random.default_rng(seed)
+    positive = rng.random((n, labels)) < rng.random(labels) * 0.4
+    positive[np.arange(n), rng.integers(labels, size=n)] = True
+    seen = (rng.random((n, labels)) < 0.3) | (positive & (rng.random((n, labels)) < 0.3))
+    missing = rng.integers(0, 2, size=n)
+    scores = (rng.normal(size=(n, labels)) + positive).astype(np.float32)
+    if ties:
+        scores = np.round(scores)
+    sets = [list(np.flatnonzero(matrix_row)) for matrix_row in positive]
+    truth = Truth.from_sets(sets, [list(np.flatnonzero(r)) for r in seen], labels, missing, missing // 2)
+    return scores, truth, positive, seen, missing
+
+
+def drawn_rows(bootstrap: Bootstrap, draw: int) -> np.ndarray:
+    """The patients of one draw, each as often as it was drawn."""
+    return np.repeat(np.arange(bootstrap.counts.shape[1]), bootstrap.counts[draw].astype(int))
+
+
+# --- ranks
+
+
+def test_ties_break_by_label_order():
+    scores = np.array([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    assert top_labels(scores, 4).tolist() == [[1, 2, 4, 3], [0, 1, 2, 3]]
+    assert top_labels(scores, 2).tolist() == [[1, 2], [0, 1]]
+    assert top_labels(scores, 9).shape == (2, 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 9999), k=st.integers(1, 12), ties=st.booleans())
+def test_top_labels_equals_a_stable_sort(seed, k, ties):
+    scores = cohort(seed, ties=ties)[0]
+    scores[0, :3] = -np.inf
+    expected = [sorted(range(12), key=lambda c, row=row: (-row[c], c))[:k] for row in scores]
+    assert top_labels(scores, k).tolist() == expected
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    with pytest.raises(InputError, match="NaN"):
+        top_labels(np.array([[1.0, np.nan]]), 1)
+
+
+# --- recall
+
+
+def test_recall_worked_by_hand():
+    # Best first: 2, 0, 1, 3. The truth holds 2 and 3 in the label space and one code outside it.
+    scores = np.array([[0.5, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1]])
+    truth = Truth.from_sets([[2, 3], [1]], [[3], []], 4, missing=[1, 0], missing_seen=[0, 0])
+    top = top_labels(scores, 4)
+    assert truth.size.tolist() == [3, 1]
+    np.testing.assert_allclose(recall_at(top, truth, 2), [1 / 3, 0])
+    np.testing.assert_allclose(recall_at(top, truth, 2, capped=True), [1 / 2, 0])
+    np.testing.assert_allclose(recall_at(top, truth, 4), [2 / 3, 1])
+    np.testing.assert_allclose(recall_at(top, truth.recurrent, 3), [0, np.nan])  # 3 stands fourth
+    np.testing.assert_allclose(recall_at(top, truth.new_onset, 3), [1 / 2, 1])  # 2 found, one outside
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 9999), k=st.integers(1, 12))
+def test_recall_equals_a_loop(seed, k):
+    scores, truth, positive, seen, missing = cohort(seed)
+    top = top_labels(scores, 12)
+    for part, wanted, outside in (
+        (truth, positive, missing),
+        (truth.recurrent, positive & seen, missing // 2),
+        (truth.new_onset, positive & ~seen, missing - missing // 2),
+    ):
+        for capped in (False, True):
+            expected = []
+            for row, extra in enumerate(outside):
+                true = set(np.flatnonzero(wanted[row]))
+                size = len(true) + extra
+                hits = len(true & set(top[row, :k].tolist()))
+                expected.append(hits / (min(k, size) if capped else size) if size else np.nan)
+            np.testing.assert_allclose(recall_at(top, part, k, capped), expected)
+
+
+# --- weighted F1 and the cut
+
+
+def slow_weighted_f1(predicted, positive, missing) -> float:
+    """scikit-learn's own, with a column for each true code outside the label space."""
+    extra = int(np.sum(missing))
+    outside = np.zeros((len(positive), extra), bool)
+    outside[np.repeat(np.arange(len(positive)), missing), np.arange(extra)] = True
+    return sk.f1_score(
+        np.hstack([positive, outside]),
+        np.hstack([predicted, np.zeros_like(outside)]),
+        average="weighted",
+        zero_division=0,
+    )
+
+
+def test_weighted_f1_worked_by_hand():
+    truth = Truth.from_sets([[0, 1], [0]], [[], []], 3)
+    predicted = rows_of_labels([[0, 2], [1]], 3)
+    # Label 0: 1 hit, 1 predicted, 2 true: 2/3. Label 1: no hit. Weights 2 and 1.
+    assert weighted_f1(predicted, truth, Bootstrap(2, 10)).value == pytest.approx((2 * 2 / 3 + 0) / 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 9999), ties=st.booleans())
+def test_weighted_f1_and_its_draws_equal_sklearn(seed, ties):
+    scores, truth, positive, _, missing = cohort(seed, ties=ties)
+    bootstrap = Bootstrap(len(scores), 8, seed)
+    oracle = np.zeros_like(positive)
+    for row, size in enumerate(truth.size):
+        oracle[row, top_labels(scores, 12)[row, :size]] = True
+    for sets, dense in ((top_sets(scores, truth.size), oracle), (above_cut(scores, 0.5), scores > 0.5)):
+        result = weighted_f1(sets, truth, bootstrap)
+        assert result.value == pytest.approx(slow_weighted_f1(dense, positive, missing), abs=1e-12)
+        for draw in range(8):
+            rows = drawn_rows(bootstrap, draw)
+            expected = slow_weighted_f1(dense[rows], positive[rows], missing[rows])
+            assert result.draws[draw] == pytest.approx(expected, abs=1e-9)
+
+
+def test_weighted_f1_of_nothing():
+    truth = Truth.from_sets([[0], [1]], [[], []], 2)
+    assert weighted_f1(rows_of_labels([[], []], 2), truth, Bootstrap(2, 5)).value == 0.0
+    empty = Truth.from_sets([[], []], [[], []], 2)
+    assert weighted_f1(rows_of_labels([[0], []], 2), empty, Bootstrap(2, 5)).value == 0.0
+
+
+def test_cut_figures_worked_by_hand():
+    truth = Truth.from_sets([[0, 1], [2]], [[], []], 3, missing=[0, 1])
+    figures = cut_figures(rows_of_labels([[0, 2], [2]], 3), truth, Bootstrap(2, 5))
+    assert figures["cut_precision"].value == pytest.approx(2 / 3)
+    assert figures["cut_recall"].value == pytest.approx(2 / 4)
+    assert figures["cut_size_mean"].value == pytest.approx(1.5)
+
+
+def test_a_cut_is_strict_and_may_differ_by_patient():
+    scores = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    assert above_cut(scores, np.array([2.0, 0.0])).toarray().tolist() == [[0, 0, 1], [1, 1, 1]]
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 9999), ties=st.booleans())
+def test_best_fixed_size_and_threshold_equal_a_search(seed, ties):
+    scores, truth, positive, _, missing = cohort(seed, n=20, ties=ties)
+    by_size = [weighted_f1(top_sets(scores, k), truth, Bootstrap(20, 1)).value for k in range(1, 13)]
+    size, value = best_fixed_size(scores, truth)
+    assert value == pytest.approx(max(by_size)) and by_size[size - 1] == pytest.approx(value)
+    assert all(earlier < value - 1e-12 for earlier in by_size[: size - 1])
+    threshold, value = best_threshold(scores, truth, steps=4000)
+    by_cut = [slow_weighted_f1(scores > cut, positive, missing) for cut in np.unique(scores)]
+    assert value == pytest.approx(slow_weighted_f1(scores > threshold, positive, missing))
+    # Thresholds start at 0.05 codes a patient: below that a cut predicts next to nothing.
+    assert value == pytest.approx(max(by_cut), abs=1e-9)
+
+
+# --- areas
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 9999), ties=st.booleans())
+def test_areas_and_their_draws_equal_sklearn(seed, ties):
+    scores, truth, positive, seen, _ = cohort(seed, ties=ties)
+    bootstrap = Bootstrap(40, 5, seed)
+    micro = average_precision(label_pairs(scores, truth), bootstrap)
+    macro, n_labels = macro_average_precision(scores, truth.positive, bootstrap, least=5)
+    frequent = np.flatnonzero(positive.sum(0) >= 5)
+    assert n_labels == len(frequent)
+
+    def slow_macro(rows):
+        each = [
+            sk.average_precision_score(positive[rows, c], scores[rows, c])
+            for c in frequent
+            if positive[rows, c].any()
+        ]
+        return np.mean(each)
+
+    assert micro.value == pytest.approx(sk.average_precision_score(positive.ravel(), scores.ravel()))
+    if n_labels:
+        assert macro.value == pytest.approx(slow_macro(np.arange(40)))
+    for held in (True, False):
+        part = seen == held
+        value = average_precision(label_pairs(scores, truth, held), bootstrap).value
+        if positive[part].any():
+            assert value == pytest.approx(sk.average_precision_score(positive[part], scores[part]))
+    one = auroc(scores[:, 0], positive[:, 0], bootstrap)
+    for draw in range(5):
+        rows = drawn_rows(bootstrap, draw)
+        expected = sk.average_precision_score(positive[rows].ravel(), scores[rows].ravel())
+        assert micro.draws[draw] == pytest.approx(expected)
+        if n_labels:
+            assert macro.draws[draw] == pytest.approx(slow_macro(rows), abs=1e-6)
+        if len(set(positive[rows, 0])) == 2:
+            assert one.draws[draw] == pytest.approx(sk.roc_auc_score(positive[rows, 0], scores[rows, 0]))
+
+
+def test_drawn_average_precision_with_many_thresholds_stays_near_the_exact_one(monkeypatch):
+    scores, truth, positive, *_ = cohort(3, n=400, labels=30)
+    bootstrap = Bootstrap(400, 20, 1)
+    exact = average_precision(label_pairs(scores, truth), bootstrap)
+    monkeypatch.setattr("mera_core.probability_metrics.MAX_STEPS", 200)
+    rough = average_precision(label_pairs(scores, truth), bootstrap)
+    assert (
+        rough.value
+        == exact.value
+        == pytest.approx(sk.average_precision_score(positive, scores, average="micro"))
+    )
+    np.testing.assert_allclose(rough.draws, exact.draws, atol=2e-3)
+
+
+def test_areas_without_positives_are_not_defined():
+    bootstrap = Bootstrap(3, 5)
+    pairs = Pairs(np.arange(3), np.array([0.1, 0.2, 0.3]), np.zeros(3, bool))
+    assert average_precision(pairs, bootstrap).to_dict() == {"value": None, "low": None, "high": None}
+    assert np.isnan(auroc(pairs.score, pairs.outcome, bootstrap).value)
+    assert f1(pairs.score > 0.5, pairs.outcome, bootstrap).value == 0.0
+
+
+# --- probabilities
+
+
+def test_reliability_worked_by_hand():
+    pairs = Pairs(np.arange(4), np.array([0.1, 0.15, 0.9, 1.0]), np.array([False, True, True, True]))
+    error, curve = reliability(pairs, Bootstrap(4, 5), bins=2)
+    # Lower half: mean 0.125 against 0.5; upper half: 0.95 against 1; each half of the pairs.
+    assert error.value == pytest.approx((0.375 + 0.05) / 2)
+    assert [point["n"] for point in curve] == [2, 2]
+    assert curve[0]["predicted"] == pytest.approx(0.125) and curve[0]["observed"] == 0.5
+    assert brier(pairs, Bootstrap(4, 5)).value == pytest.approx((0.01 + 0.85**2 + 0.01) / 4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 9999), sharpness=st.sampled_from([0.5, 1.0, 2.0]))
+def test_calibration_slope_equals_sklearn_and_finds_overconfidence(seed, sharpness):
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(-1, 1.5, size=4000)
+    outcome = rng.random(4000) < 1 / (1 + np.exp(-logit))
+    p = 1 / (1 + np.exp(-sharpness * logit))
+    pairs = Pairs(np.arange(4000) // 4, p, outcome)
+    bootstrap = Bootstrap(1000, 3, seed)
+    slope = calibration_slope(pairs, bootstrap)
+
+    def slope_of(rows):
+        x = sharpness * logit[rows, None]
+        return LogisticRegression(C=np.inf, tol=1e-8).fit(x, outcome[rows]).coef_[0, 0]
+
+    assert slope.value == pytest.approx(slope_of(np.arange(4000)), rel=5e-3)
+    assert slope.value == pytest.approx(1 / sharpness, abs=0.2 / sharpness)
+    rows = (drawn_rows(bootstrap, 1)[:, None] * 4 + np.arange(4)).ravel()
+    assert slope.draws[1] == pytest.approx(slope_of(rows), rel=5e-3)
+    np.testing.assert_allclose(brier(pairs, bootstrap).draws[1], sk.brier_score_loss(outcome[rows], p[rows]))
+
+
+def test_calibration_slope_without_an_event_is_not_defined():
+    pairs = Pairs(np.arange(5), np.linspace(0.1, 0.9, 5), np.zeros(5, bool))
+    assert np.isnan(calibration_slope(pairs, Bootstrap(5, 4)).value)
+
+
+def test_event_figures_equal_sklearn():
+    rng = np.random.default_rng(5)
+    outcome, before = rng.random(200) < 0.3, rng.random(200) < 0.2
+    p = np.clip(0.3 * outcome + rng.random(200) * 0.7, 0, 1)
+    figures = evaluate_event(p, outcome, before, n_boot=50)
+    for name, keep in (("all", np.ones(200, bool)), ("without_history", ~before)):
+        assert figures[name]["n"] == keep.sum() and figures[name]["cases"] == outcome[keep].sum()
+        for key, value in (
+            ("auroc", sk.roc_auc_score(outcome[keep], p[keep])),
+            ("auprc", sk.average_precision_score(outcome[keep], p[keep])),
+            ("f1_at_0.5", sk.f1_score(outcome[keep], p[keep] > 0.5)),
+        ):
+            assert figures[name][key]["value"] == pytest.approx(value)
+            assert figures[name][key]["low"] <= figures[name][key]["value"] <= figures[name][key]["high"]
+
+
+# --- intervals
+
+
+def test_intervals_are_percentiles_of_whole_patient_draws():
+    per_patient = np.array([0.0, 1.0, np.nan, 0.5, 1.0])
+    bootstrap = Bootstrap(5, 200, seed=4)
+    assert (bootstrap.counts.sum(1) == 5).all()
+    result = bootstrap.mean(per_patient)
+    expected = [np.nanmean(per_patient[drawn_rows(bootstrap, draw)]) for draw in range(200)]
+    np.testing.assert_allclose(result.draws, expected)
+    assert (result.low, result.high) == tuple(np.percentile(expected, [2.5, 97.5]))
+    assert result.value == pytest.approx(0.625)
+
+
+def test_interval_width_is_that_of_the_standard_error():
+    values = np.random.default_rng(0).normal(size=2000)
+    result = Bootstrap(2000, 1000, seed=1).mean(values)
+    assert result.high - result.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(2000), rel=0.08)
+
+
+def test_the_same_seed_gives_the_same_digits():
+    scores, truth, *_ = cohort(2)
+    p = 1 / (1 + np.exp(-scores))
+    dumps = set()
+    for _ in range(2):
+        bootstrap = Bootstrap(40, 50, seed=3)
+        result = evaluate_ranking(scores, truth, above_cut(scores, 0.5), p, ks=(3, 5), bootstrap=bootstrap)
+        dumps.add(json.dumps(result.to_dict()))
+    assert len(dumps) == 1 and "NaN" not in dumps.pop()
+
+
+def test_paired_difference_is_tighter_than_the_two_intervals():
+    rng = np.random.default_rng(1)
+    easy = rng.random(500)
+    bootstrap = Bootstrap(500, 500, seed=2)
+    ours, theirs = bootstrap.mean(easy + 0.02 + 0.01 * rng.normal(size=500)), bootstrap.mean(easy)
+    difference = paired_differences({"recall": ours, "only ours": ours}, {"recall": theirs})
+    assert list(difference) == ["recall"]
+    assert 0 < difference["recall"].low < 0.02 < difference["recall"].high < 0.03
+    assert ours.low < theirs.high  # unpaired, the two intervals overlap
+    with pytest.raises(InputError, match="paired"):
+        ours.minus(estimate(0.5, np.zeros(3)))
+
+
+# --- everything at once
+
+
+def test_evaluation_holds_every_figure_in_range():
+    scores, truth, *_ = cohort(7)
+    p = 1 / (1 + np.exp(-scores))
+    out = evaluate_ranking(
+        scores, truth, above_cut(scores, 0.5), p, ks=(3, 5), bootstrap=Bootstrap(40, 50)
+    ).to_dict()
+    assert set(out["metrics"]) == {
+        "recall@3", "recall@5", "recall_capped@3", "recall_capped@5", "weighted_f1_oracle", "weighted_f1_cut",
+        "cut_precision", "cut_recall", "cut_size_mean", "true_size_mean", "auprc_micro", "auprc_macro", "ece",
+        "ece_top5", "calibration_slope", "brier",
+    }  # fmt: skip
+    assert set(out["recurrent"]) == set(out["new_onset"]) == {"recall@3", "recall@5", "auprc_micro"}
+    for name, figure in out["metrics"].items():
+        assert figure["low"] <= figure["high"], name
+    assert sum(point["n"] for point in out["reliability"]) == 40 * 12
+    assert out["metrics"]["true_size_mean"]["value"] == pytest.approx(truth.size.mean())
+
+
+def test_subgroups_are_their_patients_alone():
+    scores, truth, *_ = cohort(8)
+    old = np.arange(40) < 15
+    first, second = evaluate_subgroups(
+        scores,
+        truth,
+        {"old": old, "young": ~old, "nobody": np.zeros(40, bool)},
+        above_cut(scores, 0.5),
+        n_boot=20,
+    )
+    assert (first["name"], first["n"], second["n"]) == ("old", 15, 25)
+    alone = recall_at(top_labels(scores, 10), truth, 10)[old]
+    assert first["metrics"]["recall@10"]["value"] == pytest.approx(alone.mean())
+
+
+def test_shapes_that_disagree_are_refused_in_words():
+    scores, truth, *_ = cohort(1)
+    with pytest.raises(InputError, match="Scores are"):
+        evaluate_ranking(scores[:, :5], truth)
+    with pytest.raises(InputError, match="outside 0 to 3"):
+        rows_of_labels([[0, 4]], 4)
+    with pytest.raises(InputError, match="same patients"):
+        Truth.from_sets([[0]], [[0], [1]], 2)
+    with pytest.raises(InputError, match="Recall at 10"):
+        recall_at(top_labels(scores, 3), truth, 10)
+    with pytest.raises(InputError, match="no patients"):
+        Bootstrap(0)

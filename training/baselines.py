@@ -1,0 +1,256 @@
+"""The models to beat: code frequency, copy-the-past, and logistic regression on the bag of past codes.
+
+Each is fitted on training patients and scores the same label space as a MERA model, so that the same figures
+(`mera_core.metrics`) can be taken of both. Knows patients and labels; nothing of tokens or networks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from mera_core.errors import InputError
+from mera_core.metrics import recall_at, top_labels
+from mera_core.ontology import Code
+from mera_core.records import Patient, Visit
+from mera_core.truth import Truth, rows_of_labels
+
+log = logging.getLogger(__name__)
+
+
+class Baseline(Protocol):
+    """What every baseline does. `name` is how a report calls it."""
+
+    name: str
+
+    def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> Baseline:
+        """Fit to every (history up to a visit -> the next visit) of the patients; returns itself."""
+        ...
+
+    def scores(self, patients: Sequence[Patient]) -> np.ndarray:
+        """Score every label for each patient's last visit, given all before it: float [patients, labels]."""
+        ...
+
+
+def truth_of(patients: Sequence[Patient], labels: Sequence[Code]) -> Truth:
+    """What each patient's last visit held, and what the visits before it held; at least 2 visits each."""
+    index = _index(labels)
+    pasts, targets = zip(*(_last(patient) for patient in patients), strict=True) if patients else ((), ())
+    outside = [{code for code in target.codes if code not in index} for target in targets]
+    before = [{code for visit in past for code in visit.codes} for past in pasts]
+    return Truth.from_sets(
+        [[index[code] for code in target.codes if code in index] for target in targets],
+        [[index[code] for code in codes if code in index] for codes in before],
+        len(labels),
+        missing=[len(codes) for codes in outside],
+        missing_seen=[len(codes & seen) for codes, seen in zip(outside, before, strict=True)],
+    )
+
+
+def _last(patient: Patient) -> tuple[Sequence[Visit], Visit]:
+    if len(patient.visits) < 2:
+        raise InputError(f"Patient {patient.id or '(without id)'} has no visit before the last one.")
+    return patient.visits[:-1], patient.visits[-1]
+
+
+def _index(labels: Sequence[Code]) -> dict[Code, int]:
+    return {code: label for label, code in enumerate(labels)}
+
+
+def _samples(patients: Sequence[Patient]) -> list[tuple[Sequence[Visit], Visit]]:
+    """Every (visits so far, next visit) whose next visit holds a code."""
+    return [
+        (patient.visits[:t], patient.visits[t])
+        for patient in patients
+        for t in range(1, len(patient.visits))
+        if patient.visits[t].codes
+    ]
+
+
+class CodeFrequency:
+    """The same ranking for all: the share of training patients' next visits that hold a label."""
+
+    name = "code frequency"
+
+    def __init__(self, labels: Sequence[Code]):
+        self.labels = tuple(labels)
+        self.rate = np.zeros(len(self.labels))
+
+    def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> CodeFrequency:
+        samples = _samples(patients)
+        if not samples:
+            raise InputError("No training patient has a second visit with a code.")
+        counts = Counter(code for _, target in samples for code in set(target.codes))
+        self.rate = np.array([counts[code] for code in self.labels]) / len(samples)
+        return self
+
+    def scores(self, patients: Sequence[Patient]) -> np.ndarray:
+        return np.tile(self.rate, (len(patients), 1))
+
+
+class CopyThePast:
+    """Past codes first, the newest before older ones, then by how often; then the rest by frequency.
+
+    order: "recency" as said; "count" puts how often before how recently. Equal ones stand by frequency.
+    """
+
+    name = "copy the past, then frequency"
+
+    def __init__(self, labels: Sequence[Code], order: Literal["recency", "count"] = "recency"):
+        self.labels, self.order = tuple(labels), order
+        self._frequency = CodeFrequency(labels)
+        self._index = _index(self.labels)
+
+    def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> CopyThePast:
+        self._frequency.fit(patients)
+        return self
+
+    def scores(self, patients: Sequence[Patient]) -> np.ndarray:
+        scores = self._frequency.scores(patients)  # a rate: never above 1
+        for row, patient in enumerate(patients):
+            past, _ = _last(patient)
+            newest = {code: t for t, visit in enumerate(past) for code in visit.codes}
+            counts = Counter(code for visit in past for code in set(visit.codes))
+            for code, t in newest.items():
+                if code in self._index:
+                    recency, count = 1 / (len(past) - t), 1 - 1 / (1 + counts[code])
+                    first, second = (recency, count) if self.order == "recency" else (count, recency)
+                    scores[row, self._index[code]] += 2 + 1e6 * first + 1e2 * second
+        return scores
+
+
+class HistoryRegression:
+    """One logistic regression a label on the bag of past codes; L2 penalty chosen on validation patients.
+
+    features: "binary", a 1 for each code the history holds; "counts", the number of visits that hold it;
+        "recent", the binary ones and again those of the newest visit.
+    l2: penalties to try, falling: weight of half the squared norm beside the loss summed over samples. The one
+        with the best recall@20 stays; without validation patients, the first.
+    scores are logits: their sigmoid is each label's probability, as these patients have it.
+    """
+
+    name = "logistic regression on the history"
+
+    def __init__(
+        self,
+        labels: Sequence[Code],
+        features: Literal["binary", "counts", "recent"] = "binary",
+        l2: Sequence[float] = (10.0, 3.0, 1.0),
+        max_iterations: int = 60,
+    ):
+        self.labels, self.features = tuple(labels), features
+        self.l2, self.max_iterations = tuple(l2), max_iterations
+        self.chosen_l2 = self.l2[0]
+        self._codes: Mapping[Code, int] = {}
+        self._weight: Tensor = torch.zeros(1, len(self.labels))
+
+    def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> HistoryRegression:
+        samples = _samples(patients)
+        if not samples:
+            raise InputError("No training patient has a second visit with a code.")
+        index = _index(self.labels)
+        self._codes = _index(sorted({code for past, _ in samples for visit in past for code in visit.codes}))
+        inputs = self._inputs([past for past, _ in samples])
+        targets = rows_of_labels(
+            [[index[code] for code in target.codes if code in index] for _, target in samples], len(index)
+        )
+        truth = truth_of(validation, self.labels) if validation else None
+        weight, best = None, -1.0
+        for l2 in self.l2 if truth else self.l2[:1]:
+            weight = _fit_logistic(inputs, targets, l2, self.max_iterations, weight)
+            recall = 0.0
+            if truth:
+                top = top_labels(self._logits(validation, weight), 20)
+                recall = float(np.nanmean(recall_at(top, truth, 20)))
+                log.info("logistic regression, l2 %g: recall@20 %.4f on validation patients", l2, recall)
+            if recall > best:
+                best, self.chosen_l2, self._weight = recall, l2, weight
+        return self
+
+    def scores(self, patients: Sequence[Patient]) -> np.ndarray:
+        return self._logits(patients, self._weight)
+
+    def _logits(self, patients: Sequence[Patient], weight: Tensor) -> np.ndarray:
+        return self._inputs([_last(patient)[0] for patient in patients]) @ weight.numpy()
+
+    def _inputs(self, pasts: Sequence[Sequence[Visit]]) -> sparse.csr_matrix:
+        """float32 [samples, features], the last feature 1 for all: the intercept."""
+        n = len(self._codes)
+        width = (2 * n if self.features == "recent" else n) + 1
+        rows, columns = [], []
+        for row, past in enumerate(pasts):
+            held = [self._codes[code] for visit in past for code in set(visit.codes) if code in self._codes]
+            if self.features != "counts":
+                held = sorted(set(held))
+            if self.features == "recent":
+                held += [n + self._codes[code] for code in set(past[-1].codes) if code in self._codes]
+            rows += [row] * (len(held) + 1)
+            columns += [*held, width - 1]
+        return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (len(pasts), width))
+
+
+def _fit_logistic(
+    inputs: sparse.csr_matrix,
+    targets: sparse.csr_matrix,
+    l2: float,
+    max_iterations: int,
+    start: Tensor | None,
+) -> Tensor:
+    """Weights float32 [features, labels] that minimise the summed cross-entropy of all labels, by L-BFGS.
+
+    The last feature is the intercept and is not penalised; labels start at their base rate. Rare features and
+    rare labels would make L-BFGS crawl, so it works on weights scaled by the curvature they have at the start.
+    """
+    n, width = inputs.shape
+    rate = torch.from_numpy((np.asarray(targets.sum(0)).ravel() + 0.5) / (n + 1))
+    held = torch.from_numpy(np.asarray(inputs.power(2).sum(0)).ravel())
+    penalty = torch.full((width, 1), l2)
+    penalty[-1] = 0
+    scale = (held[:, None] * (rate * (1 - rate)) + penalty).rsqrt().float()
+    if start is None:
+        start = torch.zeros(width, len(rate))
+        start[-1] = rate.logit().float()
+    scaled = (start / scale).contiguous()
+    hits = torch.from_numpy((inputs.T @ targets).toarray()).float()
+    # In blocks that stay in the processor's cache; products with a sparse matrix are scipy's.
+    blocks = [(block, block.T.tocsr()) for block in (inputs[i : i + 1024] for i in range(0, n, 1024))]
+    losses: list[float] = []
+
+    def closure() -> Tensor:
+        weight = scaled * scale
+        pulled = penalty * weight
+        loss = ((pulled / 2 - hits) * weight).sum(dtype=torch.float64)
+        gradient = pulled - hits
+        for forward, back in blocks:
+            logits = torch.from_numpy(forward @ weight.numpy())
+            loss += torch.nn.functional.softplus(logits).sum(dtype=torch.float64)
+            gradient += torch.from_numpy(back @ logits.sigmoid_().numpy())
+        scaled.grad = (gradient * scale / n).contiguous()  # a mean: the optimiser's tolerances are absolute
+        losses.append(float(loss / n))
+        return loss / n
+
+    optimiser = torch.optim.LBFGS(
+        [scaled],
+        lr=1,
+        max_iter=max_iterations,
+        history_size=10,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+    with torch.no_grad():
+        optimiser.step(closure)
+    log.info("loss %.6f after %d evaluations, from %.6f", losses[-1], len(losses), losses[0])
+    return scaled * scale
+
+
+def all_baselines(labels: Sequence[Code]) -> tuple[Baseline, ...]:
+    """The three that a MERA model is judged against, not yet fitted."""
+    return (CodeFrequency(labels), CopyThePast(labels), HistoryRegression(labels))
