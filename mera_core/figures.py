@@ -1,7 +1,7 @@
-"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions, no screen and no model.
+"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions; no screen, no model.
 
-Every figure shows the share of ranking mass (a softmax over the label space; it sums to 1), never a probability.
-A chapter has one colour in all figures and pages. ICD-9-CM and ICD-10-CM chapters of one field share it.
+Every figure shows the share of ranking mass (a softmax over the label space; it sums to 1), not a probability.
+A chapter has the same colour in all of them (`mera_core.chapters`).
 """
 
 from __future__ import annotations
@@ -16,50 +16,15 @@ from functools import cache
 import pandas as pd
 import plotly.graph_objects as go
 
+from mera_core.chapters import FIELDS, chapter_name, field_of, text_colour
 from mera_core.errors import InputError
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking import Ranking
 
 LEVELS = ("chapter", "block", "code")
 PLOTLY_CONFIG = {"showSendToCloud": False, "displaylogo": False, "displayModeBar": False, "responsive": True}
-
-# Field -> (name short enough for an axis, colour). Each colour has a contrast of at least 3:1 to a white and to a
-# near-black page (WCAG 1.4.11), and black or white text on it at least 4.5:1. They were spread by farthest-point
-# search over OKLab distance in normal, protan and deutan vision, the common fields first. Twenty-two hues can't all
-# be told apart by everyone, so a colour never stands without its chapter's name or number.
-FIELDS: dict[str, tuple[str, str]] = {
-    "infectious": ("Infections", "#24a848"),
-    "neoplasms": ("Neoplasms", "#c04890"),
-    "endocrine": ("Endocrine & metabolic", "#d8780c"),
-    "blood": ("Blood", "#5490fc"),
-    "mental": ("Mental", "#7854b4"),
-    "nervous": ("Nervous system", "#9c78d8"),
-    "eye": ("Eye", "#0084c0"),
-    "ear": ("Ear", "#189c6c"),
-    "circulatory": ("Circulatory", "#c03c18"),
-    "respiratory": ("Respiratory", "#3c6cd8"),
-    "digestive": ("Digestive", "#0c7800"),
-    "genitourinary": ("Genitourinary", "#247878"),
-    "pregnancy": ("Pregnancy & birth", "#cc78a8"),
-    "skin": ("Skin", "#549cb4"),
-    "musculoskeletal": ("Musculoskeletal", "#6c8454"),
-    "congenital": ("Congenital", "#9c7830"),
-    "perinatal": ("Perinatal", "#a860c0"),
-    "symptoms": ("Symptoms & signs", "#a88484"),
-    "injury": ("Injury & poisoning", "#846054"),
-    "external": ("External causes", "#b4486c"),
-    "factors": ("Health status & care", "#6078a8"),
-    "special": ("Special purposes", "#b46c90"),
-}
 OTHER_COLOUR = "#7f7f7f"
-_ICD9_FIELDS = (
-    "infectious neoplasms endocrine blood mental nervous circulatory respiratory digestive genitourinary pregnancy "
-    "skin musculoskeletal congenital perinatal symptoms injury factors external"
-).split()
-_ICD10_FIELDS = (
-    "infectious neoplasms blood endocrine mental nervous eye ear circulatory respiratory digestive skin "
-    "musculoskeletal genitourinary pregnancy perinatal congenital symptoms injury external factors special"
-).split()
+
 _SMALLEST_CHAPTER = 0.005  # share below which a chapter without a shown code joins "other chapters"
 
 
@@ -67,8 +32,8 @@ _SMALLEST_CHAPTER = 0.005  # share below which a chapter without a shown code jo
 class Mass:
     """A chapter, block or code, or what was folded together, with its share of ranking mass (0 to 1).
 
-    code: None for a folded remainder. field: a key of FIELDS, or "other". codes: how many ranked codes it stands for.
-    parent: `key` of the node above; "" at the top.
+    code: None for a folded remainder. field: a key of `chapters.FIELDS`, or "other". codes: how many ranked codes
+    it stands for. parent: `key` of the node above; "" at the top.
     """
 
     key: str
@@ -80,36 +45,6 @@ class Mass:
     field: str
     parent: str = ""
     code: Code | None = None
-
-
-@cache
-def field_of(code: Code) -> str:
-    """The medical field of the chapter a code stands in: a key of FIELDS."""
-    chapter = Ontology.load().chapter(code)
-    fields = _ICD9_FIELDS if chapter.system == "ICD9" else _ICD10_FIELDS
-    return fields[int(chapter.code.removeprefix("CH")) - 1]
-
-
-def chapter_colour(code: Code) -> str:
-    """The colour, as #rrggbb, of the chapter a code stands in."""
-    return FIELDS[field_of(code)][1]
-
-
-def chapter_name(code: Code) -> str:
-    """A short name of the chapter a code stands in, e.g. 'Circulatory'."""
-    return FIELDS[field_of(code)][0]
-
-
-def text_colour(colour: str) -> str:
-    """'#000000' or '#ffffff', whichever reads better on `colour`."""
-    return "#000000" if luminance(colour) > 0.1791 else "#ffffff"
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance (0 to 1) of #rrggbb, as WCAG 2 defines it."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @cache
@@ -145,9 +80,9 @@ def mass_by(ranking: Ranking, ontology: Ontology, level: str, within: Code | Non
 def mass_tree(ranking: Ranking, ontology: Ontology, largest: int = 40) -> list[Mass]:
     """Chapters, their blocks and their codes, parents first, folded so that a chart stays legible.
 
-    The `largest` codes by share stand alone. The others join "other codes" of their block; blocks without a shown
-    code join "other blocks" of their chapter; small chapters without one join "other chapters". A node's share is
-    the sum of its children's.
+    The `largest` codes by share stand alone. The others join "other codes" of their block; blocks without a
+    shown code join "other blocks" of their chapter; small chapters without one join "other chapters". A node's
+    share is the sum of its children's.
     """
     codes = mass_by(ranking, ontology, "code")
     shown = {mass.code for mass in codes[:largest]}
@@ -174,7 +109,9 @@ def mass_tree(ranking: Ranking, ontology: Ontology, largest: int = 40) -> list[M
                 top = _mass(block, ontology, "block", _sum(kept), len(members), False)
                 inside += [_under(top, str(chapter)), *kept]
         if inside:
-            inside += _folded(aside, "blocks" if None not in blocks else "codes", str(chapter), inside[0].field)
+            inside += _folded(
+                aside, "blocks" if None not in blocks else "codes", str(chapter), inside[0].field
+            )
         direct = [mass for mass in inside if mass.parent == str(chapter)]
         count = sum(len(members) for members in blocks.values())
         share = _sum(direct) if inside else math.fsum(mass.share for mass in aside)
@@ -187,7 +124,7 @@ def mass_tree(ranking: Ranking, ontology: Ontology, largest: int = 40) -> list[M
 
 
 def mass_treemap(ranking: Ranking, ontology: Ontology, largest: int = 40) -> go.Figure:
-    """Treemap chapter -> block -> code; a tile's area is its share of ranking mass. Click a tile to open it."""
+    """Treemap chapter -> block -> code: a tile's area is its share of ranking mass, a click opens it."""
     nodes = mass_tree(ranking, ontology, largest)
     trace = go.Treemap(
         **_tree_arguments(nodes),
@@ -199,7 +136,8 @@ def mass_treemap(ranking: Ranking, ontology: Ontology, largest: int = 40) -> go.
     )
     figure = go.Figure(trace)
     figure.update_layout(
-        **_layout("Share of ranking mass: chapters, blocks, codes", 460), uniformtext={"minsize": 9, "mode": "hide"}
+        **_layout("Share of ranking mass: chapters, blocks, codes", 460),
+        uniformtext={"minsize": 9, "mode": "hide"},
     )
     return figure
 
@@ -212,15 +150,20 @@ def mass_sunburst(ranking: Ranking, ontology: Ontology, largest: int = 30) -> go
     )
     figure = go.Figure(trace)
     figure.update_layout(
-        **_layout("Share of ranking mass: chapters, blocks, codes", 460), uniformtext={"minsize": 9, "mode": "hide"}
+        **_layout("Share of ranking mass: chapters, blocks, codes", 460),
+        uniformtext={"minsize": 9, "mode": "hide"},
     )
     return figure
 
 
 def mass_bars(
-    ranking: Ranking, ontology: Ontology, level: str = "chapter", within: Code | None = None, largest: int = 12
+    ranking: Ranking,
+    ontology: Ontology,
+    level: str = "chapter",
+    within: Code | None = None,
+    largest: int = 12,
 ) -> go.Figure:
-    """Bars of the `largest` chapters, blocks or codes by share of ranking mass (percent), the rest in one bar."""
+    """Bars of the `largest` chapters, blocks or codes by share of ranking mass, in percent."""
     masses = mass_by(ranking, ontology, level, within)
     rest = masses[largest:]
     bars = masses[:largest]
@@ -302,7 +245,15 @@ def _mass(code: Code, ontology: Ontology, level: str, share: float, count: int, 
 
 def _under(mass: Mass, parent: str) -> Mass:
     return Mass(
-        mass.key, mass.label, mass.definition, mass.level, mass.share, mass.codes, mass.field, parent, mass.code
+        mass.key,
+        mass.label,
+        mass.definition,
+        mass.level,
+        mass.share,
+        mass.codes,
+        mass.field,
+        parent,
+        mass.code,
     )
 
 
@@ -330,7 +281,7 @@ def _tree_arguments(nodes: list[Mass]) -> dict:
     slack = {"chapter": 2e-9, "block": 1e-9}
     return {
         "ids": [node.key for node in nodes],
-        "labels": [html.escape(node.label) for node in nodes],
+        "labels": [_header(node) for node in nodes],
         "parents": [node.parent for node in nodes],
         "values": [node.share + slack.get(node.level, 0.0) for node in nodes],
         "branchvalues": "total",
@@ -338,16 +289,23 @@ def _tree_arguments(nodes: list[Mass]) -> dict:
         "marker": {"colors": colours, "line": {"width": 1}},
         "textfont": {"color": [text_colour(colour) for colour in colours]},
         "insidetextfont": {"color": [text_colour(colour) for colour in colours]},
-        "customdata": [[_wrapped(node.definition), percent(node.share)] for node in nodes],
-        "hovertemplate": "<b>%{label}</b><br>%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>",
+        "customdata": [
+            [_wrapped(node.definition), percent(node.share), html.escape(node.label)] for node in nodes
+        ],
+        "hovertemplate": "<b>%{customdata[2]}</b><br>%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>",
     }
 
 
+def _header(node: Mass) -> str:
+    """One line: what Plotly writes over a tile that holds others, and in the path bar."""
+    name = _shortened(node.definition, 40) if node.level == "block" else node.label
+    return html.escape(f"{name} {percent(node.share)}")
+
+
 def _tile(node: Mass) -> str:
-    if node.level in ("chapter", "other"):
-        return f"{html.escape(node.label)} · {percent(node.share)}"
-    if node.level == "block":
-        return html.escape(_shortened(node.definition, 42))
+    """Up to four lines, for a tile that holds no others."""
+    if node.level != "code":
+        return _header(node)
     lines = textwrap.wrap(node.definition, 20, max_lines=3, placeholder=" …")
     return "<br>".join([f"<b>{html.escape(node.label)}</b> {percent(node.share)}", *map(html.escape, lines)])
 

@@ -177,7 +177,7 @@ class _HierarchicalContrastive(torch.autograd.Function):
         mass = _gathered_sum(exps, group, hierarchy.n_groups[finest])
 
         # Up the tree: at each level the negatives' sum, as `mass * exp(peak)`. `pull` is what each group's
-        # positives ask of its negatives: the derivative by a negative's score is `pull * exp(s - peak) / mass`.
+        # positives ask of its negatives: a negative's derivative is `pull * exp(s - peak) / mass`.
         peaks, pulls = {finest: peak}, {}
         own_gradient = torch.zeros_like(own)
         for level in reversed(used):
@@ -268,7 +268,8 @@ def independent_threshold(
 ) -> Tensor:
     """Every code against EOV on its own: binary cross-entropy of `s_c - s_EOV`, summed over the labels.
 
-    `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c)) + negative_weight * sum_{n not in Y} log(1 + exp(s_n - s_EOV))`
+    `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c))
+     + negative_weight * sum_{n not in Y} log(1 + exp(s_n - s_EOV))`
 
     With both weights 1, `sigmoid(s_c - s_EOV)` is fitted to the code's probability and the cut falls at one
     half; in general a code passes the cut when its probability passes
@@ -294,7 +295,7 @@ def threshold_loss(
     negative_weight: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """The threshold loss by name: "adaptive" (`dynamic_threshold`) or "independent" (`independent_threshold`)."""
+    """Threshold loss by name: "adaptive" is `dynamic_threshold`, "independent" `independent_threshold`."""
     forms = {"adaptive": dynamic_threshold, "independent": independent_threshold}
     if form not in forms:
         raise InputError(f"The threshold form must be one of {', '.join(forms)}, not {form!r}.")

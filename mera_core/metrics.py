@@ -1,8 +1,8 @@
 """How good rankings and cuts are, against what the next visit held: arrays in, figures with intervals out.
 
-Knows patients as rows and labels as columns, and nothing of codes, models or files; label order is code order,
-and ties in a score break by it. Definitions: METHOD.md, "Evaluation". A true code outside the label space can't
-be ranked and counts as missed wherever true codes are counted.
+Knows patients as rows and labels as columns, and nothing of codes, models or files; label order is code
+order, and ties in a score break by it. Definitions: METHOD.md, "Evaluation". A true code outside the label
+space can't be ranked and counts as missed wherever true codes are counted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def top_labels(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def top_sets(scores: np.ndarray, sizes: np.ndarray | int) -> sparse.csr_matrix:
-    """The best `sizes` labels of each row as predicted sets; a size beyond the label space takes all of it."""
+    """The best `sizes` labels of each row as predicted sets; a size beyond the label space takes it all."""
     sizes = np.minimum(np.broadcast_to(sizes, len(scores)), scores.shape[1])
     top = top_labels(scores, int(sizes.max(initial=0)))
     return rows_of_labels([row[:size] for row, size in zip(top, sizes, strict=True)], scores.shape[1])
@@ -79,8 +79,8 @@ def recall_at(top: np.ndarray, truth: Truth, k: int, capped: bool = False) -> np
 def weighted_f1(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap) -> Estimate:
     """F1 of each label, averaged by how often the label is true.
 
-    Equals scikit-learn's f1_score(average="weighted", zero_division=0) with one more label, never predicted, for
-    each true code outside the label space. 0 when nothing is true.
+    Equals scikit-learn's f1_score(average="weighted", zero_division=0) with one more label, never predicted,
+    for each true code outside the label space. 0 when nothing is true.
     """
     parts = [as_csr(part) for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
     value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), truth.missing.sum())
@@ -110,7 +110,7 @@ def cut_figures(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
 
 
 def label_pairs(scores: np.ndarray, truth: Truth, seen: bool | None = None) -> Pairs:
-    """(patient, label) pairs with their scores and outcomes: all, or only labels that the history held or did not."""
+    """(patient, label) pairs with scores and outcomes: all, or only labels the history held, or did not."""
     outcome = truth.positive.toarray().astype(bool)
     keep = np.ones(outcome.shape, bool) if seen is None else truth.seen.toarray().astype(bool) == seen
     return Pairs(np.nonzero(keep)[0], scores[keep], outcome[keep])
@@ -165,7 +165,7 @@ def best_threshold(scores: np.ndarray, truth: Truth, steps: int = 400) -> tuple[
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every figure of one model on one set of patients, by the names of `python -m training evaluate --json`."""
+    """Every figure of one model on a set of patients, named as `python -m training evaluate --json` does."""
 
     patients: int
     metrics: dict[str, Estimate]
@@ -194,9 +194,10 @@ def evaluate_ranking(
 ) -> Evaluation:
     """All figures of a ranking, with the cut's where sets are given and calibration where probabilities are.
 
-    scores: [patients, labels], comparable between patients if AUPRC is to mean anything. predicted: the cut's sets
-    (`above_cut`, `top_sets`). probability: [patients, labels] in 0..1. areas: False leaves out AUPRC, the slow
-    part. One bootstrap for all models makes their differences paired (`resampling.paired_differences`).
+    scores: [patients, labels], comparable between patients if AUPRC is to mean anything. predicted: the cut's
+    sets (`above_cut`, `top_sets`). probability: [patients, labels] in 0..1. areas: False leaves out AUPRC,
+    the slow part. One bootstrap for all models makes their differences paired
+    (`resampling.paired_differences`).
     """
     if scores.shape != truth.positive.shape:
         raise InputError(f"Scores are {scores.shape} and the truth {truth.positive.shape}.")

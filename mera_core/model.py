@@ -21,7 +21,7 @@ SEEN_FEATURES = ("last visit", "any visit", "more than one visit", "first code o
 class ScoreHead(nn.Module):
     """What is added to the language model's logits: a bias and a term for codes that the history already holds.
 
-    `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h)` with f over `SEEN_FEATURES`: a code that was recorded
+    `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code that was recorded
     before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
     ours, switched off by `copy=False`. `cut_offset` [C] takes no part in the scores, see `ranking.ranking_scores`.
     """
@@ -51,7 +51,7 @@ class ScoreHead(nn.Module):
         scores = logits + self.bias
         if self.copy and seen is not None and len(seen):
             row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
-            weights = self.per_code[label] + self.per_state(hidden)[row]
+            weights = self.per_code[label] + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
             scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
         return scores
 

@@ -1,4 +1,4 @@
-"""How good scores of yes/no outcomes are, pair by pair: AUROC, AUPRC, ECE, calibration slope, Brier, F1 at 0.5.
+"""How good scores of yes/no outcomes are, pair by pair: areas under curves, calibration, Brier score, F1.
 
 Each function takes the patient every (score, outcome) pair belongs to, so that the interval can draw whole
 patients. Knows nothing of rankings, codes or models. A tie counts as scikit-learn counts it.
@@ -73,9 +73,11 @@ def _step_precision(true: np.ndarray, every: np.ndarray) -> np.ndarray:
 def macro_average_precision(
     scores: np.ndarray, truth: sparse.csr_matrix, bootstrap: Bootstrap, least: int = 10
 ) -> tuple[Estimate, int]:
-    """Mean over labels of their average precision, for labels with at least `least` positives; and how many those are.
+    """Mean average precision of the labels with at least `least` positives; and how many labels those are.
 
-    scores: [patients, labels]. truth: 0/1, same shape. In a draw, labels that lost all positives are left out.
+    scores: [patients, labels]. truth: 0/1, same shape. A draw leaves out labels that lost all positives.
+    Average precision over few positives rises when one of them is drawn twice, so that plain draws can lie
+    wholly above the value: they are moved to have it as their mean.
     """
     columns = truth.tocsc()
     labels = np.flatnonzero(np.diff(columns.indptr) >= least)
@@ -99,11 +101,12 @@ def macro_average_precision(
     if not len(labels):
         return estimate(np.nan, np.full(len(bootstrap.counts), np.nan)), 0
     defined = ~np.isnan(draws)
-    return estimate(values.mean(), divide(np.where(defined, draws, 0).sum(0), defined.sum(0))), len(labels)
+    drawn = divide(np.where(defined, draws, 0).sum(0), defined.sum(0))
+    return estimate(values.mean(), drawn + (values.mean() - drawn.mean())), len(labels)
 
 
 def auroc(score: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Estimate:
-    """Area under the ROC curve, one pair a patient: score float and outcome bool [patients]; ties count half."""
+    """Area under the ROC curve, one pair a patient: score float, outcome bool [patients]; ties count half."""
     levels, level = np.unique(score, return_inverse=True)
     order = np.argsort(level, kind="stable")
     starts = np.searchsorted(level[order], np.arange(len(levels)))
@@ -166,10 +169,10 @@ def reliability(
 
 
 def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
-    """Slope of a logistic regression of the outcome on the logit of its probability; 1 is right, below 1 is overconfident.
+    """Slope of a logistic regression of the outcome on the logit of its probability; below 1: overconfident.
 
-    Logits are gathered in bins 0.05 wide (each at the mean of its pairs), and clipped at +-25. NaN where all outcomes
-    are equal.
+    Logits are gathered in bins 0.05 wide (each at the mean of its pairs), and clipped at +-25. NaN where all
+    outcomes are equal.
     """
     p = np.clip(pairs.score.astype(np.float64), 1e-12, 1 - 1e-12)
     logit = np.clip(np.log(p) - np.log1p(-p), -_LOGIT_LIMIT, _LOGIT_LIMIT)
@@ -184,7 +187,7 @@ def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
 
 
 def _logistic_slope(x: np.ndarray, size: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Newton's method for many binned regressions at once: x [bins], size and true [rows, bins] -> slope [rows]."""
+    """Newton's method for many binned regressions: x [bins], size and true [rows, bins] -> slope [rows]."""
     center = divide((size * x).sum(1), size.sum(1))[:, None]
     z = x - center
     rate = np.clip(divide(true.sum(1), size.sum(1)), 1e-9, 1 - 1e-9)

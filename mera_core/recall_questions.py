@@ -8,16 +8,38 @@ from mera_core.vocabulary import Vocabulary
 DEFINITION, CODE = "definition", "code"
 """Kinds of question. The third kind is an ancestor, named by its level: "chapter", "block", "category", ..."""
 
-# The last phrasing of each kind is held out: training never sees it, and recall under it is reported apart.
+# The last phrasing of each kind is held out: training sees its words but never this sentence, and recall under it is
+# reported apart.
 PHRASINGS: dict[str, tuple[str, ...]] = {
-    DEFINITION: ("Define {}:", "{} means", "What is {}?", "Meaning of {}:", "Definition of the code {}:"),
-    CODE: ("Code for {}:", "{} has the code", "Which code is {}?", "{}. Code:", "Name the code that means {}:"),
+    DEFINITION: (
+        "Define {}:",
+        "{} means",
+        "What is {}?",
+        "Meaning of {}:",
+        "Definition of {}:",
+        "Define the code {}:",
+        "The code {} means",
+        "Meaning of the code {}:",
+        "Definition of the code {}:",
+    ),
+    CODE: (
+        "Code for {}:",
+        "{} has the code",
+        "Which code is {}?",
+        "{}. Code:",
+        "Which code means {}?",
+        "Name the code for {}:",
+        "What is the code for {}?",
+        "Which is the code for {}?",
+    ),
     "ancestor": (
         "{level} of {}:",
         "Which {level} holds {}?",
         "{} is in {level}",
         "{} belongs to {level}",
-        "What {level} is {} part of?",
+        "Name the {level} of {}:",
+        "Which {level} is {} in?",
+        "Name the {level} {} is in:",
     ),
 }
 SUBJECT = "{}"

@@ -1,8 +1,9 @@
-"""Patient bootstrap: how far a figure moves when the patients are drawn again. Knows numbers, not what they measure.
+"""Patient bootstrap: how far a figure moves when the patients are drawn again.
 
+Knows numbers, not what they measure.
 Whole patients are drawn with replacement, as often as there are patients; intervals are percentiles of the
-figure over the draws (METHOD.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which is
-what makes their difference a paired one.
+figure over the draws (METHOD.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which
+is what makes their difference a paired one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mera_core.errors import InputError
 class Estimate:
     """A figure, its 95 % interval, and its value in each draw.
 
-    value, low, high: in the figure's own unit; NaN where it is not defined (no such patient). draws: [n_boot].
+    value, low, high: in the figure's own unit; NaN where it is not defined. draws: [n_boot].
     """
 
     value: float
@@ -35,14 +36,14 @@ class Estimate:
         }
 
     def minus(self, other: Estimate) -> Estimate:
-        """Paired difference from the same figure of another model, over the same draws of the same patients."""
+        """Paired difference from the same figure of another model, over the same draws of the patients."""
         if self.draws.shape != other.draws.shape:
             raise InputError("The two figures come from different numbers of draws: they cannot be paired.")
         return estimate(self.value - other.value, self.draws - other.draws)
 
 
 def estimate(value: float, draws: np.ndarray) -> Estimate:
-    """A figure with the 2.5th and 97.5th percentile of its draws; draws where it is not defined are left out."""
+    """A figure with the 2.5th and 97.5th percentile of its draws; draws that are NaN are left out."""
     defined = draws[~np.isnan(draws)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
     return Estimate(float(value), float(low), float(high), draws)
@@ -51,8 +52,8 @@ def estimate(value: float, draws: np.ndarray) -> Estimate:
 class Bootstrap:
     """How often each patient is drawn, in each draw.
 
-    counts: float32 [n_boot, n_patients], whole numbers that sum to n_patients along a row. The same patients, n_boot and
-    seed give the same counts.
+    counts: float32 [n_boot, n_patients], whole numbers that sum to n_patients along a row. The same number of
+    patients, n_boot and seed give the same counts.
     """
 
     def __init__(self, n_patients: int, n_boot: int = 1000, seed: int = 0):

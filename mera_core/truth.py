@@ -1,4 +1,4 @@
-"""What a ranking is judged against: the labels of target visits and of the histories before them, as 0/1 matrices.
+"""What a ranking is judged against: labels of target visits and of the histories before them, as matrices.
 
 Knows patients as rows and labels as columns; nothing of codes, scores or models.
 """
@@ -20,7 +20,7 @@ class Truth:
     """What the target visits held, and what the patients' histories held before.
 
     positive: 0/1 csr [patients, labels], the labels of the target visit. seen: the same of the input visits.
-    missing: int [patients], true codes outside the label space; missing_seen: those of them that the history held.
+    missing: int [patients], true codes outside the label space; missing_seen: those that the history held.
     """
 
     positive: sparse.csr_matrix

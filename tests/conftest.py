@@ -1,4 +1,4 @@
-"""What every test shares: no network, one thread, the code book, and a tiny checkpoint made by the real code."""
+"""What tests share: no network, one thread, the code book, and a tiny checkpoint of the real code."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-import ipaddress  # noqa: E402
-import random  # noqa: E402
-import shutil  # noqa: E402
-import socket  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
+import ipaddress
+import random
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
-from mera_core.ontology import Ontology  # noqa: E402
-from mera_core.records import Patient, Visit, to_table, write_table  # noqa: E402
+from mera_core.ontology import Ontology
+from mera_core.records import Patient, Visit, to_table, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +84,7 @@ def _loopback_only() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def network_attempts(_loopback_only: None) -> Iterator[list[str]]:
-    """Hosts that this test tried to reach; any left in the list at its end fails it, even where the error was caught."""
+    """Hosts that this test tried to reach; one left in the list fails it, even where the error was caught."""
     ATTEMPTS.clear()
     yield ATTEMPTS
     hosts = sorted(set(ATTEMPTS))
@@ -107,7 +107,7 @@ COURSES = (  # invented: what comes together, and what tends to follow
 
 
 def invented_patients(count: int = 150, seed: int = 1) -> list[Patient]:
-    """Invented patients of one to four visits who follow one of `COURSES`, with the order and some codes varied."""
+    """Invented patients of one to four visits, each on one of `COURSES`, with order and some codes varied."""
     draw, patients = random.Random(seed), []
     for number in range(count):
         course, age = draw.choice(COURSES), draw.randint(30, 85)
@@ -134,7 +134,7 @@ def invented_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stage-1 checkpoint, 32 wide, of the whole ICD-9-CM book; it has seen a fiftieth of one pass, so it recalls little."""
+    """A stage-1 checkpoint, 32 wide, of the ICD-9-CM book; after a fiftieth of one pass it recalls little."""
     from training import memorize
     from training.config import MemorizeConfig
 
@@ -156,7 +156,7 @@ def tiny_stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_stage1: Path, invented_cohort: Path) -> Path:
-    """A checkpoint that ranks and recalls, made by memorize -> rank -> save on `invented_cohort`. Copy it to alter it."""
+    """A checkpoint made by memorize -> rank -> save on `invented_cohort`; to damage one: `own_checkpoint`."""
     from training import rank
     from training.config import RankConfig
 

@@ -131,7 +131,7 @@ class HistoryRegression:
 
     features: "binary", a 1 for each code the history holds; "counts", the number of visits that hold it;
         "recent", the binary ones and again those of the newest visit.
-    l2: penalties to try, falling: weight of half the squared norm beside the loss summed over samples. The one
+    l2: penalties to try, falling: weights of half the squared norm beside the loss summed over samples. One
         with the best recall@20 stays; without validation patients, the first.
     scores are logits: their sigmoid is each label's probability, as these patients have it.
     """
@@ -206,7 +206,7 @@ def _fit_logistic(
     """Weights float32 [features, labels] that minimise the summed cross-entropy of all labels, by L-BFGS.
 
     The last feature is the intercept and is not penalised; labels start at their base rate. Rare features and
-    rare labels would make L-BFGS crawl, so it works on weights scaled by the curvature they have at the start.
+    rare labels would make L-BFGS crawl, so it works on weights scaled by their curvature at the start.
     """
     n, width = inputs.shape
     rate = torch.from_numpy((np.asarray(targets.sum(0)).ravel() + 0.5) / (n + 1))

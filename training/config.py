@@ -87,6 +87,8 @@ class MemorizeConfig(RunConfig):
     """Longest sequence that the model will read."""
     row_start: str = "definition"
     """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
+    backwards_share: float = 1.0
+    """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
     """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
     undivided_codes: int = 1024
@@ -95,6 +97,8 @@ class MemorizeConfig(RunConfig):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "systems", tuple(self.systems))
+        if not 0 <= self.backwards_share <= 1:
+            raise InputError(f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1.")
         if self.row_start not in ("definition", "mean", "random"):
             raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
         for name in ("hidden_size", "intermediate_size"):

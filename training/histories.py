@@ -70,7 +70,7 @@ class HistoryBatches(Dataset):
         if questions is not None and config.rehearsal:
             drawn = []
             while len(drawn) < config.rehearsal * len(self._batches):
-                drawn += questions.one_pass(rng, 0.5)
+                drawn += questions.one_pass(rng, 0.5, 0.75)
             self._rehearsal = [drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)]
 
     def __len__(self) -> int:

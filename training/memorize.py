@@ -36,23 +36,23 @@ def code_book(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
     return {node.code: node.definition for system in systems for node in ontology.nodes(system)}
 
 
-def questions(ontology: Ontology, codes: list[Code]) -> tuple[list[Question], dict[Code, list[Question]]]:
-    """All questions about `codes`: both directions, and for each code its hierarchy questions (a pass draws from them).
+def questions(ontology: Ontology, codes: list[Code]) -> tuple[list[Question], list[Question], dict[Code, list[Question]]]:
+    """All questions about `codes`: code -> definition, definition -> code, and each code's hierarchy questions.
 
     A definition that several nodes share is asked for the billable ones only: headings often repeat a child's title.
     """
     shared: dict[str, list[Code]] = {}
     for code in codes:
         shared.setdefault(ontology.definition(code), []).append(code)
-    both, hierarchy = [], {}
+    definitions, backwards, hierarchy = [], [], {}
     for code in codes:
-        both.append(Question(DEFINITION, code))
+        definitions.append(Question(DEFINITION, code))
         if ontology.is_billable(code) or len(shared[ontology.definition(code)]) == 1:
-            both.append(Question(CODE, code, code))
+            backwards.append(Question(CODE, code, code))
         names = ontology.level_names(code.system)
         above = [(names[level - 1], ontology.ancestor_at(code, level)) for level in range(1, ontology.level(code) + 1)]
         hierarchy[code] = [Question(name, code, answer) for name, answer in above if answer not in (None, code)]
-    return both, {code: asked for code, asked in hierarchy.items() if asked}
+    return definitions, backwards, {code: asked for code, asked in hierarchy.items() if asked}
 
 
 class QuestionSampler:
@@ -60,12 +60,13 @@ class QuestionSampler:
 
     def __init__(self, vocabulary: Vocabulary, ontology: Ontology, codes: list[Code]):
         self.vocabulary, self.ontology = vocabulary, ontology
-        self.both, self.hierarchy = questions(ontology, codes)
+        self.definitions, self.backwards, self.hierarchy = questions(ontology, codes)
         self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
 
-    def one_pass(self, rng: random.Random, hierarchy_share: float) -> list[Question]:
-        """Every definition and code question once, and hierarchy questions for a share of the codes."""
-        drawn = list(self.both)
+    def one_pass(self, rng: random.Random, backwards_share: float, hierarchy_share: float) -> list[Question]:
+        """Every code's definition once, and the other questions for a share of the codes each."""
+        drawn = list(self.definitions)
+        drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
         for asked in self.hierarchy.values():
             count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
             drawn += [rng.choice(asked) for _ in range(count)]
@@ -107,7 +108,7 @@ class QuestionBatches(Dataset):
         self._batches: list[list[Question]] = []
         whole, part = int(config.passes), config.passes % 1
         for index in range(whole + (part > 0)):
-            drawn = sampler.one_pass(rng, config.hierarchy_share)
+            drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share)
             drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
             self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
 

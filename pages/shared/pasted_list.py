@@ -16,7 +16,9 @@ from mera_core.ontology import AmbiguousCodeError, Code, Ontology
 LONGEST_LIST = 20_000  # characters; more is a file, not a list
 MOST_PIECES = 500
 _LINES = re.compile(r"[\n\r;|\t]+")
-_CODE_LIKE = re.compile(r"^(?:ICD-?(?:9|10)(?:-?CM)?[:_/-]*)?[A-Z]?\d[0-9A-Z]{1,3}(?:\.[0-9A-Z]{0,4}|[0-9A-Z]{0,3})$", re.I)
+_CODE_LIKE = re.compile(
+    r"^(?:ICD-?(?:9|10)(?:-?CM)?[:_/-]*)?[A-Z]?\d[0-9A-Z]{1,3}(?:\.[0-9A-Z]{0,4}|[0-9A-Z]{0,3})$", re.I
+)
 _PREFIX = re.compile(r"\bICD[- ]?(9|10)(?:[- ]?CM)?\s*[:=]?\s+(?=[A-Z]?\d)", re.I)
 _EDGES = " \u00a0,.:=–—-•*\"'“”„()[]{}<>"
 
@@ -38,10 +40,14 @@ class Piece:
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
     if len(text) > LONGEST_LIST:
-        raise InputError(f"The list has {len(text):,} characters, and at most {LONGEST_LIST:,} can be pasted at once.")
+        raise InputError(
+            f"The list has {len(text):,} characters, and at most {LONGEST_LIST:,} can be pasted at once."
+        )
     pieces = [piece for line in _LINES.split(text) for piece in _line(line, ontology)]
     if len(pieces) > MOST_PIECES:
-        raise InputError(f"The list has {len(pieces):,} pieces, and at most {MOST_PIECES:,} can be pasted at once.")
+        raise InputError(
+            f"The list has {len(pieces):,} pieces, and at most {MOST_PIECES:,} can be pasted at once."
+        )
     return pieces
 
 

@@ -20,6 +20,7 @@ NOTICE = "Research use, not for clinical decisions."
 CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled one
 PAGES_FOLDER = Path(__file__).resolve().parent.parent
 ICONS = {"Predict": ":material/format_list_numbered:", "Recall": ":material/menu_book:"}
+SIDEBAR_WIDTH = 210  # pixels; folds away on a phone
 _UNDO_DEPTH = 50
 
 Result = TypeVar("Result")
@@ -31,7 +32,9 @@ def open_session(title: str) -> None:
     title: of the browser's tab and of the page.
     """
     icon = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
-    st.set_page_config(page_title=f"{title} · MERA", page_icon=icon, layout="wide")
+    st.set_page_config(
+        page_title=f"{title} · MERA", page_icon=icon, layout="wide", initial_sidebar_state=SIDEBAR_WIDTH
+    )
     st.html(f"<style>{stylesheet()}</style>")
     st.session_state.setdefault("patient", Patient())
     st.session_state.setdefault("undo", [])
@@ -145,7 +148,9 @@ def sentence(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text for a Markdown label, shown as it stands."""
-    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+-.!|<>~$:^" else character for character in text)
+    return "".join(
+        f"\\{character}" if character in r"\`*_{}[]()#+-.!|<>~$:^" else character for character in text
+    )
 
 
 def _remember() -> None:

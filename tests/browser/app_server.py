@@ -1,0 +1,110 @@
+"""Starts the app as its users do and opens it in headless Chromium. Shared by the browser tests and the screenshots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, Playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DEADLINE = 90  # seconds for the server to answer
+PATIENCE = 60_000  # milliseconds for something to appear: the first page loads the model
+
+
+class NoBrowserError(RuntimeError):
+    """No Chromium on this machine."""
+
+
+@contextmanager
+def running_app() -> Iterator[str]:
+    """The address of the app, served with the repository's own settings on a free port until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    with tempfile.TemporaryFile("w+") as output:
+        server = subprocess.Popen(
+            [*command, "--server.port", str(port)],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            _await(address, server)
+            yield address
+        except BaseException:
+            output.seek(0)
+            print(output.read()[-4000:], file=sys.stderr)
+            raise
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _await(address: str, server: subprocess.Popen) -> None:
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(f"The app ended with status {server.returncode} before it answered.")
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"The app did not answer within {DEADLINE} seconds.")
+
+
+def open_browser(playwright: Playwright) -> Browser:
+    """Headless Chromium: the system's where there is one, else Playwright's own. Raises NoBrowserError."""
+    installed = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+        None,
+    )
+    own = Path(playwright.chromium.executable_path)
+    if installed is None and not own.exists():
+        raise NoBrowserError(
+            "The browser tests need Chromium and found none: install the package chromium, or run "
+            "`python -m playwright install chromium`."
+        )
+    # A profile of Chromium's own in a temporary folder, so that it never meets a user's browser.
+    return playwright.chromium.launch(
+        executable_path=installed, args=CHROMIUM_FLAGS, env={**os.environ, "HOME": tempfile.mkdtemp()}
+    )
+
+
+def settle(page: Page) -> None:
+    """Wait until the app has finished the run that was asked for last."""
+    page.wait_for_timeout(250)
+    page.wait_for_function(
+        "() => { const app = document.querySelector('[data-testid=stApp]');"
+        " return app && app.getAttribute('data-test-script-state') === 'notRunning'"
+        " && !document.querySelector('[data-testid=stSkeleton]'); }",
+        timeout=PATIENCE,
+    )
+    page.wait_for_timeout(250)
