@@ -1,0 +1,152 @@
+"""A finished run -> the published checkpoint: measures it as it is stored, writes figures and model card. Trains nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mera_core.checkpoint import Manifest, load_checkpoint, read_manifest, write_manifest
+from mera_core.errors import InputError
+from mera_core.ontology import Ontology
+from mera_core.ranking import NOTICE
+from training import evaluate, memory
+
+LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
+CARD = "README.md"
+
+
+def run(source: Path, out: Path, data: str, format: str = "auto") -> Manifest:
+    """Measure the run in `source` and put a copy with its figures and a model card at `out`.
+
+    Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights.
+    """
+    manifest = read_manifest(source)
+    size = sum(path.stat().st_size for path in source.iterdir() if path.is_file())
+    if size > LARGEST:
+        raise InputError(f"{source} holds {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB of a bundled checkpoint.")
+    model, _ = load_checkpoint(source)
+    recalled = memory.measure(model, Ontology.load(), manifest.systems)
+    ranked = evaluate.run(source, data, format)
+    validated = evaluate.run(source, data, format, part="validation")
+    for result in (ranked, validated):
+        result.pop("checkpoint")  # the hash covers the model card, which holds these figures
+    metrics = {"recall": recalled, "test": ranked, "validation": validated}
+    manifest = Manifest(**{**vars(manifest), "name": out.name, "metrics": metrics})
+    manifest.data["commit"] = commit()
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name in manifest.files:
+            shutil.copyfile(path, partial / path.name)
+    (partial / CARD).write_text(card(manifest), encoding="utf-8")
+    return write_manifest(manifest, partial, out)
+
+
+def commit() -> str:
+    """The commit of the code that publishes, with "+" where the working tree differs from it; "unknown" outside git."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "mera_core", "training")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def percent(figure: dict[str, float | None] | float) -> str:
+    """A share as per cent, with its interval where it has one."""
+    if isinstance(figure, float):
+        return f"{100 * figure:.2f} %"
+    if figure["value"] is None:
+        return "not defined"
+    return f"{100 * figure['value']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
+
+
+def points(figure: dict[str, float | None]) -> str:
+    """A difference of shares in points, signed, with its interval."""
+    return f"{100 * figure['value']:+.1f} ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f})"
+
+
+def card(manifest: Manifest) -> str:
+    """The model card as Markdown; every figure is taken from the manifest."""
+    recall, test, parts = manifest.metrics["recall"], manifest.metrics["test"], manifest.data["parts"]
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
+        "",
+        "## What it is",
+        f"A LLaMA-architecture language model trained from scratch in two stages (METHOD: memorize, then rank). It knows "
+        f"{' and '.join(manifest.systems)} ({'; '.join(manifest.icd_release.values())}) and ranks {len(manifest.label_space)} "
+        f"codes ({manifest.label_level}).",
+        "",
+        "## Data",
+        f"- Stage 2: `{manifest.data['source']}` ({manifest.data['format']}), SHA-256 `{manifest.data['sha256']}`.",
+        *(
+            f"- {name}: {part['patients']:,} patients, {part['with_two_visits']:,} with two visits or more"
+            for name, part in parts.items()
+        ),
+        f"- Split by patient: {manifest.data['split_rule']}.",
+        f"- Code at commit `{manifest.data['commit']}`; seeds {_seeds(manifest)}.",
+        "",
+        f"## Memory, after stage 2 ({recall['codes']:,} codes, greedy, exact to the letter)",
+        "| question | own alphabet | undivided vocabulary | held-out phrasing |",
+        "|---|---|---|---|",
+        f"| code → definition | {percent(recall['code_to_definition']['words'])} | "
+        f"{percent(recall['code_to_definition']['undivided'])} | {percent(recall['held_out_phrasing']['code_to_definition'])} |",
+        f"| definition → code | {percent(recall['definition_to_code']['codes'])} | "
+        f"{percent(recall['definition_to_code']['undivided'])} | {percent(recall['held_out_phrasing']['definition_to_code'])} |",
+        *(
+            f"| code → {level} | {percent(share)} | | {percent(recall['held_out_phrasing']['hierarchy'][level])} |"
+            for level, share in recall["hierarchy"].items()
+        ),
+        "",
+        f"## Ranking, on {test['patients']:,} patients never trained on (last visit as target)",
+        "| figure | value (95 % interval over patients) |",
+        "|---|---|",
+        *(
+            f"| {name} | {percent(test['metrics'][name])} |"
+            for name in ("recall@5", "recall@10", "recall@20", "recall@30", "weighted_f1_oracle", "weighted_f1_cut")
+        ),
+        f"| codes predicted / true, a patient | {test['metrics']['cut_size_mean']['value']:.2f} / "
+        f"{test['metrics']['true_size_mean']['value']:.2f} |",
+        f"| recall@20, recurrent codes | {percent(test['recurrent']['recall@20'])} |",
+        f"| recall@20, new onsets | {percent(test['new_onset']['recall@20'])} |",
+        "",
+        "Beside the baselines, fitted on the same training patients; differences are paired, in points:",
+        "",
+        "| baseline | recall@10 | recall@20 | weighted F1 (oracle) | ours − it, recall@10 | recall@20 | weighted F1 |",
+        "|---|---|---|---|---|---|---|",
+        *(_baseline_row(row) for row in test["baselines"]),
+        "",
+        f"The learned cut ({percent(test['cuts']['learned'])} weighted F1) beside others chosen on the same validation patients:",
+        "",
+        "| cut | weighted F1 | learned − it, points |",
+        "|---|---|---|",
+        *(f"| {r['cut']} | {percent(r['weighted_f1'])} | {points(r['learned_minus_this'])} |" for r in test["cuts"]["others"]),
+        "",
+        "## Limits",
+        "- Trained on diabetic inpatients of US hospitals, 1999 to 2008, at most three diagnoses a visit, mostly at three digits: "
+        "it ranks that label space, whatever the history's granularity, and knows no other population.",
+        "- No dates: `encounter_id` orders visits. Codes are assigned at discharge.",
+        "- Scores are not calibrated probabilities, so none is shown.",
+        "- Every figure of this card, subgroups included, is in `mera.json` under `metrics`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _seeds(manifest: Manifest) -> str:
+    return ", ".join(f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings)
+
+
+def _baseline_row(row: dict[str, Any]) -> str:
+    theirs = " | ".join(percent(row["metrics"][name]) for name in evaluate.COMPARED)
+    ours = " | ".join(points(row["ours_minus_this"][name]) for name in evaluate.COMPARED)
+    return f"| {row['name']} | {theirs} | {ours} |"
