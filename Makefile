@@ -43,7 +43,7 @@ checkpoint: data-named ## Rebuild the bundled checkpoint (DATA=folder of UCI Dia
 	@.ci/prepare app
 	@$(MAKE) --no-print-directory $(STAGE2)/mera.json DATA="$(DATA)"
 	@echo "== Stage 3 of 3: measure it and put it in place -> $(BUNDLED)"
-	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)"
+	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)" --readme README.md
 
 data-named:
 	@test -n "$(DATA)" || { echo "Stopped: name the patient records: make checkpoint DATA=path/to/uci_diabetes130" >&2; exit 2; }

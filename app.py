@@ -2,16 +2,17 @@
 
 import streamlit as st
 
+from mera_core.records import Patient
 from pages.shared.session import ICONS, NOTICE, demos, engine, open_session, page_files, page_name, plain
 
 open_session("Home")
 
 WHAT_FOR = {
     "Predict": "rank the diagnoses of a patient's next visit",
-    "Recall": "ask the model what a code means, and compare with the book",
+    "Recall": "ask the model what a code means",
 }
 SEXES = {"F": "woman", "M": "man", "U": "person"}
-ADULT = 18
+ADULT, COLUMNS = 18, 3
 
 
 def show_model() -> None:
@@ -28,26 +29,31 @@ def show_model() -> None:
 
 def show_demos() -> None:
     """A link to each demo patient; the address holds the id only."""
-    columns = st.columns(3, gap="medium")
-    for place, demo in enumerate(demos().values()):
-        person = demo.patient
-        with columns[place % len(columns)].container(gap="xxsmall", key=f"demo_{place}"):
-            st.page_link(
-                "pages/1_Predict.py",
-                label=f"**{plain(demo.title)}**",
-                query_params={"demo": demo.id},
-                help=demo.story,
-            )
-            who = SEXES[person.sex] if (person.age or ADULT) >= ADULT else "child"
-            age = "" if person.age is None else f", {person.age:.0f}"
-            st.caption(f"{who}{age} · {len(person.visits)} visits")
+    for first in range(0, len(demos()), COLUMNS):
+        row = list(demos().values())[first : first + COLUMNS]
+        for place, (column, demo) in enumerate(zip(st.columns(COLUMNS, gap="medium"), row, strict=False)):
+            with column.container(gap="xxsmall", key=f"demo_{first + place}"):
+                st.page_link(
+                    "pages/1_Predict.py",
+                    label=f"**{plain(demo.title)}**",
+                    query_params={"demo": demo.id},
+                    help=demo.story,
+                )
+                st.caption(who(demo.patient))
+
+
+def who(person: Patient) -> str:
+    """'woman, 68 · 4 visits'."""
+    known = person.age is not None
+    name = "child" if known and person.age < ADULT else SEXES[person.sex]
+    return f"{name}{f', {person.age:.0f}' if known else ''} · {len(person.visits)} visits"
 
 
 st.title("MERA", anchor=False)
 st.markdown(
-    "MERA reads the diagnosis codes of a patient's earlier visits and ranks the diagnoses of the next one, with a line "
-    "that says where to stop. Its language model has learned the ICD code book by heart, so it knows what each code "
-    "means and where it belongs."
+    "MERA reads the diagnosis codes of a patient's earlier visits and ranks the diagnoses of the next one, with a "
+    "line that says where to stop. Its language model has learned the ICD code book by heart, so it knows what "
+    "each code means and where it belongs."
 )
 st.warning(f"**{NOTICE}** The demo patients are invented.", icon=":material/science:")
 start, model = st.columns(2, gap="large")

@@ -1,6 +1,6 @@
 """How a chapter of the code books looks everywhere: one short name and one colour for each medical field.
 
-Boundary: knows chapters only; nothing of rankings, figures or pages. The cardiovascular chapters of ICD-9-CM and
+Boundary: knows chapters only; nothing of rankings, figures or pages. The circulatory chapters of ICD-9-CM and
 ICD-10-CM are one field, and so on.
 """
 
@@ -10,8 +10,8 @@ from functools import cache
 
 from mera_core.ontology import Code, Ontology
 
-# Field -> (name short enough for an axis, colour). Each colour has a contrast of at least 3:1 to a white and to
-# a near-black page (WCAG 1.4.11), and black or white text on it at least 4.5:1. They were spread by
+# Field -> (name short enough for an axis, colour). Each colour has a contrast of at least 3:1 to a white and
+# to a near-black page (WCAG 1.4.11), and black or white text on it at least 4.5:1. They were spread by
 # farthest-point search over OKLab distance in normal, protan and deutan vision, the common fields first.
 # Twenty-two hues can't all be told apart by everyone: a colour never stands without its chapter's name.
 FIELDS: dict[str, tuple[str, str]] = {
@@ -41,8 +41,8 @@ FIELDS: dict[str, tuple[str, str]] = {
 # The fields of CH01, CH02 ... of each book.
 _ICD9_FIELDS = (
     "infectious", "neoplasms", "endocrine", "blood", "mental", "nervous", "circulatory", "respiratory",
-    "digestive", "genitourinary", "pregnancy", "skin", "musculoskeletal", "congenital", "perinatal", "symptoms",
-    "injury", "factors", "external",
+    "digestive", "genitourinary", "pregnancy", "skin", "musculoskeletal", "congenital", "perinatal",
+    "symptoms", "injury", "factors", "external",
 )  # fmt: skip
 _ICD10_FIELDS = (
     "infectious", "neoplasms", "blood", "endocrine", "mental", "nervous", "eye", "ear", "circulatory",

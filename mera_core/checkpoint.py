@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast, logging
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from mera_core.errors import InputError
 from mera_core.model import HEAD_FILE, MeraModel
 from mera_core.ontology import Code
 from mera_core.sequence import SequenceConfig
 from mera_core.vocabulary import Vocabulary
+
+# bitsandbytes warns at import that an optional CPU kernel, which it would download, is absent
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 MANIFEST = "mera.json"
 MANIFEST_FORMAT = 1
@@ -76,7 +80,9 @@ class Manifest:
     def from_json(cls, values: dict[str, Any], where: Path) -> Manifest:
         values = dict(values)
         if values.pop("format", None) != MANIFEST_FORMAT:
-            raise InputError(f"{where} is of a format that this version does not read (it reads {MANIFEST_FORMAT}).")
+            raise InputError(
+                f"{where} is of a format that this version does not read (it reads {MANIFEST_FORMAT})."
+            )
         try:
             for name in ("label_space", "input_codes"):
                 values[name] = tuple(Code(*text.split(":", 1)) for text in values.get(name, ()))
@@ -102,7 +108,9 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16) -> Manifest:
+def save_checkpoint(
+    model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16
+) -> Manifest:
     """Write a checkpoint under a temporary name, then put it in place of `folder`.
 
     Args:
@@ -159,7 +167,9 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if Path(name).name != name or not path.is_file() or path.is_symlink():
             raise InputError(f"The checkpoint {folder} lacks the file {name}.")
         if sha256(path) != expected:
-            raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
+            raise InputError(
+                f"The file {path} was altered after the checkpoint was made (its SHA-256 differs)."
+            )
     for path in folder.iterdir():
         if path.name != MANIFEST and (path.suffix not in ALLOWED or path.name not in manifest.files):
             raise InputError(f"The checkpoint {folder} holds a file that does not belong to it: {path.name}.")
@@ -187,7 +197,7 @@ def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraMode
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     backbone = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
     )
@@ -205,7 +215,3 @@ def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraMode
 def load_vocabulary(folder: Path) -> Vocabulary:
     """The tokenizer of a checkpoint folder, with its code tokens."""
     return Vocabulary(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True))
-
-
-def systems_of(codes: Sequence[Code]) -> tuple[str, ...]:
-    return tuple(sorted({code.system for code in codes}))

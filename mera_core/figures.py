@@ -1,7 +1,8 @@
-"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions; no screen, no model.
+"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions.
 
-Every figure shows the share of ranking mass (a softmax over the label space; it sums to 1), not a probability.
-A chapter has the same colour in all of them (`mera_core.chapters`).
+Boundary: knows rankings and the code book; no screen and no model. Every figure shows the share of ranking mass
+(a softmax over the label space; it sums to 1), which is no probability. A chapter has the same colour in all of
+them (`mera_core.chapters`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mera_core.ranking import Ranking
 LEVELS = ("chapter", "block", "code")
 PLOTLY_CONFIG = {"showSendToCloud": False, "displaylogo": False, "displayModeBar": False, "responsive": True}
 OTHER_COLOUR = "#7f7f7f"
+_HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>"
 
 _SMALLEST_CHAPTER = 0.005  # share below which a chapter without a shown code joins "other chapters"
 
@@ -32,8 +34,8 @@ _SMALLEST_CHAPTER = 0.005  # share below which a chapter without a shown code jo
 class Mass:
     """A chapter, block or code, or what was folded together, with its share of ranking mass (0 to 1).
 
-    code: None for a folded remainder. field: a key of `chapters.FIELDS`, or "other". codes: how many ranked codes
-    it stands for. parent: `key` of the node above; "" at the top.
+    code: None for a folded remainder. field: a key of `chapters.FIELDS`, or "other". codes: how many ranked
+    codes it stands for. parent: `key` of the node above; "" at the top.
     """
 
     key: str
@@ -71,9 +73,7 @@ def mass_by(ranking: Ranking, ontology: Ontology, level: str, within: Code | Non
         group = {"chapter": chapter, "block": block or code, "code": code}[level]
         sums.setdefault(group, []).append(share)
     both = len({code.system for code in sums}) > 1
-    masses = [
-        _mass(code, ontology, level, math.fsum(shares), len(shares), both) for code, shares in sums.items()
-    ]
+    masses = [_mass(code, ontology, level, math.fsum(shares), len(shares), both) for code, shares in sums.items()]
     return sorted(masses, key=lambda mass: (-mass.share, mass.key))
 
 
@@ -81,8 +81,8 @@ def mass_tree(ranking: Ranking, ontology: Ontology, largest: int = 40) -> list[M
     """Chapters, their blocks and their codes, parents first, folded so that a chart stays legible.
 
     The `largest` codes by share stand alone. The others join "other codes" of their block; blocks without a
-    shown code join "other blocks" of their chapter; small chapters without one join "other chapters". A node's
-    share is the sum of its children's.
+    shown code join "other blocks" of their chapter; small chapters without one join "other chapters".
+    A node's share is the sum of its children's.
     """
     codes = mass_by(ranking, ontology, "code")
     shown = {mass.code for mass in codes[:largest]}
@@ -109,9 +109,7 @@ def mass_tree(ranking: Ranking, ontology: Ontology, largest: int = 40) -> list[M
                 top = _mass(block, ontology, "block", _sum(kept), len(members), False)
                 inside += [_under(top, str(chapter)), *kept]
         if inside:
-            inside += _folded(
-                aside, "blocks" if None not in blocks else "codes", str(chapter), inside[0].field
-            )
+            inside += _folded(aside, "blocks" if None not in blocks else "codes", str(chapter), inside[0].field)
         direct = [mass for mass in inside if mass.parent == str(chapter)]
         count = sum(len(members) for members in blocks.values())
         share = _sum(direct) if inside else math.fsum(mass.share for mass in aside)
@@ -145,9 +143,7 @@ def mass_treemap(ranking: Ranking, ontology: Ontology, largest: int = 40) -> go.
 def mass_sunburst(ranking: Ranking, ontology: Ontology, largest: int = 30) -> go.Figure:
     """Rings from chapters (inner) to blocks to codes (outer); an arc's angle is its share of ranking mass."""
     nodes = mass_tree(ranking, ontology, largest)
-    trace = go.Sunburst(
-        **_tree_arguments(nodes), text=[html.escape(node.label) for node in nodes], texttemplate="%{text}"
-    )
+    trace = go.Sunburst(**_tree_arguments(nodes), text=[_escaped(node.label) for node in nodes], texttemplate="%{text}")
     figure = go.Figure(trace)
     figure.update_layout(
         **_layout("Share of ranking mass: chapters, blocks, codes", 460),
@@ -177,7 +173,7 @@ def mass_bars(
             textposition="outside",
             cliponaxis=False,
             customdata=[[_wrapped(mass.definition), percent(mass.share)] for mass in bars],
-            hovertemplate="%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>",
+            hovertemplate=_HOVER,
         )
     )
     if rest:
@@ -199,7 +195,7 @@ def mass_bars(
             "fixedrange": True,
             "tickmode": "array",
             "tickvals": [mass.key for mass in bars],
-            "ticktext": [html.escape(_axis_label(mass)) for mass in bars],
+            "ticktext": [_escaped(_axis_label(mass)) for mass in bars],
         },
     )
     figure.update_layout(margin_b=34)
@@ -289,17 +285,15 @@ def _tree_arguments(nodes: list[Mass]) -> dict:
         "marker": {"colors": colours, "line": {"width": 1}},
         "textfont": {"color": [text_colour(colour) for colour in colours]},
         "insidetextfont": {"color": [text_colour(colour) for colour in colours]},
-        "customdata": [
-            [_wrapped(node.definition), percent(node.share), html.escape(node.label)] for node in nodes
-        ],
-        "hovertemplate": "<b>%{customdata[2]}</b><br>%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>",
+        "customdata": [[_wrapped(node.definition), percent(node.share), _escaped(node.label)] for node in nodes],
+        "hovertemplate": f"<b>%{{customdata[2]}}</b><br>{_HOVER}",
     }
 
 
 def _header(node: Mass) -> str:
     """One line: what Plotly writes over a tile that holds others, and in the path bar."""
     name = _shortened(node.definition, 40) if node.level == "block" else node.label
-    return html.escape(f"{name} {percent(node.share)}")
+    return _escaped(f"{name} {percent(node.share)}")
 
 
 def _tile(node: Mass) -> str:
@@ -307,15 +301,20 @@ def _tile(node: Mass) -> str:
     if node.level != "code":
         return _header(node)
     lines = textwrap.wrap(node.definition, 20, max_lines=3, placeholder=" …")
-    return "<br>".join([f"<b>{html.escape(node.label)}</b> {percent(node.share)}", *map(html.escape, lines)])
+    return "<br>".join([f"<b>{_escaped(node.label)}</b> {percent(node.share)}", *map(_escaped, lines)])
 
 
 def _axis_label(mass: Mass) -> str:
     return mass.label if mass.level == "chapter" else f"{mass.label}  {_shortened(mass.definition, 26)}"
 
 
+def _escaped(text: str) -> str:
+    """Text that Plotly shows as it stands: it reads tags and entities."""
+    return html.escape(text, quote=False)
+
+
 def _wrapped(text: str) -> str:
-    return "<br>".join(html.escape(line) for line in textwrap.wrap(text, 48))
+    return "<br>".join(_escaped(line) for line in textwrap.wrap(text, 48))
 
 
 def _shortened(text: str, width: int) -> str:
@@ -324,7 +323,7 @@ def _shortened(text: str, width: int) -> str:
 
 def _layout(title: str, height: int) -> dict:
     return {
-        "title": {"text": html.escape(title), "font": {"size": 15}, "x": 0, "xanchor": "left"},
+        "title": {"text": _escaped(title), "font": {"size": 15}, "x": 0, "xanchor": "left"},
         "height": height,
         "margin": {"l": 0, "r": 0, "t": 40, "b": 4},
     }

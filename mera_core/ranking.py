@@ -103,7 +103,10 @@ class Ranking:
             "predicted": self.predicted,
             "cut": round(float(self.cut), 6),
             "ranking": rows,
-            "notes": [{"kind": note.kind, "message": note.message, "visit": note.visit, "code": note.code} for note in self.notes],
+            "notes": [
+                {"kind": note.kind, "message": note.message, "visit": note.visit, "code": note.code}
+                for note in self.notes
+            ],
             "notice": NOTICE,
         }
 

@@ -65,7 +65,11 @@ def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasin
     """
     before, after = phrasings(kind)[phrasing].split(SUBJECT)
     if isinstance(subject, Code):
-        middle = [*vocabulary.words(before.rstrip()), vocabulary.ids[subject], *vocabulary.words(after.lstrip())]
+        middle = [
+            *vocabulary.words(before.rstrip()),
+            vocabulary.ids[subject],
+            *vocabulary.words(after.lstrip()),
+        ]
     else:
         middle = vocabulary.words(before + subject + after)
     return [*vocabulary.prefix(), *middle]

@@ -9,7 +9,9 @@ from mera_core.ontology import Code, Ontology
 from mera_core.records import Note, Patient, Visit
 
 
-def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> tuple[Patient, tuple[Note, ...]]:
+def translate(
+    patient: Patient, known: Collection[Code], ontology: Ontology
+) -> tuple[Patient, tuple[Note, ...]]:
     """Put each code of a resolved history into the terms of `known`, a checkpoint's input codes.
 
     A known code stays. Another goes to its nearest known ancestor; one of the other code system goes through the
@@ -30,20 +32,41 @@ def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> 
         if codes:
             visits.append(Visit(tuple(codes), visit.time, visit.age, visit.details))
         else:
-            notes.append(Note("unread", f"Visit {index + 1} holds no code that this model reads and was left out.", index, ""))
+            notes.append(
+                Note(
+                    "unread",
+                    f"Visit {index + 1} holds no code that this model reads and was left out.",
+                    index,
+                    "",
+                )
+            )
     return replace(patient, visits=tuple(visits)), tuple(notes)
 
 
-def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]) -> list[Code]:
+def _read(
+    code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]
+) -> list[Code]:
     where = f"visit {visit + 1}"
     systems = {known_code.system for known_code in known}
     if code.system in systems:
         target = nearest(code, known, ontology)
         if target is None:
-            notes.append(Note("unread", f"{code} ({where}) has no counterpart that this model reads; left out.", visit, str(code)))
+            notes.append(
+                Note(
+                    "unread",
+                    f"{code} ({where}) has no counterpart that this model reads; left out.",
+                    visit,
+                    str(code),
+                )
+            )
             return []
         notes.append(
-            Note("rolled_up", f"{code} ({where}) is read as {target}, {ontology.definition(target)}.", visit, str(code))
+            Note(
+                "rolled_up",
+                f"{code} ({where}) is read as {target}, {ontology.definition(target)}.",
+                visit,
+                str(code),
+            )
         )
         return [target]
     found: dict[Code, None] = {}
@@ -55,11 +78,23 @@ def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, n
                 if target is not None:
                     found[target] = None
     if not found:
-        notes.append(Note("unread", f"{code} ({where}) has no equivalent that this model reads; left out.", visit, str(code)))
+        notes.append(
+            Note(
+                "unread",
+                f"{code} ({where}) has no equivalent that this model reads; left out.",
+                visit,
+                str(code),
+            )
+        )
         return []
     named = " and ".join(str(target) for target in found)
     notes.append(
-        Note("mapped", f"{code} ({where}) is read as {named} through the general equivalence maps (approximate).", visit, str(code))
+        Note(
+            "mapped",
+            f"{code} ({where}) is read as {named} through the general equivalence maps (approximate).",
+            visit,
+            str(code),
+        )
     )
     return list(found)
 

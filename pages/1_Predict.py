@@ -24,35 +24,37 @@ def ranking_of(person: Patient):
 def show_empty() -> None:
     """What to do when there is nothing to rank yet."""
     st.html(
-        '<div class="mera-empty"><b>No diagnoses yet.</b><br>Choose a demo patient, or add codes to the first visit: '
-        "the ranked diagnoses of the next visit appear here.</div>"
+        '<div class="mera-empty"><b>No diagnoses yet.</b><br>Choose a demo patient, or add codes to '
+        "the first visit: the ranked diagnoses of the next visit appear here.</div>"
     )
     with st.container(horizontal=True, horizontal_alignment="center"):
         for identity, demo in list(demos().items())[:SUGGESTED]:
             st.button(demo.title, key=f"suggest_{identity}", on_click=open_demo, args=(identity,))
 
 
-follow_link()
-st.title("Predict the next visit", anchor=False)
-patient_editor.choose_demo()
-if any(visit.codes for visit in patient().visits):
-    st.html(f'<a class="mera-jump" href="#{ranking_view.ANCHOR}">↓ Go to the prediction</a>')
-
+# Parts that come and go stand in a container of their own: what follows keeps its place, and its open tab.
+with st.container():
+    follow_link()
+    st.title("Predict the next visit", anchor=False)
+    patient_editor.choose_demo()
+    has_codes = any(visit.codes for visit in patient().visits)
+    if has_codes:
+        st.html(f'<a class="mera-jump" href="#{ranking_view.ANCHOR}">↓ Go to the prediction</a>')
 history, result = st.columns([5, 7], gap="medium")
 with history:
     st.subheader("History", anchor=False)
-    patient_editor.edit_profile()
-    patient_editor.edit_visits()
+    with st.container():
+        patient_editor.edit_profile()
+        patient_editor.edit_visits()
+    patient_editor.add_codes()
 with result:
-    if any(visit.codes for visit in patient().visits):
+    if has_codes:
         ranking = or_stop(lambda: ranking_of(patient()))
         ranking_view.show_warnings(ranking.notes)
         ranking_view.show_list(ranking)
         ranking_view.show_readings(ranking.notes)
+        ranking_view.show_mass(ranking, engine().ontology)
     else:
-        ranking = None
         st.subheader("Next visit", anchor=False)
         show_empty()
-if ranking is not None:
-    ranking_view.show_mass(ranking, engine().ontology)
 footer()

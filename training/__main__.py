@@ -18,7 +18,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that 
 
 
 @app.command()
-def memorize(config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None):
+def memorize(
+    config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
+):
     """Stage 1: memorize the code book."""
     from training import memorize as stage
     from training.config import MemorizeConfig
@@ -50,9 +52,14 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Patient records: a file or folder.")],
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     train_data: Annotated[
-        str | None, typer.Option(help="Records that hold the training patients, to fit the baselines on; --data by default.")
+        str | None,
+        typer.Option(
+            help="Records that hold the training patients, to fit the baselines on; --data by default."
+        ),
     ] = None,
-    part: Annotated[str, typer.Option(help="auto (patients never trained on), test, validation, or all.")] = "auto",
+    part: Annotated[
+        str, typer.Option(help="auto (patients never trained on), test, validation, or all.")
+    ] = "auto",
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's cohort rules and figures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -92,11 +99,12 @@ def publish(
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
     data: Annotated[str, typer.Option(help="The records it was trained on.")],
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
 ):
     """Measure a finished run, write the figures and the model card, and put it in place."""
     from training import publish as publishing
 
-    publishing.run(run, out, data, format)
+    publishing.run(run, out, data, format, readme)
     typer.echo(f"Written: {out}")
 
 

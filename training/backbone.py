@@ -8,7 +8,13 @@ from collections.abc import Iterable
 import sentencepiece
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from training.config import MemorizeConfig
 
@@ -37,7 +43,12 @@ def word_tokenizer(texts: Iterable[str], pieces: int) -> PreTrainedTokenizerFast
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=processor.unk_id(), byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,9 @@ from mera_core.records import Patient, resolve
 from mera_core.sequence import Encoded
 from mera_core.translate import nearest, translate
 
-SPLIT_RULE = "first byte of SHA-256 of the patient's id as text: below 52 test, 52 to 69 validation, from 70 train"
+SPLIT_RULE = (
+    "first byte of SHA-256 of the patient's id as text: below 52 test, 52 to 69 validation, from 70 train"
+)
 PARTS = ("train", "validation", "test")
 
 
@@ -28,7 +29,9 @@ def in_parts(patients: Iterable[Patient], format: str) -> dict[str, list[Patient
     parts: dict[str, list[Patient]] = {name: [] for name in PARTS}
     for patient in patients:
         if not patient.id:
-            raise InputError(f"A patient of the {format} data has no id, so it can't be put in the training or test part.")
+            raise InputError(
+                f"A patient of the {format} data has no id, so it can't be put in the training or test part."
+            )
         parts[split_of(patient.id)].append(patient)
     if not parts["train"]:
         raise InputError("The data hold no patient of the training part.")

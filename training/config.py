@@ -41,7 +41,9 @@ class RunConfig:
             if getattr(self, name) <= 0:
                 raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
         if not 0 <= self.warmup_share < 1:
-            raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
+            raise InputError(
+                f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1."
+            )
 
     @classmethod
     def load(cls: type[T], path: str | Path, **overrides) -> T:
@@ -98,12 +100,18 @@ class MemorizeConfig(RunConfig):
         super().__post_init__()
         object.__setattr__(self, "systems", tuple(self.systems))
         if not 0 <= self.backwards_share <= 1:
-            raise InputError(f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1.")
+            raise InputError(
+                f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1."
+            )
         if self.row_start not in ("definition", "mean", "random"):
-            raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
+            raise InputError(
+                f'The setting row_start is "{self.row_start}"; it is definition, mean or random.'
+            )
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
-                raise InputError(f"The setting {name} is {getattr(self, name)}; it must be a multiple of 32 (64 for 4-bit).")
+                raise InputError(
+                    f"The setting {name} is {getattr(self, name)}; it must be a multiple of 32 (64 for 4-bit)."
+                )
         if not self.backbone and self.hidden_size % self.heads:
             raise InputError(f"hidden_size {self.hidden_size} can't be divided among {self.heads} heads.")
 
@@ -160,6 +168,10 @@ class RankConfig(RunConfig):
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
     rehearsal: int = 0
     """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
+    rehearsal_backwards: float = 0.5
+    """Definition -> code questions for each code -> definition question of the rehearsal."""
+    rehearsal_hierarchy: float = 0.75
+    """Hierarchy questions for each code -> definition question of the rehearsal."""
     rehearsal_weight: float = 1.0
     """Weight of their loss."""
     attention_dropout: float = 0.0
@@ -170,10 +182,16 @@ class RankConfig(RunConfig):
         for name in ("visit_details", "levels", "level_weights"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.level_weights and len(self.level_weights) != len(self.levels):
-            raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
+            raise InputError(
+                f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels."
+            )
         if self.threshold not in ("adaptive", "independent", "none"):
-            raise InputError(f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.')
+            raise InputError(
+                f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.'
+            )
         if self.ranking_loss not in ("hierarchical", "cross_entropy"):
-            raise InputError(f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.')
+            raise InputError(
+                f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.'
+            )
         if not 0 <= self.drop < 1 or not 0 <= self.average < 1:
             raise InputError("The settings drop and average are shares between 0 and 1.")

@@ -44,7 +44,9 @@ def run(
     """
     engine = Engine.load(checkpoint)
     if not engine.label_space:
-        raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")
+        raise InputError(
+            f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate."
+        )
     cohort = read(data, format)
     patients = cohort.patients
     dropped = sum(any(not visit.codes for visit in p.visits) for p in patients)
@@ -70,7 +72,9 @@ def run(
     if paper:
         result["dropped_for_a_visit_without_codes"] = dropped
     probability = 1 / (1 + np.exp(-(scores.astype(np.float64) - eov[:, None])))
-    ours = metrics.evaluate_ranking(ranked, truth, predicted, probability, ks=KS, bootstrap=bootstrap, areas=not paper)
+    ours = metrics.evaluate_ranking(
+        ranked, truth, predicted, probability, ks=KS, bootstrap=bootstrap, areas=not paper
+    )
     figures = ours.to_dict()
     result |= {name: figures[name] for name in ("metrics", "recurrent", "new_onset")}
     result["ece_of"] = "sigmoid(score of the code - score of EOV), not calibrated after training"
@@ -104,8 +108,15 @@ def cuts(engine, scores, eov, ranked, predicted, truth, bootstrap: Bootstrap) ->
         return {}
     share = np.exp(scores - scores.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
-    others = {f"best fixed k ({fitted['best_fixed_k']['k']})": metrics.top_sets(ranked, fitted["best_fixed_k"]["k"])}
-    values = {"score": ranked, "logit": scores, "share": share, "over_eov": scores.astype(np.float64) - eov[:, None]}
+    others = {
+        f"best fixed k ({fitted['best_fixed_k']['k']})": metrics.top_sets(ranked, fitted["best_fixed_k"]["k"])
+    }
+    values = {
+        "score": ranked,
+        "logit": scores,
+        "share": share,
+        "over_eov": scores.astype(np.float64) - eov[:, None],
+    }
     for name, chosen in fitted["best_threshold"].items():
         others[f"best threshold of the {name}"] = metrics.above_cut(values[name], chosen["threshold"])
     others["the paper's cut: score above EOV"] = metrics.above_cut(values["over_eov"], 0.0)
@@ -122,7 +133,11 @@ def cuts(engine, scores, eov, ranked, predicted, truth, bootstrap: Bootstrap) ->
                 "learned_minus_this": ours.minus(theirs).to_dict(),
             }
         )
-    return {"chosen_on": f"{fitted['patients']} validation patients", "learned": ours.to_dict(), "others": rows}
+    return {
+        "chosen_on": f"{fitted['patients']} validation patients",
+        "learned": ours.to_dict(),
+        "others": rows,
+    }
 
 
 def heart_failure(engine: Engine, histories, probability: np.ndarray, truth: metrics.Truth) -> dict[str, Any]:
@@ -137,7 +152,10 @@ def heart_failure(engine: Engine, histories, probability: np.ndarray, truth: met
     outcome = np.asarray(truth.positive[:, columns].sum(1)).ravel() > 0
     before = np.asarray(truth.seen[:, columns].sum(1)).ravel() > 0
     event = metrics.evaluate_event(probability[:, columns].max(1), outcome, before)
-    return {"score": "the best score over its codes", "codes": [str(engine.label_space[i]) for i in columns]} | event
+    return {
+        "score": "the best score over its codes",
+        "codes": [str(engine.label_space[i]) for i in columns],
+    } | event
 
 
 def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
@@ -145,11 +163,19 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
     ages = np.array([np.nan if p.visits[-2].age is None else p.visits[-2].age for p in patients], float)
     groups = {f"sex {sex}": np.array([p.sex == sex for p in patients]) for sex in ("F", "M", "U")}
     for low, high in ((0, 50), (50, 65), (65, 80), (80, 200)):
-        groups[f"age {low} to {high - 1}" if high < 200 else f"age {low} and over"] = (ages >= low) & (ages < high)
+        groups[f"age {low} to {high - 1}" if high < 200 else f"age {low} and over"] = (ages >= low) & (
+            ages < high
+        )
     for name in sorted({p.details.get("ethnicity", "not recorded") for p in patients}):
-        groups[f"ethnicity {name}"] = np.array([p.details.get("ethnicity", "not recorded") == name for p in patients])
+        groups[f"ethnicity {name}"] = np.array(
+            [p.details.get("ethnicity", "not recorded") == name for p in patients]
+        )
     past = np.array([len(p.visits) - 1 for p in patients])
-    return groups | {"1 past visit": past == 1, "2 past visits": past == 2, "3 or more past visits": past >= 3}
+    return groups | {
+        "1 past visit": past == 1,
+        "2 past visits": past == 2,
+        "3 or more past visits": past >= 3,
+    }
 
 
 def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_data, format) -> dict[str, Any]:
@@ -159,7 +185,10 @@ def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_dat
     train = [p for p in with_codes(source) if split_of(p.id) == "train"]
     validation = [p for p in with_codes(source) if split_of(p.id) == "validation" and len(p.visits) > 1]
     if cohort.report.format != known or not any(len(p.visits) > 1 for p in train) or not validation:
-        return {"baselines": [], "baselines_absent": "no training patients at hand to fit them on: name them by --train-data"}
+        return {
+            "baselines": [],
+            "baselines_absent": "no training patients at hand to fit them on: name them by --train-data",
+        }
     rows = []
     for baseline in baselines.all_baselines(engine.label_space):
         scores = baseline.fit(train, validation).scores(patients)
@@ -169,7 +198,9 @@ def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_dat
                 "name": baseline.name,
                 "metrics": {name: one.to_dict() for name, one in theirs.items()},
                 "ours_minus_this": {
-                    name: one.to_dict() for name, one in paired_differences(ours, theirs).items() if name in COMPARED
+                    name: one.to_dict()
+                    for name, one in paired_differences(ours, theirs).items()
+                    if name in COMPARED
                 },
             }
         )
@@ -202,18 +233,29 @@ def print_table(result: dict[str, Any]) -> None:
         return f"{scale * figure['value']:.2f}{interval}"
 
     console = Console()
-    console.print(f"{result['checkpoint']}: {result['patients']} patients, {result['data']['patients']}. {result['notice']}")
+    console.print(
+        f"{result['checkpoint']}: {result['patients']} patients, {result['data']['patients']}. {result['notice']}"
+    )
     table = Table("figure", "value x 100 (95 % interval)")
     for group in ("metrics", "recurrent", "new_onset"):
         for name, figure in result[group].items():
             sizes = name.endswith("size_mean") or name.endswith("slope")
-            table.add_row(name if group == "metrics" else f"{group}: {name}", shown(figure, 1 if sizes else 100))
+            table.add_row(
+                name if group == "metrics" else f"{group}: {name}", shown(figure, 1 if sizes else 100)
+            )
     console.print(table)
     if result["cuts"]:
         table = Table("cut", "weighted F1", "codes a patient", "learned cut minus this")
-        table.add_row("learned", shown(result["cuts"]["learned"]), shown(result["metrics"]["cut_size_mean"], 1), "")
+        table.add_row(
+            "learned", shown(result["cuts"]["learned"]), shown(result["metrics"]["cut_size_mean"], 1), ""
+        )
         for row in result["cuts"]["others"]:
-            table.add_row(row["cut"], shown(row["weighted_f1"]), shown(row["size_mean"], 1), shown(row["learned_minus_this"]))
+            table.add_row(
+                row["cut"],
+                shown(row["weighted_f1"]),
+                shown(row["size_mean"], 1),
+                shown(row["learned_minus_this"]),
+            )
         console.print(table)
     if result["baselines"]:
         table = Table("baseline", *COMPARED, *(f"ours minus it: {name}" for name in COMPARED))

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from mera_core.ontology import Code
 from mera_core.records import Patient
-from mera_core.sequence import Encoder
 from mera_core.seen import seen_features
+from mera_core.sequence import Encoder
 from training.config import RankConfig
-from training.memorize import QuestionSampler, batches_by_length
+from training.memorize import QuestionSampler
 
 
 @dataclass
@@ -31,7 +31,9 @@ class Targets:
     positive: list[list[int]]
     seen: list[list[float]]
 
-    def add(self, row: int, position: int, weight: float, positive: list[int], seen: list[list[float]]) -> None:
+    def add(
+        self, row: int, position: int, weight: float, positive: list[int], seen: list[list[float]]
+    ) -> None:
         index = len(self.row)
         self.row.append(row)
         self.position.append(position)
@@ -70,8 +72,10 @@ class HistoryBatches(Dataset):
         if questions is not None and config.rehearsal:
             drawn = []
             while len(drawn) < config.rehearsal * len(self._batches):
-                drawn += questions.one_pass(rng, 0.5, 0.75)
-            self._rehearsal = [drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)]
+                drawn += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
+            self._rehearsal = [
+                drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)
+            ]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -80,8 +84,7 @@ class HistoryBatches(Dataset):
         rng = random.Random(self.config.seed * 1_000_003 + step)
         batch = self.collate(self._batches[step], rng)
         if self.questions is not None and self.config.rehearsal:
-            asked = self.questions.batch(self._rehearsal[step], rng)
-            batch |= {"question_ids": asked["input_ids"], "question_labels": asked["labels"]}
+            batch["questions"] = self.questions.batch(self._rehearsal[step], rng)
         return batch
 
     def collate(self, patients: Sequence[Patient], rng: random.Random) -> dict[str, Tensor]:
@@ -124,4 +127,16 @@ class HistoryBatches(Dataset):
                         targets.add(row, position, config.rest_weight, rest, seen)
             last = visit == len(patient.visits) - 2
             if visit + 1 < len(patient.visits) and known[visit + 1] and (config.every_visit or last):
-                targets.add(row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index))
+                targets.add(
+                    row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index)
+                )
+
+
+def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
+    """Cut shuffled items into batches of like length (little padding), in random order."""
+    pool, batches = batch_size * 20, []
+    for begin in range(0, len(items), pool):
+        chunk = sorted(items[begin : begin + pool], key=length)
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    rng.shuffle(batches)
+    return batches

@@ -36,7 +36,9 @@ def code_book(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
     return {node.code: node.definition for system in systems for node in ontology.nodes(system)}
 
 
-def questions(ontology: Ontology, codes: list[Code]) -> tuple[list[Question], list[Question], dict[Code, list[Question]]]:
+def questions(
+    ontology: Ontology, codes: list[Code]
+) -> tuple[list[Question], list[Question], dict[Code, list[Question]]]:
     """All questions about `codes`: code -> definition, definition -> code, and each code's hierarchy questions.
 
     A definition that several nodes share is asked for the billable ones only: headings often repeat a child's title.
@@ -50,8 +52,13 @@ def questions(ontology: Ontology, codes: list[Code]) -> tuple[list[Question], li
         if ontology.is_billable(code) or len(shared[ontology.definition(code)]) == 1:
             backwards.append(Question(CODE, code, code))
         names = ontology.level_names(code.system)
-        above = [(names[level - 1], ontology.ancestor_at(code, level)) for level in range(1, ontology.level(code) + 1)]
-        hierarchy[code] = [Question(name, code, answer) for name, answer in above if answer not in (None, code)]
+        above = [
+            (names[level - 1], ontology.ancestor_at(code, level))
+            for level in range(1, ontology.level(code) + 1)
+        ]
+        hierarchy[code] = [
+            Question(name, code, answer) for name, answer in above if answer not in (None, code)
+        ]
     return definitions, backwards, {code: asked for code, asked in hierarchy.items() if asked}
 
 
@@ -73,10 +80,6 @@ class QuestionSampler:
         rng.shuffle(drawn)
         return drawn
 
-    def length(self, question: Question) -> int:
-        """About how many tokens question and answer take; used to put like lengths together."""
-        return 8 if question.kind not in (DEFINITION, CODE) else 8 + len(self._answers[question.code])
-
     def encode(self, question: Question, rng: random.Random) -> tuple[list[int], list[int]]:
         """Token ids of the question and of its answer (a definition ends with EOS)."""
         phrasing = rng.randrange(len(phrasings(question.kind)) - 1)
@@ -86,10 +89,18 @@ class QuestionSampler:
             return ids, [*self._answers[question.code], self.vocabulary.eos]
         return ids, [self.vocabulary.ids[question.answer]]
 
-    def batch(self, drawn: list[Question], rng: random.Random) -> dict[str, torch.Tensor]:
-        """Right-padded `input_ids` [B, T] and `labels` [B, T] (the token that should follow; IGNORE elsewhere)."""
-        encoded = [self.encode(question, rng) for question in drawn]
-        width = max(len(q) + len(a) - 1 for q, a in encoded)
+    def batch(self, drawn: list[Question], rng: random.Random, parts: int = 4) -> list[dict[str, torch.Tensor]]:
+        """The questions of one step, in `parts` of like length so that little is padding.
+
+        Each part holds right-padded `input_ids` [B, T] and `labels` [B, T] (the token that should follow; IGNORE where
+        none is asked for).
+        """
+        encoded = sorted((self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1]))
+        size = -(-len(encoded) // parts)
+        return [self._padded(encoded[begin : begin + size]) for begin in range(0, len(encoded), size)]
+
+    def _padded(self, encoded: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        width = max(len(asked) + len(answer) - 1 for asked, answer in encoded)
         ids = torch.full((len(encoded), width), self.vocabulary.pad)
         labels = torch.full((len(encoded), width), IGNORE)
         for row, (asked, answer) in enumerate(encoded):
@@ -110,43 +121,42 @@ class QuestionBatches(Dataset):
         for index in range(whole + (part > 0)):
             drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share)
             drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
-            self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
+            # every batch holds all kinds of question: batches of one kind alone undo each other's work
+            self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.sampler.batch(self._batches[index], random.Random(self.config.seed * 1_000_003 + index))
+    def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
+        rng = random.Random(self.config.seed * 1_000_003 + index)
+        return {"questions": self.sampler.batch(self._batches[index], rng)}
 
 
-def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
-    """Cut shuffled items into batches of like length (little padding), in random order."""
-    pool, batches = batch_size * 20, []
-    for begin in range(0, len(items), pool):
-        chunk = sorted(items[begin : begin + pool], key=length)
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    rng.shuffle(batches)
-    return batches
-
-
-def memorize_loss(model: MeraModel, input_ids: torch.Tensor, labels: torch.Tensor, undivided_codes: int) -> torch.Tensor:
+def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int) -> torch.Tensor:
     """Cross-entropy of the answers: words against words and a draw of codes, codes against the whole vocabulary.
 
     Mean over word answers plus mean over code answers. The drawn codes teach the model which alphabet a question wants
     at a fraction of a full softmax's cost.
+
+    Args:
+        parts: `input_ids` and `labels` of each, as `QuestionSampler.batch` makes them.
     """
-    hidden = model.hidden(input_ids)
+    states, answers = [], []
+    for part in parts:
+        asked = part["labels"] >= 0
+        states.append(model.hidden(part["input_ids"])[asked])
+        answers.append(part["labels"][asked])
+    hidden, labels = torch.cat(states), torch.cat(answers)
     n_words, total = model.vocabulary.n_words, len(model.vocabulary)
     loss = hidden.new_zeros((), dtype=torch.float32)
-    is_word = (labels >= 0) & (labels < n_words)
+    is_word = labels < n_words
     if is_word.any():
         # EOV stands at n_words, the codes after it
         drawn = torch.randint(n_words, total, (min(undivided_codes, total - n_words),), device=labels.device)
         candidates = torch.cat([torch.arange(n_words, device=labels.device), drawn])
         loss = loss + F.cross_entropy(model.logits(hidden[is_word], candidates).float(), labels[is_word])
-    is_code = labels >= n_words
-    if is_code.any():
-        loss = loss + F.cross_entropy(model.logits(hidden[is_code], slice(0, total)).float(), labels[is_code])
+    if not is_word.all():
+        loss = loss + F.cross_entropy(model.logits(hidden[~is_word], slice(0, total)).float(), labels[~is_word])
     return loss
 
 
@@ -156,7 +166,9 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
     if config.backbone:
         backbone, tokenizer = backbones.load_backbone(config.backbone)
     else:
-        tokenizer = backbones.word_tokenizer(tokenizer_texts(book, config.systems, ontology), config.word_pieces)
+        tokenizer = backbones.word_tokenizer(
+            tokenizer_texts(book, config.systems, ontology), config.word_pieces
+        )
         backbone = None
     vocabulary = Vocabulary.extend(tokenizer, book)
     rows = backbones.padded_rows(len(vocabulary))
@@ -173,7 +185,9 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
     """What a from-scratch tokenizer is fitted on: the definitions, the questions, and the words of patient profiles."""
     kinds = [DEFINITION, CODE, *(name for system in systems for name in ontology.level_names(system))]
     asked = [phrase.replace("{}", " ") for kind in kinds for phrase in phrasings(kind)]
-    profile = (Path(__file__).parent / "configs" / "profile_words.txt").read_text(encoding="utf-8").splitlines()
+    profile = (
+        (Path(__file__).parent / "configs" / "profile_words.txt").read_text(encoding="utf-8").splitlines()
+    )
     return [*book.values(), *(asked + profile) * 200]
 
 
@@ -188,7 +202,9 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         data,
         config,
         out,
-        lambda model, batch: memorize_loss(model, batch["input_ids"], batch["labels"], config.undivided_codes),
+        lambda model, batch: memorize_loss(
+            model, batch["input_ids"], batch["labels"], config.undivided_codes
+        ),
     )
     return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
 

@@ -15,9 +15,10 @@ from training import evaluate, memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
 CARD = "README.md"
+BEGIN, END = "<!-- results: begin", "<!-- results: end"
 
 
-def run(source: Path, out: Path, data: str, format: str = "auto") -> Manifest:
+def run(source: Path, out: Path, data: str, format: str = "auto", readme: Path | None = None) -> Manifest:
     """Measure the run in `source` and put a copy with its figures and a model card at `out`.
 
     Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights.
@@ -25,7 +26,9 @@ def run(source: Path, out: Path, data: str, format: str = "auto") -> Manifest:
     manifest = read_manifest(source)
     size = sum(path.stat().st_size for path in source.iterdir() if path.is_file())
     if size > LARGEST:
-        raise InputError(f"{source} holds {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB of a bundled checkpoint.")
+        raise InputError(
+            f"{source} holds {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB of a bundled checkpoint."
+        )
     model, _ = load_checkpoint(source)
     recalled = memory.measure(model, Ontology.load(), manifest.systems)
     ranked = evaluate.run(source, data, format)
@@ -42,7 +45,10 @@ def run(source: Path, out: Path, data: str, format: str = "auto") -> Manifest:
         if path.name in manifest.files:
             shutil.copyfile(path, partial / path.name)
     (partial / CARD).write_text(card(manifest), encoding="utf-8")
-    return write_manifest(manifest, partial, out)
+    manifest = write_manifest(manifest, partial, out)
+    if readme is not None:
+        fill_readme(readme, manifest)
+    return manifest
 
 
 def commit() -> str:
@@ -50,7 +56,9 @@ def commit() -> str:
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "mera_core", "training")
@@ -112,7 +120,14 @@ def card(manifest: Manifest) -> str:
         "|---|---|",
         *(
             f"| {name} | {percent(test['metrics'][name])} |"
-            for name in ("recall@5", "recall@10", "recall@20", "recall@30", "weighted_f1_oracle", "weighted_f1_cut")
+            for name in (
+                "recall@5",
+                "recall@10",
+                "recall@20",
+                "recall@30",
+                "weighted_f1_oracle",
+                "weighted_f1_cut",
+            )
         ),
         f"| codes predicted / true, a patient | {test['metrics']['cut_size_mean']['value']:.2f} / "
         f"{test['metrics']['true_size_mean']['value']:.2f} |",
@@ -129,7 +144,10 @@ def card(manifest: Manifest) -> str:
         "",
         "| cut | weighted F1 | learned − it, points |",
         "|---|---|---|",
-        *(f"| {r['cut']} | {percent(r['weighted_f1'])} | {points(r['learned_minus_this'])} |" for r in test["cuts"]["others"]),
+        *(
+            f"| {r['cut']} | {percent(r['weighted_f1'])} | {points(r['learned_minus_this'])} |"
+            for r in test["cuts"]["others"]
+        ),
         "",
         "## Limits",
         "- Trained on diabetic inpatients of US hospitals, 1999 to 2008, at most three diagnoses a visit, mostly at three digits: "
@@ -142,8 +160,66 @@ def card(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def results(manifest: Manifest) -> str:
+    """The README's account of the checkpoint, in Markdown; every figure is taken from the manifest."""
+    recall, test = manifest.metrics["recall"], manifest.metrics["test"]
+    held_out, hierarchy = recall["held_out_phrasing"], recall["hierarchy"]
+    shown = ("recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut")
+    lines = [
+        f"The bundled checkpoint, on {test['patients']:,} UCI patients that it never saw (their last visit as target; 95 % "
+        "intervals over patients), beside baselines fitted on the same training patients:",
+        "",
+        "| | recall@10 | recall@20 | weighted F1, oracle cut | weighted F1, own cut |",
+        "|---|---|---|---|---|",
+        "| **MERA (mera-mini)** | " + " | ".join(percent(test["metrics"][name]) for name in shown) + " |",
+        *(
+            f"| {row['name']} | " + " | ".join(percent(row["metrics"][name]) for name in shown[:3]) + " | |"
+            for row in test["baselines"]
+        ),
+        "",
+        "MERA minus each baseline on the same patients, in points:",
+        "",
+        "| | recall@10 | recall@20 | weighted F1, oracle cut |",
+        "|---|---|---|---|",
+        *(
+            f"| {row['name']} | " + " | ".join(points(row["ours_minus_this"][name]) for name in shown[:3]) + " |"
+            for row in test["baselines"]
+        ),
+        "",
+        f"The learned cut names {test['metrics']['cut_size_mean']['value']:.2f} codes a patient "
+        f"({test['metrics']['true_size_mean']['value']:.2f} are true). Its weighted F1 minus that of other cuts chosen on the "
+        "same validation patients, in points: "
+        + "; ".join(f"{row['cut']} {points(row['learned_minus_this'])}" for row in test["cuts"]["others"])
+        + ".",
+        "",
+        f"Memory of the code book after both stages, over all {recall['codes']:,} ICD-9-CM codes, exact to the letter: code → "
+        f"definition {percent(recall['code_to_definition']['words'])}, definition → code "
+        f"{percent(recall['definition_to_code']['codes'])}; over the undivided vocabulary "
+        f"{percent(recall['code_to_definition']['undivided'])} and {percent(recall['definition_to_code']['undivided'])}; asked in "
+        f"words that training never used, {percent(held_out['code_to_definition'])} and "
+        f"{percent(held_out['definition_to_code'])}; up the tree, "
+        + ", ".join(f"{level} {percent(share)}" for level, share in hierarchy.items())
+        + ".",
+        "",
+        "The model card, `sample_data/mera-mini/README.md`, and `mera.json` beside it hold every figure.",
+    ]
+    return "\n".join(lines)
+
+
+def fill_readme(readme: Path, manifest: Manifest) -> None:
+    """Put `results` between the two markers of a README."""
+    text = readme.read_text(encoding="utf-8")
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < 0:
+        raise InputError(f"{readme} has no place for the results (a line that starts with {BEGIN}).")
+    begin = text.index("\n", begin) + 1
+    readme.write_text(text[:begin] + "\n" + results(manifest) + "\n\n" + text[end:], encoding="utf-8")
+
+
 def _seeds(manifest: Manifest) -> str:
-    return ", ".join(f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings)
+    return ", ".join(
+        f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings
+    )
 
 
 def _baseline_row(row: dict[str, Any]) -> str:

@@ -49,8 +49,8 @@ def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, 
             scores, eov, positive, config.threshold, config.threshold_positive_weight, reduction="none"
         )
     total = (loss * weight).sum() / weight.sum()
-    if "question_ids" in batch:
-        rehearsed = memorize_loss(model, batch["question_ids"], batch["question_labels"], 512)
+    if "questions" in batch:
+        rehearsed = memorize_loss(model, batch["questions"], 512)
         total = total + config.rehearsal_weight * rehearsed
     return total
 
@@ -94,7 +94,9 @@ class Validation(TrainerCallback):
         if self.average:
             self.average.swap()
         scores, _ = self.engine.scores(self.histories)
-        figures = metrics.evaluate_ranking(scores, self.truth, ks=(10, 20), bootstrap=self.bootstrap, areas=False).metrics
+        figures = metrics.evaluate_ranking(
+            scores, self.truth, ks=(10, 20), bootstrap=self.bootstrap, areas=False
+        ).metrics
         if self.average:
             self.average.swap()
         model.train(training)
@@ -114,7 +116,9 @@ class LabelCounts:
 
     @classmethod
     def of(cls, patients: Sequence[Patient]) -> LabelCounts:
-        labels = tuple(sorted({code for patient in patients for visit in patient.visits for code in visit.codes}))
+        labels = tuple(
+            sorted({code for patient in patients for visit in patient.visits for code in visit.codes})
+        )
         index = {code: i for i, code in enumerate(labels)}
         counts, visits = np.zeros(len(labels)), 0
         for patient in patients:
@@ -134,7 +138,9 @@ def run(config: RankConfig, out: Path) -> Manifest:
     cohort = read(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
-    unreadable = sorted({c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary})
+    unreadable = sorted(
+        {c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary}
+    )
     if unreadable:
         raise InputError(
             f"The data hold {len(unreadable)} codes of which the stage-1 model has no token, the first is {unreadable[0]}."
@@ -145,7 +151,9 @@ def run(config: RankConfig, out: Path) -> Manifest:
     with torch.no_grad():
         model.head.bias.copy_(torch.tensor(np.log(counts.rate), dtype=torch.float32))
     set_attention_dropout(model.backbone, config.attention_dropout)
-    sequence = SequenceConfig(profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens)
+    sequence = SequenceConfig(
+        profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens
+    )
     manifest = Manifest(
         name=out.name,
         stage="rank",
@@ -156,16 +164,21 @@ def run(config: RankConfig, out: Path) -> Manifest:
         label_level=level_in_words(counts.labels, ontology),
         input_codes=counts.labels,
         copy=config.copy,
-        method=before.method | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
+        method=before.method
+        | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
         data=provenance(config, cohort, parts),
     )
     engine = Engine(model, manifest, ontology)
-    questions = QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
+    questions = (
+        QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
+    )
     data = HistoryBatches(
         parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
     )
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
-    train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
+    train(
+        engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation
+    )
     set_attention_dropout(model.backbone, 0.0)
     model.eval()
     manifest.method["cut"] = fit_cut(engine, validation, counts)
@@ -176,7 +189,9 @@ def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
     """The stage-1 model, in float32; raises InputError where a setting names nothing."""
     for name in ("start", "data"):
         if not getattr(config, name):
-            raise InputError(f"The setting {name} is empty: rank needs a stage-1 folder (start) and patient records (data).")
+            raise InputError(
+                f"The setting {name} is empty: rank needs a stage-1 folder (start) and patient records (data)."
+            )
     return load_checkpoint(Path(config.start))
 
 
@@ -190,8 +205,9 @@ def train(
 ) -> None:
     """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them."""
     model = engine.model
-    head = list(model.head.parameters())
-    body = [p for name, p in model.named_parameters() if not name.startswith("head.")]
+    # the head's own numbers are one a label; its map from the state learns as the body does
+    head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
+    body = [p for p in model.parameters() if all(p is not own for own in head)]
     groups = [
         {"params": body, "lr": config.learning_rate},
         {"params": head, "lr": config.head_learning_rate, "weight_decay": 0.0},
@@ -201,7 +217,13 @@ def train(
     if config.validate_every and validation:
         callbacks.append(Validation(engine, validation, config.validate_every, average))
     run_trainer(
-        model, data, config, out, lambda m, batch: rank_loss(m, batch, hierarchy, config), callbacks, parameters=groups
+        model,
+        data,
+        config,
+        out,
+        lambda m, batch: rank_loss(m, batch, hierarchy, config),
+        callbacks,
+        parameters=groups,
     )
     if average:
         average.swap()
@@ -247,7 +269,9 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
         "frequency_tilt": tilt,
         "weighted_f1": best_f1,
         "best_fixed_k": {"k": size, "weighted_f1": size_f1},
-        "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
+        "best_threshold": {
+            name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()
+        },
     }
 
 
@@ -258,7 +282,9 @@ def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
         key = (code.system, ontology.kind(code))
         counts[key] = counts.get(key, 0) + 1
     plural = {"category": "categories", "subcategory": "subcategories"}
-    return "; ".join(f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items()))
+    return "; ".join(
+        f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items())
+    )
 
 
 def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:

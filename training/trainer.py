@@ -80,8 +80,8 @@ def run_trainer(
     Args:
         parameters: AdamW parameter groups where they differ (learning rates); None trains everything alike.
 
-    Logs to TensorBoard under `out/logs`; keeps the last two checkpoints under `out/steps` and resumes from the last
-    complete one.
+    Logs to TensorBoard under `logs/` beside `out`; keeps the last two checkpoints under `out/steps` and resumes from the
+    last complete one.
     """
     steps_folder = out / "steps"
     total = len(data) // config.accumulate
@@ -107,12 +107,17 @@ def run_trainer(
         average_tokens_across_devices=False,
         train_sampling_strategy="sequential",
     )
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "logs" / out.name)  # outlives the steps in `out`
     optimizer = None
     if parameters is not None:
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     trainer = StageTrainer(
-        model=model, args=arguments, train_dataset=data, loss=loss, callbacks=list(callbacks), optimizers=(optimizer, None)
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        loss=loss,
+        callbacks=list(callbacks),
+        optimizers=(optimizer, None),
     )
     for callback in callbacks:
         callback.trainer = trainer

@@ -8,7 +8,7 @@ import streamlit as st
 
 from mera_core.chapters import field_of
 from mera_core.ontology import SYSTEM_NAMES, Code
-from mera_core.search import LONGEST_QUERY, Match, search
+from mera_core.search import Match, search
 from pages.shared.session import plain
 
 SHOWN = 10
@@ -28,7 +28,6 @@ def code_search(key: str, label: str, on_pick: Callable[[Code], None], system: s
         key=f"{key}_query",
         type="search",
         live="300ms",
-        max_chars=LONGEST_QUERY,
         placeholder="a code or words, e.g. 428.0 or heart fail",
         persist_state="session",
     )
@@ -43,15 +42,16 @@ def code_search(key: str, label: str, on_pick: Callable[[Code], None], system: s
         st.session_state[picked] = True
         on_pick(code)
 
-    for place, match in enumerate(found):
-        st.button(
-            label_of(match),
-            key=f"found_{field_of(match.code)}_{key}_{place}",
-            on_click=pick,
-            args=(match.code,),
-            width="stretch",
-            wrap=True,
-        )
+    with st.container(gap="xxsmall"):
+        for place, match in enumerate(found):
+            st.button(
+                label_of(match),
+                key=f"found_{field_of(match.code)}_{key}_{place}",
+                on_click=pick,
+                args=(match.code,),
+                width="stretch",
+                wrap=True,
+            )
 
 
 def label_of(match: Match) -> str:

@@ -1,7 +1,7 @@
 """Edits of a history as pure functions: Patient in, Patient out. No screen and no session.
 
-Dates and ages belong to the place in the history, codes and details to the visit: a visit that is moved leaves its
-date behind, so that dates stay in order.
+Dates and ages belong to the place in the history, codes and details to the visit: a visit that is moved leaves
+its date behind, so that dates stay in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def remove_code(patient: Patient, visit: int, place: int) -> Patient:
 
 
 def settle_code(patient: Patient, visit: int, place: int, code: Code) -> Patient:
-    """The history with the code at `place` of a visit read as `code`; dropped where the visit already has it."""
+    """The history with the code at `place` of a visit read as `code`; dropped where the visit has it."""
     codes = patient.visits[visit].codes
     return _with_codes(patient, visit, tuple(dict.fromkeys((*codes[:place], code, *codes[place + 1 :]))))
 

@@ -1,7 +1,7 @@
 """A pasted list of diagnoses, read piece by piece: what each piece became, nothing left out. No screen.
 
-Pieces are parted by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a code.
-Words after a code (or before the only code of a line) are taken as its description and reported as such.
+Pieces are parted by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a
+code. Words after a code (or before the only code of a line) are taken as its description and reported as such.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _EDGES = " \u00a0,.:=–—-•*\"'“”„()[]{}<>"
 class Piece:
     """One piece of a pasted list.
 
-    typed: as written. code: what it became; None where it could not be read. words: what was taken as the code's
-    description. problem: why it could not be read, as a sentence; '' where it could.
+    typed: as written. code: what it became; None where it could not be read. words: what was taken as the
+    code's description. problem: why it could not be read, as a sentence; '' where it could.
     """
 
     typed: str
@@ -40,14 +40,10 @@ class Piece:
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
     if len(text) > LONGEST_LIST:
-        raise InputError(
-            f"The list has {len(text):,} characters, and at most {LONGEST_LIST:,} can be pasted at once."
-        )
+        raise InputError(f"The list has {len(text):,} characters, and at most {LONGEST_LIST:,} can be pasted at once.")
     pieces = [piece for line in _LINES.split(text) for piece in _line(line, ontology)]
     if len(pieces) > MOST_PIECES:
-        raise InputError(
-            f"The list has {len(pieces):,} pieces, and at most {MOST_PIECES:,} can be pasted at once."
-        )
+        raise InputError(f"The list has {len(pieces):,} pieces, and at most {MOST_PIECES:,} can be pasted at once.")
     return pieces
 
 

@@ -1,6 +1,6 @@
 """The history on the screen: demo patients, profile, visits as cards, codes as chips, search and paste.
 
-Every edit goes through `session.change`, so that each can be undone. Widgets show the history and never own it:
+Every edit goes through `session.change`, so that each can be undone. Widgets show the history, never own it:
 their values are set from it before they are drawn.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mera_core.errors import InputError
 from mera_core.chapters import field_of
+from mera_core.errors import InputError
 from mera_core.history import MAX_CODES, MAX_VISITS
 from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
 from mera_core.patient import OLDEST_AGE
@@ -84,7 +84,7 @@ def edit_profile() -> None:
 
 
 def edit_visits() -> None:
-    """The visits, oldest first, then the place to add to them."""
+    """The visits as cards, oldest first; the earlier ones of a long history fold away."""
     person = patient()
     hidden = max(0, len(person.visits) - NEWEST_SHOWN)
     if hidden and not st.toggle(f"Show {hidden} earlier visits", key="show_earlier", persist_state="session"):
@@ -93,7 +93,6 @@ def edit_visits() -> None:
         first = 0
     for number in range(first, len(person.visits)):
         _visit_card(person, number)
-    _add_codes(person)
 
 
 def _visit_card(person: Patient, number: int) -> None:
@@ -132,7 +131,7 @@ def _visit_title(visit: Visit, number: int, last: int) -> str:
 
 
 def _chip(code: Code | str, visit: int, place: int) -> None:
-    """A code with its definition; a click removes it. Unread text is kept, and offers its readings if it has two."""
+    """A code with its definition; a click removes it. Unread text is kept; with two meanings it offers both."""
     if isinstance(code, Code) and code in Ontology.load():
         definition = Ontology.load().definition(code)
         st.button(
@@ -171,9 +170,7 @@ def _chip(code: Code | str, visit: int, place: int) -> None:
                 args=(edits.settle_code, visit, place, candidate),
                 width="stretch",
             )
-        st.button(
-            "Remove it", key=f"drop_{visit}_{place}", on_click=_edit, args=(edits.remove_code, visit, place)
-        )
+        st.button("Remove it", key=f"drop_{visit}_{place}", on_click=_edit, args=(edits.remove_code, visit, place))
 
 
 def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
@@ -187,7 +184,9 @@ def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
         return (), str(error)
 
 
-def _add_codes(person: Patient) -> None:
+def add_codes() -> None:
+    """Where codes are searched or pasted, and the visit they go to."""
+    person = patient()
     with st.container(border=True, key="add_codes"):
         targets = [*reversed(range(len(person.visits))), NEW_VISIT]
         if st.session_state.get("add_target") not in targets:
@@ -199,7 +198,7 @@ def _add_codes(person: Patient) -> None:
             key="add_target",
             persist_state="session",
         )
-        search_tab, paste_tab = st.tabs(["Search", "Paste a list"])
+        search_tab, paste_tab = st.tabs(["Search", "Paste a list"], key="add_by")
         with search_tab:
             code_search("add", "Find a diagnosis by code or words", lambda code: _add([code]))
         with paste_tab:
@@ -222,16 +221,14 @@ def _paste() -> None:
         height=110,
         persist_state="session",
     )
-    st.button(
-        "Add the list", icon=":material/playlist_add:", type="primary", on_click=_add_list, key="paste_button"
-    )
+    st.button("Add the list", icon=":material/playlist_add:", type="primary", on_click=_add_list, key="paste_button")
     edited, pieces = st.session_state.get("pasted", (None, []))
     if pieces and edited is patient():  # what the last list became, until the history is changed again
         _show_pieces(pieces)
 
 
 def _add_list() -> None:
-    """Read the list and add every piece of it, unread ones as typed. A list that is refused stays in its field."""
+    """Read the list and add every piece, unread ones as typed. A list that is refused stays in its field."""
     try:
         pieces = read_list(st.session_state["paste_text"], Ontology.load())
     except InputError as error:
@@ -247,9 +244,7 @@ def _show_pieces(pieces: list[Piece]) -> None:
     if unread:
         named = ", ".join(plain(piece.typed) for piece in unread)
         st.warning(f"Not read, and kept as typed: {named}", icon=":material/help:")
-    rows = "".join(
-        f"<tr><td>{html.escape(piece.typed)}</td><td>{_became(piece)}</td></tr>" for piece in pieces
-    )
+    rows = "".join(f"<tr><td>{html.escape(piece.typed)}</td><td>{_became(piece)}</td></tr>" for piece in pieces)
     st.html(f'<table class="mera-pieces"><caption class="sub">What each piece became</caption>{rows}</table>')
 
 
@@ -262,7 +257,7 @@ def _became(piece: Piece) -> str:
 
 
 def _add(codes: list[Code | str]) -> bool:
-    """Add codes to the chosen visit, which stays the chosen one; False where the history would be too long."""
+    """Add codes to the chosen visit, which stays chosen; False where the history would be too long."""
     target = st.session_state["add_target"]
     edited = edits.add_codes(patient(), codes, None if target == NEW_VISIT else target)
     size = sum(len(visit.codes) for visit in edited.visits)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import streamlit as st
 
 from mera_core.errors import InputError
 from mera_core.records import DemoPatient, Patient, demo_patients
+from mera_core.search import search
 from pages.shared.style import stylesheet
 
 NOTICE = "Research use, not for clinical decisions."
@@ -32,9 +34,7 @@ def open_session(title: str) -> None:
     title: of the browser's tab and of the page.
     """
     icon = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
-    st.set_page_config(
-        page_title=f"{title} · MERA", page_icon=icon, layout="wide", initial_sidebar_state=SIDEBAR_WIDTH
-    )
+    st.set_page_config(page_title=f"{title} · MERA", page_icon=icon, layout="wide", initial_sidebar_state=SIDEBAR_WIDTH)
     st.html(f"<style>{stylesheet()}</style>")
     st.session_state.setdefault("patient", Patient())
     st.session_state.setdefault("undo", [])
@@ -60,7 +60,7 @@ def page_name(path: Path) -> str:
 
 
 def engine() -> Any:
-    """The loaded checkpoint, shared by all sessions. Shows why and stops the page where it can't be loaded."""
+    """The loaded checkpoint, shared by all sessions. Where it can't be loaded, says why and stops."""
     folder = os.environ.get(CHECKPOINT_VARIABLE) or None
     return or_stop(lambda: _load(folder))
 
@@ -69,7 +69,9 @@ def engine() -> Any:
 def _load(folder: str | None) -> Any:
     from mera_core.engine import Engine  # brings in torch: only when a page needs the model
 
-    return Engine.load(folder)
+    loaded = Engine.load(folder)
+    Thread(target=search, args=("a",), daemon=True).start()  # builds the search index before someone types
+    return loaded
 
 
 def or_stop(call: Callable[[], Result]) -> Result:
@@ -108,7 +110,8 @@ def undo() -> None:
 
 def open_demo(identity: str | None) -> None:
     """Put a demo patient on the screen, or with None an empty history."""
-    _remember()
+    if st.session_state["patient"] != Patient():
+        _remember()
     demo = demos()[identity] if identity else None
     st.session_state["patient"] = demo.patient if demo else Patient()
     st.session_state["demo"] = identity
@@ -148,9 +151,7 @@ def sentence(text: str) -> str:
 
 def plain(text: str) -> str:
     """Text for a Markdown label, shown as it stands."""
-    return "".join(
-        f"\\{character}" if character in r"\`*_{}[]()#+-.!|<>~$:^" else character for character in text
-    )
+    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+-.!|<>~$:^" else character for character in text)
 
 
 def _remember() -> None:

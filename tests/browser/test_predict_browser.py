@@ -103,14 +103,13 @@ def test_a_demo_patient_gives_a_ranking_and_charts(visit):
     settle(page)
     _charts(page)
     assert page.url.endswith("/Predict?demo=demo-heart-failure")
-    assert len(_rows(page)) >= 20
+    assert len(_rows(page)) >= 10
     cut = int(re.search(r"(\d+) predicted", page.locator(".mera-list tr.cut").inner_text())[1])
     assert page.locator(".mera-list tr.above").count() == cut
     expect(page.get_by_role("heading", name=re.compile(rf"^Next visit: {cut} codes? predicted"))).to_be_visible()
 
     page.get_by_text("Show codes below the cut").click()
-    settle(page)
-    assert len(_rows(page)) == cut
+    expect(page.locator(".mera-list tbody tr:not(.cut)")).to_have_count(cut)
     assert page.locator(".mera-list tr.cut").count() == 1
 
 

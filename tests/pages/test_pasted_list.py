@@ -1,0 +1,99 @@
+"""How a pasted list is read, and edits of a history, as the pure functions they are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mera_core.errors import InputError
+from mera_core.ontology import Code, Ontology
+from mera_core.records import Patient, Visit
+from pages.shared import history_edits as edits
+from pages.shared.pasted_list import read_list
+
+BOOK = Ontology.load()
+
+
+def became(text: str) -> list[str]:
+    """Each piece as 'SYSTEM:CODE', or '?' and its text."""
+    return [str(piece.code) if piece.code else f"?{piece.typed}" for piece in read_list(text, BOOK)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("250.00; 585.9 | I10, foo", ["ICD9:250.00", "ICD9:585.9", "ICD10:I10", "?foo"]),
+        ("428.0 250.00 585.9", ["ICD9:428.0", "ICD9:250.00", "ICD9:585.9"]),
+        ("4280,25000\nv5861", ["ICD9:428.0", "ICD9:250.00", "ICD9:V58.61"]),
+        ("428.0 Congestive heart failure, unspecified\nI10 Hypertension", ["ICD9:428.0", "ICD10:I10"]),
+        ("- E11.9: Type 2 diabetes, no complications", ["ICD10:E11.9"]),
+        ("Hypertension (I10)", ["ICD10:I10"]),
+        ("ICD-9: 401.9; ICD10:I50.22", ["ICD9:401.9", "ICD10:I50.22"]),
+        ("E8021; 99999", ["?E8021", "?99999"]),
+        ("heart failure", ["?heart failure"]),
+        (" ,;|\n\t ", []),
+    ],
+)
+def test_lists_as_people_write_them(text, expected):
+    assert became(text) == expected
+
+
+def test_what_was_taken_as_a_description_is_reported():
+    (piece,) = read_list("428.0 Congestive heart failure, unspecified", BOOK)
+    assert piece.typed == "428.0 Congestive heart failure, unspecified"
+    assert piece.words == "Congestive heart failure, unspecified"
+
+
+def test_unread_pieces_say_why():
+    unknown, both = read_list("99999; E8021", BOOK)
+    assert "the nearest is ICD9:999.9" in unknown.problem
+    assert "ICD9:E802.1" in both.problem
+    assert "ICD10:E80.21" in both.problem
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))
+def test_no_letter_or_digit_is_dropped(text):
+    """Every letter and digit of the list stands in what some piece says was typed."""
+    typed = "".join(piece.typed for piece in read_list(text, BOOK))
+    for character in set(text):
+        if character.isascii() and character.isalnum():
+            assert character in typed
+
+
+def test_a_list_too_long_is_refused():
+    with pytest.raises(InputError, match="600 pieces"):
+        read_list("I10," * 600, BOOK)
+
+
+A, B, C = Code("ICD9", "428.0"), Code("ICD9", "401.9"), Code("ICD10", "I10")
+
+
+def test_codes_are_added_once_and_a_visit_is_made_where_asked():
+    person = edits.add_codes(Patient(), [A, B, A], None)
+    assert [visit.codes for visit in person.visits] == [(A, B)]
+    assert edits.add_codes(person, [B, "foo"], 0).visits[0].codes == (A, B, "foo")
+    assert len(edits.add_codes(person, [C], None).visits) == 2
+
+
+def test_codes_are_removed_and_settled():
+    person = Patient((Visit((A, "E8021", C)),))
+    assert edits.remove_code(person, 0, 1).visits[0].codes == (A, C)
+    settled = edits.settle_code(person, 0, 1, Code("ICD10", "E80.21"))
+    assert settled.visits[0].codes == (A, Code("ICD10", "E80.21"), C)
+    assert edits.settle_code(person, 0, 1, C).visits[0].codes == (A, C)
+
+
+def test_a_moved_visit_leaves_its_date_and_age_behind():
+    early, late = datetime(2020, 1, 1), datetime(2021, 1, 1)
+    person = Patient((Visit((A,), early, 70), Visit((B,), late, 71)))
+    moved = edits.move_visit(person, 0, 1)
+    assert [(visit.codes, visit.time, visit.age) for visit in moved.visits] == [
+        ((B,), early, 70),
+        ((A,), late, 71),
+    ]
+    assert edits.move_visit(person, 0, -1) == person
+    assert edits.remove_visit(person, 0).visits == (person.visits[1],)

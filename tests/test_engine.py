@@ -1,0 +1,255 @@
+"""From a history to a ranking and from a question to an answer, through a folder that was trained."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from mera_core.checkpoint import folder_hash, read_manifest, save_checkpoint
+from mera_core.engine import Engine
+from mera_core.errors import InputError
+from mera_core.ontology import Code
+from mera_core.ranking import ranking_scores
+from mera_core.records import Patient, Visit
+from mera_core.seen import seen_features
+from tests.tiny import CODES, icd9, tiny_engine, tiny_manifest, tiny_model, tiny_vocabulary
+
+HEART = [Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint) -> Engine:
+    return Engine.load(tiny_checkpoint)
+
+
+def some_patients(count: int = 40) -> list[Patient]:
+    """Histories of one to six visits, in mixed lengths."""
+    draw = np.random.default_rng(5)
+    return [
+        Patient(
+            [Visit([str(CODES[i].code) for i in draw.permutation(10)[: draw.integers(1, 5)]], age=50 + n) for n in range(size)],
+            sex="FMU"[size % 3],
+            age=50 + size,
+        )
+        for size in draw.integers(1, 7, count)
+    ]
+
+
+# --- rank
+
+
+def test_what_tends_to_follow_is_ranked_before_what_never_does(engine) -> None:
+    ranking = engine.rank(Patient(HEART, sex="F", age=71))
+    places = {code.code: place for place, code in enumerate(ranking.codes)}
+    follows = [places[code] for code in ("428.23", "585.9", "584.9")]
+    never = [places[code] for code in ("571.2", "572.2", "518.84", "820.21")]
+    assert np.mean(follows) < np.mean(never) - 2
+
+
+def test_the_whole_label_space_once_with_falling_scores_and_shares_that_sum_to_one(engine) -> None:
+    ranking = engine.rank(Patient(HEART))
+    assert sorted(ranking.codes) == list(engine.label_space) and len(ranking.codes) > 25
+    assert (np.diff(ranking.scores) <= 0).all() and np.isfinite(ranking.scores).all()
+    assert ranking.share.sum() == pytest.approx(1, abs=1e-9) and (ranking.share > 0).all()
+    assert ranking.predicted == (ranking.scores > ranking.cut).sum()
+    assert ranking.probability is None and "probability" not in ranking.to_frame()
+
+
+def test_recurrent_codes_are_those_of_the_history(engine) -> None:
+    ranking = engine.rank(Patient(HEART))
+    held = {code.code for code, recurrent in zip(ranking.codes, ranking.recurrent, strict=True) if recurrent}
+    assert held == {"428.0", "427.31", "401.9", "584.9"}
+
+
+def test_the_arithmetic_from_tokens_to_ranking() -> None:
+    engine = tiny_engine()
+    engine.model.head.cut_offset += torch.linspace(-2, 2, 10)
+    patient = Patient([Visit(CODES[:3], age=70), Visit(CODES[1:2], age=71)], sex="F")
+    index = {code: i for i, code in enumerate(CODES)}
+    ids = torch.tensor([engine.encode(patient).input_ids])
+    seen = torch.tensor([[0.0, *row] for row in seen_features(patient.visits, index)])
+    with torch.inference_mode():
+        scores, eov = engine.model.scores(engine.model.hidden(ids)[:, -1], seen)
+    ranked = ranking_scores(scores.numpy(), eov.numpy(), engine.cut_offset)[0]
+    ranking = engine.rank(patient)
+    order = [index[code] for code in ranking.codes]
+    assert ranking.scores == pytest.approx(ranked[order], abs=1e-4)
+    assert ranking.cut == pytest.approx(float(eov), abs=1e-4)
+    assert ranking.share == pytest.approx(scores.softmax(1).numpy()[0][order], abs=1e-5)
+    assert ranking.predicted == int((scores - eov[:, None] > engine.model.head.cut_offset).sum())
+
+
+def test_many_are_ranked_as_each_alone_and_in_order(engine) -> None:
+    patients = some_patients()
+    together = engine.rank_many(patients, batch_size=7)
+    assert len(together) == 40
+    for patient, many in zip(patients, together, strict=True):
+        one = engine.rank(patient)
+        frames = [ranking.to_frame().sort_values(["system", "code"]).score.to_numpy() for ranking in (one, many)]
+        assert frames[0] == pytest.approx(frames[1], abs=1e-4)
+        assert one.cut == pytest.approx(many.cut, abs=1e-4)
+        assert np.array_equal(np.sort(one.recurrent), np.sort(many.recurrent))
+
+
+def test_repeated_calls_give_the_same_to_the_last_digit(engine) -> None:
+    patients = some_patients(15)
+    first, second = engine.rank_many(patients), engine.rank_many(patients)
+    for one, other in zip(first, second, strict=True):
+        assert one.codes == other.codes and np.array_equal(one.scores, other.scores) and one.cut == other.cut
+
+
+def test_no_patients_no_rankings(engine) -> None:
+    assert engine.rank_many([]) == []
+
+
+def test_eight_threads_get_the_answers_that_one_gets(engine) -> None:
+    patients = some_patients(32)
+    alone = [engine.rank(patient) for patient in patients]
+    recalled = engine.recall(definition="Pneumonia").alternatives
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(engine.recall, definition="Pneumonia") for _ in range(8)]
+        together = list(pool.map(engine.rank, patients))
+    for one, other in zip(alone, together, strict=True):
+        assert one.codes == other.codes and np.array_equal(one.scores, other.scores)
+    assert all(answer.result().alternatives == recalled for answer in asked)
+
+
+def test_the_history_changes_the_ranking_and_its_order_of_visits_does(engine) -> None:
+    forth, back = (engine.rank(Patient(visits)) for visits in (HEART, HEART[::-1]))
+    assert forth.codes != back.codes or not np.allclose(forth.scores, back.scores)
+
+
+# --- notes
+
+
+def test_notes_for_what_was_rolled_up_mapped_unread_and_doubled(engine) -> None:
+    visits = [
+        Visit(["428.0", "427.31", "427.31", "99Z.9"]),  # doubled, in no book
+        Visit([Code("ICD10", "I50.9"), "585.9"]),  # mapped
+        Visit(["042"]),  # nothing near it was ever seen
+    ]
+    ranking = engine.rank(Patient(visits))
+    kinds = [(note.kind, note.visit, note.code) for note in ranking.notes]
+    assert kinds == [
+        ("duplicate", 0, "427.31"),
+        ("unread", 0, "99Z.9"),
+        ("mapped", 1, "ICD10:I50.9"),
+        ("unread", 2, "ICD9:042"),
+        ("unread", 2, ""),
+    ]
+    held = {code.code for code, recurrent in zip(ranking.codes, ranking.recurrent, strict=True) if recurrent}
+    assert held == {"428.0", "427.31", "585.9"}
+    assert [note["kind"] for note in ranking.to_json()["notes"]] == [kind for kind, _, _ in kinds]
+
+
+def test_a_finer_code_than_was_seen_is_rolled_up() -> None:
+    labels = tuple(sorted(icd9("428", "486")))
+    engine = tiny_engine(tiny_model(labels, tiny_vocabulary(labels)))
+    ranking = engine.rank(Patient([Visit(["428.23"])]))
+    assert [(note.kind, note.code) for note in ranking.notes] == [("rolled_up", "ICD9:428.23")]
+    plain = engine.rank(Patient([Visit(["428"])]))
+    assert np.array_equal(plain.scores, ranking.scores) and plain.notes == ()
+
+
+def test_a_long_history_is_noted_as_cut(engine) -> None:
+    ranking = engine.rank(Patient(HEART * 60))
+    assert [note.kind for note in ranking.notes] == ["truncated"]
+
+
+def test_an_empty_history_is_refused(engine) -> None:
+    with pytest.raises(InputError, match="The history holds no visit"):
+        engine.rank(Patient([]))
+
+
+@pytest.mark.parametrize("visits", [[Visit([])], [Visit(["99Z.9"]), Visit([])], [Visit(["042"])]])
+def test_a_history_with_nothing_readable_is_refused_and_says_why(engine, visits) -> None:
+    with pytest.raises(InputError, match="holds no code that this model can read: .*Visit 1") as caught:
+        engine.rank(Patient(visits))
+    if visits[0].codes:
+        assert visits[0].codes[0] in str(caught.value)
+
+
+# --- recall
+
+
+def test_a_code_is_recalled_with_its_truth(engine) -> None:
+    recall = engine.recall(code="428.0")
+    assert recall.question == "Define 428.0:"
+    assert recall.truth == "Congestive heart failure, unspecified"
+    assert recall.exact == (recall.answer == recall.truth)
+    assert recall.to_json()["exact"] == recall.exact
+
+
+def test_a_definition_is_recalled_with_five_alternatives_best_first(engine) -> None:
+    recall = engine.recall(definition="  congestive heart   FAILURE, unspecified ")
+    assert recall.truth == "428.0" and len(recall.alternatives) == 5
+    shares = [share for _, _, share in recall.alternatives]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) < 1
+    assert recall.answer == recall.alternatives[0][0].code
+    assert recall.exact == (recall.answer == "428.0")
+    for code, definition, _ in recall.alternatives:
+        assert definition == engine.ontology.definition(code)
+
+
+def test_a_definition_in_no_book_has_no_truth(engine) -> None:
+    recall = engine.recall(definition="a plain cold")
+    assert recall.truth == "" and recall.exact is None
+    keys = ["question", "answer", "truth", "exact", "alternatives", "notice"]
+    assert list(recall.to_json()) == keys
+    assert list(recall.to_json()["alternatives"][0]) == ["system", "code", "definition", "share"]
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({}, "either a code or a definition"),
+        ({"code": "428.0", "definition": "x"}, "either a code or a definition"),
+        ({"definition": "  "}, "is empty"),
+        ({"definition": "x" * 501}, "501 characters long"),
+        ({"code": "99Z.9"}, "99Z.9"),
+        ({"code": Code("ICD10", "I50.9")}, "memorized ICD9 only"),
+        ({"code": "I50.9", "system": "ICD10"}, "memorized ICD9 only"),
+    ],
+)
+def test_questions_that_make_no_sense(engine, question, message) -> None:
+    with pytest.raises(InputError, match=message):
+        engine.recall(**question)
+
+
+# --- loading
+
+
+def test_the_name_holds_the_hash_of_the_content(engine, tiny_checkpoint) -> None:
+    assert engine.name == f"tiny {folder_hash(read_manifest(tiny_checkpoint))}"
+    assert engine.rank(Patient(HEART)).checkpoint == engine.name
+    assert engine.manifest["stage"] == "rank" and set(engine.input_codes) <= set(engine.model.vocabulary.ids)
+
+
+def test_a_stage_1_folder_recalls_but_does_not_rank(tiny_stage1) -> None:
+    engine = Engine.load(tiny_stage1)
+    assert engine.label_space == () and engine.recall(code="486").truth == "Pneumonia, organism unspecified"
+    with pytest.raises(InputError, match="was not trained to rank"):
+        engine.rank(Patient(HEART))
+
+
+def test_four_bit_weights_rank_on_a_cpu_close_to_the_full_ones(tmp_path) -> None:
+    model = tiny_model(hidden_size=64)
+    with torch.no_grad():  # weights of a usual size: large ones make attention jump at the least rounding
+        for parameter in model.backbone.parameters():
+            parameter.mul_(0.2 if parameter.ndim == 2 else 1)
+    save_checkpoint(model, tiny_manifest(), tmp_path / "wide")
+    full, small = Engine.load(tmp_path / "wide"), Engine.load(tmp_path / "wide", quantize="nf4")
+    kinds = {type(module).__name__ for module in small.model.backbone.modules()}
+    assert "Linear4bit" in kinds
+    patients = [Patient([Visit(CODES[n : n + 3], age=60)]) for n in range(6)]
+    scores = []
+    for engine in (full, small):
+        rankings = engine.rank_many(patients)
+        assert all(np.isfinite(ranking.scores).all() and ranking.predicted <= 10 for ranking in rankings)
+        scores.append([ranking.to_frame().sort_values("code").score.to_numpy() for ranking in rankings])
+    away = np.abs(np.array(scores[0]) - np.array(scores[1]))
+    assert 0 < away.max(), "nothing was quantized"
+    assert np.corrcoef(np.ravel(scores[0]), np.ravel(scores[1]))[0, 1] > 0.98

@@ -1,0 +1,185 @@
+"""What a batch asks, where, and with which weight; and that step i is a matter of the seed and i alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from mera_core.ontology import Ontology
+from mera_core.records import Patient, Visit
+from mera_core.seen import seen_features
+from mera_core.sequence import Encoder, SequenceConfig
+from tests.tiny import CODES, icd9, tiny_vocabulary
+from training.config import RankConfig
+from training.histories import HistoryBatches
+from training.memorize import QuestionSampler
+
+VOCABULARY = tiny_vocabulary()
+A, B, C, D = icd9("428.0", "427.31", "584.9", "486")
+INDEX = {code: i for i, code in enumerate(CODES)}
+
+
+def batches(patients: list[Patient], labels=CODES, sequence=None, questions=None, **settings) -> HistoryBatches:
+    config = RankConfig(**({"batch_size": 4, "passes": 2} | settings))
+    encoder = Encoder(VOCABULARY, sequence or SequenceConfig(), remember=True)
+    return HistoryBatches(patients, labels, encoder, config, questions)
+
+
+def collated(patient: Patient, **settings) -> dict[str, torch.Tensor]:
+    data = batches([patient], **settings)
+    return data.collate([patient], random.Random(0))
+
+
+def asked(batch) -> list[tuple[int, float, set]]:
+    """(position, weight, true codes) of each target."""
+    return [
+        (position, round(weight, 6), {CODES[i] for i in row.nonzero().flatten().tolist()})
+        for position, weight, row in zip(
+            batch["position"].tolist(), batch["weight"].tolist(), batch["positive"], strict=True
+        )
+    ]
+
+
+def three_visits() -> Patient:
+    return Patient([Visit([A, B]), Visit([A, C]), Visit([D])], sex="F", id="p")
+
+
+def ends(batch) -> list[int]:
+    return (batch["input_ids"][0] == VOCABULARY.eov).nonzero().flatten().tolist()
+
+
+def test_every_visit_but_the_first_is_asked_at_the_eov_before_it() -> None:
+    batch = collated(three_visits(), shuffle=False)
+    first, second, _ = ends(batch)
+    assert asked(batch) == [(first, 1.0, {A, C}), (second, 1.0, {D})]
+    assert batch["row"].tolist() == [0, 0] and batch["positive"].shape == (2, 10)
+
+
+def test_what_is_told_of_seen_codes_ends_with_the_visit_that_asks() -> None:
+    batch = collated(three_visits())
+    expected = [
+        [float(target), *row]
+        for target in (0, 1)
+        for row in seen_features(three_visits().visits[: target + 1], INDEX)
+    ]
+    assert batch["seen"].tolist() == expected
+    assert INDEX[D] not in batch["seen"][:, 1].tolist()  # the last visit's own code is nowhere
+
+
+def test_only_the_last_visit_when_not_every_visit() -> None:
+    batch = collated(three_visits(), every_visit=False)
+    assert asked(batch) == [(ends(batch)[1], 1.0, {D})]
+
+
+def test_the_first_visit_is_asked_after_the_profile_with_the_start_weight() -> None:
+    batch = collated(three_visits(), start_weight=0.25)
+    profile = len(VOCABULARY.words("Patient: female."))
+    assert asked(batch)[0] == (profile, 0.25, {A, B})  # BOS stands at 0
+    assert [weight for _, weight, _ in asked(batch)] == [0.25, 1.0, 1.0]
+    assert (batch["seen"][:, 0] > 0).all()  # nothing was seen before the first visit
+
+
+def test_the_rest_of_a_visit_is_asked_after_each_of_its_codes() -> None:
+    batch = collated(three_visits(), shuffle=False, rest_weight=0.5)
+    first, second, _ = ends(batch)
+    assert asked(batch) == [
+        (first - 2, 0.5, {B}),  # after A of the first visit
+        (first, 1.0, {A, C}),
+        (second - 2, 0.5, {C}),
+        (second, 1.0, {D}),
+    ]
+
+
+def test_patients_with_one_visit_train_only_where_they_are_asked_something() -> None:
+    patients = [three_visits(), Patient([Visit([A, B])], id="one")]
+    assert len(batches(patients).patients) == 1
+    assert len(batches(patients, start_weight=0.1).patients) == 2
+    assert len(batches(patients, rest_weight=0.1).patients) == 2
+
+
+def test_dropping_never_takes_a_code_out_of_a_target() -> None:
+    patient = Patient([Visit([A, B, C]), Visit([A, C, D])])
+    data = batches([patient])
+    plain = data.collate([patient], random.Random(0))["positive"]
+    shorter = 0
+    for seed in range(30):
+        data = batches([patient], drop=0.5)
+        batch = data.collate([patient], random.Random(seed))
+        assert torch.equal(batch["positive"], plain)
+        assert batch["input_ids"][0, batch["position"][0]] == VOCABULARY.eov
+        shorter += batch["input_ids"].shape[1] < 2 * len(VOCABULARY.words("Diagnosis codes for the visit:")) + 9
+    assert shorter > 20
+
+
+def test_codes_outside_the_label_space_are_input_only() -> None:
+    labels = tuple(code for code in CODES if code != C)
+    batch = batches([three_visits()], labels).collate([three_visits()], random.Random(0))
+    assert batch["positive"].shape == (2, 9)
+    assert [labels[i] for i in batch["positive"][0].nonzero().flatten().tolist()] == [A]
+    assert VOCABULARY.ids[C] in batch["input_ids"]
+
+
+def test_visits_that_were_cut_off_ask_nothing_and_positions_still_fit() -> None:
+    patient = Patient([Visit([A, B]), Visit([C]), Visit([A]), Visit([D])], sex="F")
+    sequence = SequenceConfig(max_tokens=40)
+    batch = batches([patient], sequence=sequence, start_weight=0.1).collate([patient], random.Random(0))
+    assert batch["input_ids"].shape[1] <= 40 and len(ends(batch)) < 4
+    assert asked(batch) == [(end, 1.0, codes) for end, codes in zip(ends(batch)[:-1], [{A}, {D}][-len(ends(batch)) + 1 :], strict=True)]
+    # what was cut off is still known to have been seen
+    assert INDEX[B] in batch["seen"][:, 1].tolist()
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    patients = [three_visits(), Patient([Visit([A]), Visit([B])], id="q")]
+    batch = batches(patients).collate(patients, random.Random(0))
+    width = batch["input_ids"].shape[1]
+    length = len(Encoder(VOCABULARY, SequenceConfig()).encode(patients[1]).input_ids)
+    assert length < width
+    assert batch["input_ids"][1, length:].tolist() == [VOCABULARY.pad] * (width - length)
+    assert batch["row"].tolist() == [0, 0, 1]
+
+
+def many(count: int = 30) -> list[Patient]:
+    draw = random.Random(2)
+    return [
+        Patient([Visit(draw.sample(CODES, 3)) for _ in range(draw.randint(2, 4))], id=str(n)) for n in range(count)
+    ]
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_step_i_is_a_matter_of_the_seed_and_i_alone() -> None:
+    data, again = batches(many(), drop=0.2), batches(many(), drop=0.2)
+    assert len(data) == 16  # two passes of 30 by 4
+    for i in (11, 3, 7):  # in another order than training goes
+        assert equal(data[i], again[i])
+    assert equal(data[3], again[3])  # asked a second time
+    assert not equal(data[0], batches(many(), drop=0.2, seed=2)[0])
+
+
+def test_a_pass_sees_every_patient_once_and_a_part_of_one_a_part() -> None:
+    data = batches(many(), passes=1)
+    seen = [patient.id for batch in data._batches for patient in batch]
+    assert sorted(seen) == sorted(patient.id for patient in many())
+    half = [patient.id for batch in batches(many(), passes=1.5)._batches for patient in batch]
+    assert len(half) == 45
+
+
+def test_rehearsal_puts_stage_1_questions_into_every_step() -> None:
+    sampler = QuestionSampler(VOCABULARY, Ontology.load(), list(CODES))
+    data = batches(many(), questions=sampler, rehearsal=6)
+    for i in (0, 5, 15):
+        assert data[i]["question_ids"].shape[0] == 6
+        assert equal(data[i], batches(many(), questions=sampler, rehearsal=6)[i])
+    assert "question_ids" not in batches(many(), questions=sampler)[0]
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (0.5, 0.5)])
+def test_no_target_is_without_a_true_code(weights) -> None:
+    data = batches(many(), start_weight=weights[0], rest_weight=weights[1])
+    for i in range(len(data)):
+        assert data[i]["positive"].any(1).all() and (data[i]["weight"] > 0).all()
