@@ -100,10 +100,18 @@ def _read(
 
 
 def _with_maps(code: Code, system: str, ontology: Ontology) -> list[Code]:
-    """The code itself where the maps know it, else the codes under it that they know (a heading has no map of its own)."""
-    if ontology.maps_to(code, system) or ontology.is_billable(code):
+    """The codes whose maps speak for `code`: itself, else the codes under it, else its nearest ancestor with maps.
+
+    A heading has no map of its own; a code younger than the maps (ICD-10-CM's are of 2018) often has a parent that was
+    complete then.
+    """
+    if ontology.maps_to(code, system):
         return [code]
-    return [child for child in ontology.descendants(code) if ontology.is_billable(child)][:20]
+    below = [child for child in ontology.descendants(code) if ontology.maps_to(child, system)]
+    if below:
+        return below[:20]
+    above = [a for a in ontology.ancestors(code) if ontology.level(a) >= CATEGORY and ontology.maps_to(a, system)]
+    return above[:1]
 
 
 def nearest(code: Code, known: Collection[Code], ontology: Ontology) -> Code | None:

@@ -93,12 +93,18 @@ class MemorizeConfig(RunConfig):
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
     """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
+    phrasings: int = 0
+    """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
+    batches: str = "mixed"
+    """"mixed": every batch holds all kinds of question; "by_length": like lengths together (least padding)."""
     undivided_codes: int = 1024
     """Code rows drawn as extra candidates for each batch of definition words, so that words also win undivided."""
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "systems", tuple(self.systems))
+        if self.batches not in ("mixed", "by_length"):
+            raise InputError(f'The setting batches is "{self.batches}"; it is mixed or by_length.')
         if not 0 <= self.backwards_share <= 1:
             raise InputError(
                 f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1."
@@ -162,6 +168,8 @@ class RankConfig(RunConfig):
     """Let the score head know which codes the history already holds."""
     head_learning_rate: float = 1e-2
     """Learning rate of the score head."""
+    row_learning_rate: float = 0.0
+    """Learning rate of the embedding rows; 0: as the rest. A row is touched seldom, and AdamW then moves it far: lower."""
     average: float = 0.0
     """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
     validate_every: int = 0

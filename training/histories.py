@@ -15,7 +15,7 @@ from mera_core.records import Patient
 from mera_core.seen import seen_features
 from mera_core.sequence import Encoder
 from training.config import RankConfig
-from training.memorize import QuestionSampler
+from training.memorize import QuestionSampler, batches_by_length
 
 
 @dataclass
@@ -130,13 +130,3 @@ class HistoryBatches(Dataset):
                 targets.add(
                     row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index)
                 )
-
-
-def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
-    """Cut shuffled items into batches of like length (little padding), in random order."""
-    pool, batches = batch_size * 20, []
-    for begin in range(0, len(items), pool):
-        chunk = sorted(items[begin : begin + pool], key=length)
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    rng.shuffle(batches)
-    return batches

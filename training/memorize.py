@@ -65,8 +65,8 @@ def questions(
 class QuestionSampler:
     """Draws questions with a phrasing and turns them into token ids; the held-out phrasing is never drawn."""
 
-    def __init__(self, vocabulary: Vocabulary, ontology: Ontology, codes: list[Code]):
-        self.vocabulary, self.ontology = vocabulary, ontology
+    def __init__(self, vocabulary: Vocabulary, ontology: Ontology, codes: list[Code], used_phrasings: int = 0):
+        self.vocabulary, self.ontology, self.used_phrasings = vocabulary, ontology, used_phrasings
         self.definitions, self.backwards, self.hierarchy = questions(ontology, codes)
         self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
 
@@ -80,9 +80,14 @@ class QuestionSampler:
         rng.shuffle(drawn)
         return drawn
 
+    def length(self, question: Question) -> int:
+        """About how many tokens question and answer take."""
+        return 8 if question.kind not in (DEFINITION, CODE) else 8 + len(self._answers[question.code])
+
     def encode(self, question: Question, rng: random.Random) -> tuple[list[int], list[int]]:
         """Token ids of the question and of its answer (a definition ends with EOS)."""
-        phrasing = rng.randrange(len(phrasings(question.kind)) - 1)
+        allowed = len(phrasings(question.kind)) - 1
+        phrasing = rng.randrange(min(self.used_phrasings or allowed, allowed))
         subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
         ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
         if question.kind == DEFINITION:
@@ -121,8 +126,10 @@ class QuestionBatches(Dataset):
         for index in range(whole + (part > 0)):
             drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share)
             drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
-            # every batch holds all kinds of question: batches of one kind alone undo each other's work
-            self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
+            if config.batches == "by_length":
+                self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
+            else:
+                self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -130,6 +137,16 @@ class QuestionBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
         rng = random.Random(self.config.seed * 1_000_003 + index)
         return {"questions": self.sampler.batch(self._batches[index], rng)}
+
+
+def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
+    """Cut shuffled items into batches of like length (little padding), in random order."""
+    pool, batches = batch_size * 20, []
+    for begin in range(0, len(items), pool):
+        chunk = sorted(items[begin : begin + pool], key=length)
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int) -> torch.Tensor:
@@ -196,7 +213,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
     model, codes = build(config, ontology)
-    data = QuestionBatches(QuestionSampler(model.vocabulary, ontology, codes), config)
+    data = QuestionBatches(QuestionSampler(model.vocabulary, ontology, codes, config.phrasings), config)
     run_trainer(
         model,
         data,

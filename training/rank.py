@@ -205,13 +205,6 @@ def train(
 ) -> None:
     """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them."""
     model = engine.model
-    # the head's own numbers are one a label; its map from the state learns as the body does
-    head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
-    body = [p for p in model.parameters() if all(p is not own for own in head)]
-    groups = [
-        {"params": body, "lr": config.learning_rate},
-        {"params": head, "lr": config.head_learning_rate, "weight_decay": 0.0},
-    ]
     average = Average(model, config.average) if config.average else None
     callbacks: list[TrainerCallback] = [average] if average else []
     if config.validate_every and validation:
@@ -223,10 +216,25 @@ def train(
         out,
         lambda m, batch: rank_loss(m, batch, hierarchy, config),
         callbacks,
-        parameters=groups,
+        parameters=parameter_groups(model, config),
     )
     if average:
         average.swap()
+
+
+def parameter_groups(model: MeraModel, config: RankConfig) -> list[dict]:
+    """AdamW's groups: the body, the embedding rows, and the head's one-a-label numbers, each with its learning rate."""
+    rows = [t.weight for t in (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())]
+    rows = rows[:1] if rows[0] is rows[1] else rows
+    # the head's map from the state learns as the body does
+    head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
+    apart = {id(p) for p in (*rows, *head)}
+    body = [p for p in model.parameters() if id(p) not in apart]
+    return [
+        {"params": body, "lr": config.learning_rate},
+        {"params": rows, "lr": config.row_learning_rate or config.learning_rate},
+        {"params": head, "lr": config.head_learning_rate, "weight_decay": 0.0},
+    ]
 
 
 def set_attention_dropout(backbone, share: float) -> None:
