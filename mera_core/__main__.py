@@ -19,9 +19,7 @@ from typer.exceptions import TyperException
 from mera_core.errors import InputError
 
 BAD_INPUT = 2
-MAX_HISTORY_BYTES = (
-    16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
-)
+MAX_HISTORY_BYTES = 16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False)
 
@@ -74,9 +72,7 @@ def rank(
 
 @app.command()
 def recall(
-    code: Annotated[
-        str | None, typer.Argument(metavar="CODE", help="Ask for the definition of a code.")
-    ] = None,
+    code: Annotated[str | None, typer.Argument(metavar="CODE", help="Ask for the definition of a code.")] = None,
     definition: Annotated[str | None, typer.Option(help="Ask for the code of a definition.")] = None,
     system: System = None,
     as_json: Json = False,
@@ -136,10 +132,7 @@ def lookup(
     if as_json:
         _print_json(found)
     elif found:
-        rows = [
-            [row["system"], row["code"], row["definition"], "" if row["billable"] else "heading"]
-            for row in found
-        ]
+        rows = [[row["system"], row["code"], row["definition"], "" if row["billable"] else "heading"] for row in found]
         _print_table(["system", "code", "definition", ""], rows)
     else:
         print("nothing found.")

@@ -80,9 +80,7 @@ class Manifest:
     def from_json(cls, values: dict[str, Any], where: Path) -> Manifest:
         values = dict(values)
         if values.pop("format", None) != MANIFEST_FORMAT:
-            raise InputError(
-                f"{where} is of a format that this version does not read (it reads {MANIFEST_FORMAT})."
-            )
+            raise InputError(f"{where} is of a format that this version does not read (it reads {MANIFEST_FORMAT}).")
         try:
             for name in ("label_space", "input_codes"):
                 values[name] = tuple(Code(*text.split(":", 1)) for text in values.get(name, ()))
@@ -108,9 +106,7 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def save_checkpoint(
-    model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16
-) -> Manifest:
+def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16) -> Manifest:
     """Write a checkpoint under a temporary name, then put it in place of `folder`.
 
     Args:
@@ -167,9 +163,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if Path(name).name != name or not path.is_file() or path.is_symlink():
             raise InputError(f"The checkpoint {folder} lacks the file {name}.")
         if sha256(path) != expected:
-            raise InputError(
-                f"The file {path} was altered after the checkpoint was made (its SHA-256 differs)."
-            )
+            raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
     for path in folder.iterdir():
         if path.name != MANIFEST and (path.suffix not in ALLOWED or path.name not in manifest.files):
             raise InputError(f"The checkpoint {folder} holds a file that does not belong to it: {path.name}.")

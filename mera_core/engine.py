@@ -78,9 +78,7 @@ class Engine:
         """
         read = [self._read(patient) for patient in patients]
         scores, eov = self.scores([(history, encoded) for history, encoded, _ in read], batch_size)
-        return [
-            self._ranking(scores[i], eov[i], history, notes) for i, (history, _, notes) in enumerate(read)
-        ]
+        return [self._ranking(scores[i], eov[i], history, notes) for i, (history, _, notes) in enumerate(read)]
 
     def read_history(self, patient: Patient) -> tuple[Patient, tuple[Note, ...]]:
         """The history as the checkpoint reads it, and a note for everything that was changed or left out."""
@@ -96,8 +94,7 @@ class Engine:
         history, notes = self.read_history(patient)
         if not history.visits:
             raise InputError(
-                "The history holds no code that this model can read: "
-                + " ".join(n.message for n in notes[:5])
+                "The history holds no code that this model can read: " + " ".join(n.message for n in notes[:5])
             )
         encoded = self.encode(history)
         return history, encoded, (*notes, *encoded.notes)
@@ -107,9 +104,7 @@ class Engine:
         return self._encoder.encode(history)
 
     @torch.inference_mode()
-    def scores(
-        self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and end-of-visit logits [N] for histories in the checkpoint's terms, in order."""
         scores = np.empty((len(read), len(self.label_space)), np.float32)
         eov = np.empty(len(read), np.float32)
@@ -119,17 +114,13 @@ class Engine:
             rows = order[begin : begin + batch_size]
             ids, ends = right_padded([read[i][1].input_ids for i in rows], self.model.vocabulary.pad)
             hidden = self.model.hidden(ids.to(device))[torch.arange(len(rows)), ends]
-            seen = [
-                [n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)
-            ]
+            seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
             tensor = torch.tensor(seen, device=device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
             scores[rows], eov[rows] = batch_scores.cpu().numpy(), batch_eov.cpu().numpy()
         return scores, eov
 
-    def _ranking(
-        self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]
-    ) -> Ranking:
+    def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
         ranked = ranking_scores(scores[None], eov[None], self.cut_offset)[0]
         order = best_first(ranked, self.label_space)
         share = np.exp(scores.astype(np.float64) - scores.max())
@@ -164,15 +155,11 @@ class Engine:
         if isinstance(code, str):
             code = self.ontology.parse(code, system=system or (systems[0] if len(systems) == 1 else None))
         if code not in self.model.vocabulary:
-            raise InputError(
-                f"{code} can't be recalled: this checkpoint memorized {' and '.join(systems)} only."
-            )
+            raise InputError(f"{code} can't be recalled: this checkpoint memorized {' and '.join(systems)} only.")
         answer = recall_definitions(self.model, [code])[0]
         truth = self.ontology.definition(code)
         back = recall_codes(self.model, [answer])[0] if answer else []
-        return Recall(
-            question_text(DEFINITION, code.code), answer, truth, answer == truth, self._defined(back)
-        )
+        return Recall(question_text(DEFINITION, code.code), answer, truth, answer == truth, self._defined(back))
 
     def _recall_definition(self, definition: str) -> Recall:
         definition = " ".join(definition.split())
@@ -182,9 +169,7 @@ class Engine:
             raise InputError(f"The definition is {len(definition)} characters long; at most 500 are read.")
         best = recall_codes(self.model, [definition])[0]
         asked = definition.casefold()
-        truths = [
-            code for code in self.model.vocabulary.ids if self.ontology.definition(code).casefold() == asked
-        ]
+        truths = [code for code in self.model.vocabulary.ids if self.ontology.definition(code).casefold() == asked]
         exact = best[0][0] in truths if truths else None
         billable = [code for code in truths if self.ontology.is_billable(code)] or truths
         return Recall(

@@ -51,9 +51,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     or MAX_CODES codes.
     """
     if not isinstance(history, Mapping):
-        raise InputError(
-            f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.'
-        )
+        raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.')
     _refuse_unknown_keys(history, (*_PATIENT_KEYS, *_STORY_KEYS), "")
     raw_visits = history.get("visits")
     if not isinstance(raw_visits, list):
@@ -61,9 +59,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if not raw_visits:
         raise InputError("the history is empty: visits holds no visit.")
     if len(raw_visits) > MAX_VISITS:
-        raise InputError(
-            f"the history has {len(raw_visits):,} visits, and at most {MAX_VISITS:,} can be read."
-        )
+        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {MAX_VISITS:,} can be read.")
     latest = now if now is not None else datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
     visits = [_visit_from_json(raw, f"visits[{number}]", latest) for number, raw in enumerate(raw_visits)]
     codes = sum(len(visit.codes) for visit in visits)
@@ -120,9 +116,7 @@ def parse_json(content: bytes, name: str) -> Any:
     except InputError:
         raise
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from error
+        raise InputError(f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise InputError(f"{name} is not JSON that can be read: it holds an endless number.") from error
     return decoded
@@ -162,9 +156,7 @@ def demo_patients(path: Path | str = DEMO_PATIENTS) -> list[DemoPatient]:
         except InputError as error:
             raise InputError(f"{Path(path).name}, patient {number + 1}: {error}") from error
         if entry.get("invented") is not True or not entry.get("title") or not entry.get("story"):
-            raise InputError(
-                f"{Path(path).name}, patient {number + 1}: needs title, story and invented: true."
-            )
+            raise InputError(f"{Path(path).name}, patient {number + 1}: needs title, story and invented: true.")
         if not patient.id or patient.id in seen:
             raise InputError(f"{Path(path).name}, patient {number + 1}: needs an id of its own.")
         seen.add(patient.id)
@@ -203,8 +195,7 @@ def _visit_from_json(raw: Any, place: str, latest: datetime) -> Visit:
 def _visit_to_json(visit: Visit) -> dict[str, Any]:
     raw: dict[str, Any] = {
         "codes": [
-            {"system": code.system, "code": code.code} if isinstance(code, Code) else code
-            for code in visit.codes
+            {"system": code.system, "code": code.code} if isinstance(code, Code) else code for code in visit.codes
         ]
     }
     if visit.time is not None:
@@ -220,9 +211,7 @@ def _code(raw: Any, place: str) -> Code | str:
     if isinstance(raw, str) and raw.strip():
         return raw
     if not isinstance(raw, Mapping):
-        raise InputError(
-            f'{place} must be text such as "428.0" or {{"system": ..., "code": ...}}, not {_kind(raw)}.'
-        )
+        raise InputError(f'{place} must be text such as "428.0" or {{"system": ..., "code": ...}}, not {_kind(raw)}.')
     _refuse_unknown_keys(raw, ("system", "code"), f"{place}.")
     system, text = raw.get("system"), raw.get("code")
     if system not in SYSTEMS:

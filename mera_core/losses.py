@@ -52,9 +52,7 @@ class Hierarchy:
         for depth, (coarse, fine, size) in enumerate(zip(levels, levels[1:], sizes[1:], strict=False)):
             parent = coarse.new_zeros(size).scatter_(0, fine, coarse)
             if not torch.equal(parent[fine], coarse):
-                raise InputError(
-                    f"A group at level {depth + 1} spreads over several groups of level {depth}."
-                )
+                raise InputError(f"A group at level {depth + 1} spreads over several groups of level {depth}.")
             parents.append(parent)
         self._set(torch.stack(levels), sizes, tuple(parents))
 
@@ -131,17 +129,13 @@ def hierarchical_contrastive(
     if level_weights is None:
         weights = [1.0] * hierarchy.n_levels
     else:
-        weights = (
-            level_weights.tolist() if isinstance(level_weights, Tensor) else [float(w) for w in level_weights]
-        )
+        weights = level_weights.tolist() if isinstance(level_weights, Tensor) else [float(w) for w in level_weights]
     if len(weights) != hierarchy.n_levels:
         raise InputError(f"There are {len(weights)} level weights for {hierarchy.n_levels} levels.")
     scaled = _in_full_precision(scores)
     if temperature != 1:  # a pass over all labels each way: not for nothing
         scaled = scaled / temperature
-    per_target = _HierarchicalContrastive.apply(
-        scaled, positive, hierarchy.to(scores.device), tuple(weights), per_code
-    )
+    per_target = _HierarchicalContrastive.apply(scaled, positive, hierarchy.to(scores.device), tuple(weights), per_code)
     return _reduce(per_target, reduction)
 
 
@@ -185,9 +179,7 @@ class _HierarchicalContrastive(torch.autograd.Function):
                 up, size = hierarchy.parents[level], hierarchy.n_groups[level]
                 filled = peak.masked_fill(mass == 0, -torch.inf)
                 coarse = _peak(filled, up, size)
-                mass = _gathered_sum(
-                    mass * (peak - coarse.index_select(0, up)).clamp_(max=0).exp_(), up, size
-                )
+                mass = _gathered_sum(mass * (peak - coarse.index_select(0, up)).clamp_(max=0).exp_(), up, size)
                 peak = peaks[level] = coarse
             held = hierarchy.groups[level][label]
             rivals = mass[held, target].log() + peak[held, target]  # -inf where there are none
@@ -317,9 +309,7 @@ def _in_full_precision(scores: Tensor) -> Tensor:
 def _scores_and_eov(scores: Tensor, eov_score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     _check_shapes(scores, positive)
     if eov_score.shape != scores.shape[:1]:
-        raise InputError(
-            f"There are {len(scores)} targets and an EOV score of shape {tuple(eov_score.shape)}."
-        )
+        raise InputError(f"There are {len(scores)} targets and an EOV score of shape {tuple(eov_score.shape)}.")
     scores = _in_full_precision(scores)
     return scores, eov_score.to(scores.dtype)
 

@@ -128,9 +128,7 @@ def best_fixed_size(scores: np.ndarray, truth: Truth, largest: int = 50) -> tupl
     cell = np.arange(top.shape[1])[None] * n_labels + top
     shape = (top.shape[1], n_labels)
     predicted = np.bincount(cell.ravel(), minlength=shape[0] * shape[1]).reshape(shape).cumsum(0)
-    hits = (
-        np.bincount(cell.ravel(), weights=hit.ravel(), minlength=shape[0] * shape[1]).reshape(shape).cumsum(0)
-    )
+    hits = np.bincount(cell.ravel(), weights=hit.ravel(), minlength=shape[0] * shape[1]).reshape(shape).cumsum(0)
     each = _weighted_f1(hits, predicted, np.asarray(truth.positive.sum(0)), truth.missing.sum())
     return int(each.argmax()) + 1, float(each.max())
 
@@ -289,7 +287,5 @@ def evaluate_event(
             "auprc": average_precision(Pairs(np.arange(len(y)), p, y), bootstrap),
             "f1_at_0.5": f1(p > 0.5, y, bootstrap),
         }
-        out[name] = {"n": len(y), "cases": int(y.sum())} | {
-            key: one.to_dict() for key, one in figures.items()
-        }
+        out[name] = {"n": len(y), "cases": int(y.sum())} | {key: one.to_dict() for key, one in figures.items()}
     return out

@@ -73,9 +73,7 @@ class MeraModel(nn.Module):
             )
         unknown = [code for code in labels if code not in vocabulary]
         if unknown:
-            raise InputError(
-                f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}."
-            )
+            raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
         self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
         ids = torch.tensor([vocabulary.ids[code] for code in labels], dtype=torch.long)
         self.register_buffer("label_ids", ids, persistent=False)
@@ -120,22 +118,16 @@ class MeraModel(nn.Module):
         try:
             self.head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD_FILE).items()})
         except (RuntimeError, OSError) as error:
-            raise InputError(
-                f"The score head in {folder / HEAD_FILE} does not fit this label space."
-            ) from error
+            raise InputError(f"The score head in {folder / HEAD_FILE} does not fit this label space.") from error
 
 
-def start_code_rows(
-    backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5
-) -> None:
+def start_code_rows(backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5) -> None:
     """Start each code's embedding row at the position-weighted sum of its definition's word rows.
 
     Weights are `(1 + position) ** -decay`; the sum is scaled to the word rows' mean norm (METHOD.md, "Vocabulary").
     With untied embeddings the output rows start in the same way from the output rows of the words. In place.
     """
-    tables = {
-        id(t.weight): t.weight for t in (backbone.get_input_embeddings(), backbone.get_output_embeddings())
-    }
+    tables = {id(t.weight): t.weight for t in (backbone.get_input_embeddings(), backbone.get_output_embeddings())}
     with torch.no_grad():
         for weight in tables.values():
             words = weight[: vocabulary.n_words].float()

@@ -237,9 +237,7 @@ class Ontology:
         while row < len(sources) and sources[row] == code.code:
             approximate, no_map, combination, scenario, choice_list = map(int, flags[row])
             target = None if no_map else Code(system, targets[row])
-            found.append(
-                Equivalent(target, bool(approximate), bool(no_map), bool(combination), scenario, choice_list)
-            )
+            found.append(Equivalent(target, bool(approximate), bool(no_map), bool(combination), scenario, choice_list))
             row += 1
         return tuple(found)
 
@@ -274,9 +272,7 @@ class Ontology:
         systems = (system,) if system else SYSTEMS
         for wording in (written, *code_text.digits_for_letters(written)):
             readings = [code for each in systems if (code := self._reading(each, wording))]
-            readings = [
-                c for c in readings if icd_tables.tree(c.system).complete(self._find(c)[1])
-            ] or readings
+            readings = [c for c in readings if icd_tables.tree(c.system).complete(self._find(c)[1])] or readings
             if len(readings) == 1:
                 return readings[0]
             if readings:

@@ -13,9 +13,7 @@ from scipy import sparse
 
 from mera_core.resampling import Bootstrap, Estimate, divide, estimate
 
-MAX_STEPS = (
-    1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
-)
+MAX_STEPS = 1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
 _LOGIT_WIDTH, _LOGIT_LIMIT = 0.05, 25.0
 
 
@@ -137,9 +135,7 @@ def brier(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     )
 
 
-def reliability(
-    pairs: Pairs, bootstrap: Bootstrap, bins: int = 15
-) -> tuple[Estimate, list[dict[str, float]]]:
+def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = 15) -> tuple[Estimate, list[dict[str, float]]]:
     """Expected calibration error over equally wide bins of probability, and the curve it sums.
 
     A bin of the curve has n (pairs), predicted (mean probability) and observed (share that came true); empty

@@ -52,17 +52,13 @@ class Recall:
 def recall_definitions(model: MeraModel, codes: Sequence[Code], phrasing: int = 0) -> list[str]:
     """The definition of each code, decoded greedily over the words of the tokenizer."""
     vocabulary = model.vocabulary
-    ids = torch.tensor(
-        [question_ids(DEFINITION, code, vocabulary, phrasing) for code in codes], device=model.device
-    )
+    ids = torch.tensor([question_ids(DEFINITION, code, vocabulary, phrasing) for code in codes], device=model.device)
     answers: list[list[int]] = [[] for _ in codes]
     open_rows, cache = set(range(len(codes))), None
     for _ in range(LONGEST_ANSWER):
         out = model.backbone.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
-        ids = model.logits(out.last_hidden_state[:, -1], slice(0, vocabulary.n_words)).argmax(
-            -1, keepdim=True
-        )
+        ids = model.logits(out.last_hidden_state[:, -1], slice(0, vocabulary.n_words)).argmax(-1, keepdim=True)
         for row in list(open_rows):
             token = int(ids[row])
             if token == vocabulary.eos:
@@ -80,9 +76,7 @@ def recall_codes(
 ) -> list[list[tuple[Code, float]]]:
     """For each definition the `top` codes with their shares, over every code and heading the model has a token for."""
     vocabulary = model.vocabulary
-    states = last_states(
-        model, [question_ids(CODE, definition, vocabulary, phrasing) for definition in definitions]
-    )
+    states = last_states(model, [question_ids(CODE, definition, vocabulary, phrasing) for definition in definitions])
     return _top_codes(model, states, top)
 
 

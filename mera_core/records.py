@@ -65,14 +65,10 @@ def to_table(patients: Iterable[Patient]) -> pd.DataFrame:
     """
     patients = list(patients)
     profile_keys = list(dict.fromkeys(key for patient in patients for key in patient.details))
-    visit_keys = list(
-        dict.fromkeys(key for patient in patients for visit in patient.visits for key in visit.details)
-    )
+    visit_keys = list(dict.fromkeys(key for patient in patients for visit in patient.visits for key in visit.details))
     for key in profile_keys:
         if key in VISITS_TABLE_COLUMNS or key.startswith(_VISIT_PREFIX):
-            raise InputError(
-                f"a detail of a patient can't be called {key!r}: the visits table uses that name."
-            )
+            raise InputError(f"a detail of a patient can't be called {key!r}: the visits table uses that name.")
     if "age" in visit_keys:
         raise InputError("a detail of a visit can't be called 'age': the visits table uses that name.")
     seen: set[str] = set()
@@ -86,18 +82,14 @@ def to_table(patients: Iterable[Patient]) -> pd.DataFrame:
         if patient.id in seen:
             raise InputError(f"two patients share the id {patient.id!r}.")
         if not patient.visits:
-            raise InputError(
-                f"patient {patient.id!r} has no visits, so the visits table has no row for them."
-            )
+            raise InputError(f"patient {patient.id!r} has no visits, so the visits table has no row for them.")
         seen.add(patient.id)
         for number, visit in enumerate(patient.visits):
             size = max(len(visit.codes), 1)
             rows["patient_id"] += [patient.id] * size
             rows["visit"] += [number] * size
             rows["time"] += [visit.time] * size
-            rows["system"] += [
-                code.system if isinstance(code, Code) else None for code in visit.codes or (None,)
-            ]
+            rows["system"] += [code.system if isinstance(code, Code) else None for code in visit.codes or (None,)]
             rows["code"] += [code.code if isinstance(code, Code) else code for code in visit.codes or (None,)]
             rows["position"] += visit.positions or (range(1, size + 1) if visit.codes else (None,))
             rows["age"] += [patient.age] * size
@@ -150,9 +142,7 @@ def from_table(table: pd.DataFrame) -> list[Patient]:
         _table_code(system, code, row)
         for row, (system, code) in enumerate(zip(columns["system"], columns["code"], strict=True))
     ]
-    profile_keys = [
-        key for key in columns if key not in VISITS_TABLE_COLUMNS and not key.startswith(_VISIT_PREFIX)
-    ]
+    profile_keys = [key for key in columns if key not in VISITS_TABLE_COLUMNS and not key.startswith(_VISIT_PREFIX)]
     visit_keys = [key for key in columns if key.startswith(_VISIT_PREFIX) and key != _VISIT_AGE]
     first_row: dict[str, int] = {}
     for row, identity in enumerate(ids):
@@ -182,9 +172,7 @@ def from_table(table: pd.DataFrame) -> list[Patient]:
                     for key in visit_keys
                     if (value := _one(columns[key], stay, key, identity)) is not None
                 },
-                positions=[
-                    positions[row] for row in stay if codes[row] is not None and positions[row] is not None
-                ],
+                positions=[positions[row] for row in stay if codes[row] is not None and positions[row] is not None],
             )
             for stay, stay_age in zip(stays, stay_ages, strict=True)
         ]
@@ -192,11 +180,7 @@ def from_table(table: pd.DataFrame) -> list[Patient]:
         sex = _one(columns.get("sex", absent), rows, "sex", identity) or "U"
         if sex not in SEXES:
             raise InputError(f"patient {identity!r} has sex {sex!r}; it must be F, M or U (unknown).")
-        details = {
-            key: value
-            for key in profile_keys
-            if (value := _one(columns[key], rows, key, identity)) is not None
-        }
+        details = {key: value for key in profile_keys if (value := _one(columns[key], rows, key, identity)) is not None}
         patients.append(Patient(tuple(visits), sex=sex, age=stay_ages[-1], id=identity, details=details))
     return patients
 
@@ -242,9 +226,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         header, *rows = csv.reader(file)
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise InputError(
-                f"{source}: record {line} has {len(row)} cells where the header has {len(header)}."
-            )
+            raise InputError(f"{source}: record {line} has {len(row)} cells where the header has {len(header)}.")
     return pd.DataFrame(rows, columns=header, dtype="str")
 
 
@@ -290,23 +272,16 @@ def _values(table: pd.DataFrame, name: str) -> list[Any]:
     if isinstance(column, pd.DataFrame):
         raise InputError(f"the visits table has the column {name!r} more than once.")
     if pd.api.types.is_datetime64_any_dtype(column):
-        return [
-            None if missing else time.to_pydatetime()
-            for time, missing in zip(column, column.isna(), strict=True)
-        ]
+        return [None if missing else time.to_pydatetime() for time, missing in zip(column, column.isna(), strict=True)]
     missing = column.isna().to_numpy()
-    return [
-        None if gone or value == "" else value for value, gone in zip(column.tolist(), missing, strict=True)
-    ]
+    return [None if gone or value == "" else value for value, gone in zip(column.tolist(), missing, strict=True)]
 
 
 def _identity(value: Any, row: int) -> str:
     if value is None:
         raise InputError(f"row {row + 1} of the visits table has no patient_id.")
     if isinstance(value, float) and not value.is_integer():
-        raise InputError(
-            f"row {row + 1} of the visits table has patient_id {value!r}, which is no name or number."
-        )
+        raise InputError(f"row {row + 1} of the visits table has patient_id {value!r}, which is no name or number.")
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
@@ -331,9 +306,7 @@ def _years(value: Any, column: str, row: int) -> float | None:
             return years
     except (TypeError, ValueError):
         pass
-    raise InputError(
-        f"row {row + 1} of the visits table has {column} {value!r}, which is no number of years."
-    )
+    raise InputError(f"row {row + 1} of the visits table has {column} {value!r}, which is no number of years.")
 
 
 def _moment(value: Any, row: int) -> datetime | None:
@@ -353,15 +326,11 @@ def _table_code(system: Any, code: Any, row: int) -> Code | str | None:
             raise InputError(f"row {row + 1} of the visits table has a system but no code.")
         return None
     if not isinstance(code, str):  # 428.0 read as a number has lost its zeros: 428.0 and 428 are two codes
-        raise InputError(
-            f"row {row + 1} of the visits table has code {code!r} as a number; codes must be text."
-        )
+        raise InputError(f"row {row + 1} of the visits table has code {code!r} as a number; codes must be text.")
     if system is None:
         return code
     if system not in SYSTEMS:
-        raise InputError(
-            f"row {row + 1} of the visits table has system {system!r}; it must be ICD9 or ICD10."
-        )
+        raise InputError(f"row {row + 1} of the visits table has system {system!r}; it must be ICD9 or ICD10.")
     return settled(system, code)
 
 

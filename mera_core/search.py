@@ -79,9 +79,7 @@ class _Step:
     listed_at: int | None = None
 
 
-def search(
-    query: str, system: str | None = None, limit: int = 20, billable_only: bool = False
-) -> list[Match]:
+def search(query: str, system: str | None = None, limit: int = 20, billable_only: bool = False) -> list[Match]:
     """Up to `limit` nodes for what was typed so far, best first; an empty list for an empty query.
 
     Raises InputError for an unknown system. The first call for a system builds its index (under a second).
@@ -296,8 +294,7 @@ class _Index:
     def _beginnings(self) -> dict[int, list[str]]:
         """The different beginnings of words, by length: what an unfinished last word is compared with."""
         return {
-            length: sorted({term[:length] for term in self._terms if len(term) >= length})
-            for length in range(4, 16)
+            length: sorted({term[:length] for term in self._terms if len(term) >= length}) for length in range(4, 16)
         }
 
     def spellings(self, word: str, last: bool) -> list[str]:

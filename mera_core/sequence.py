@@ -160,9 +160,7 @@ class Encoder:
             return Visit(visit.codes, visit.time, patient.age, visit.details)
         return visit
 
-    def _first_that_fits(
-        self, head: int, pieces: list[tuple[list[int], list[Code]]]
-    ) -> tuple[int, int | None]:
+    def _first_that_fits(self, head: int, pieces: list[tuple[list[int], list[Code]]]) -> tuple[int, int | None]:
         """Index of the oldest visit kept, and how many codes of the newest fit (None: all)."""
         total = head
         for index in range(len(pieces) - 1, -1, -1):

@@ -8,10 +8,10 @@ from dataclasses import replace
 from mera_core.ontology import Code, Ontology
 from mera_core.records import Note, Patient, Visit
 
+CATEGORY = 3  # level of the three-character categories in both systems
 
-def translate(
-    patient: Patient, known: Collection[Code], ontology: Ontology
-) -> tuple[Patient, tuple[Note, ...]]:
+
+def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> tuple[Patient, tuple[Note, ...]]:
     """Put each code of a resolved history into the terms of `known`, a checkpoint's input codes.
 
     A known code stays. Another goes to its nearest known ancestor; one of the other code system goes through the
@@ -43,9 +43,7 @@ def translate(
     return replace(patient, visits=tuple(visits)), tuple(notes)
 
 
-def _read(
-    code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]
-) -> list[Code]:
+def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]) -> list[Code]:
     where = f"visit {visit + 1}"
     systems = {known_code.system for known_code in known}
     if code.system in systems:

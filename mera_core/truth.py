@@ -65,9 +65,7 @@ class Truth:
     @property
     def recurrent(self) -> Truth:
         """The same patients with only the true codes that their history held."""
-        return Truth(
-            as_csr(self.positive.multiply(self.seen)), self.seen, self.missing_seen, self.missing_seen
-        )
+        return Truth(as_csr(self.positive.multiply(self.seen)), self.seen, self.missing_seen, self.missing_seen)
 
     @property
     def new_onset(self) -> Truth:

@@ -67,9 +67,7 @@ class Vocabulary:
 
     def words(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens. Safe to call from several threads."""
-        if (
-            self.tokenizer.is_fast
-        ):  # the backend's own call: the wrapper changes shared settings on every call
+        if self.tokenizer.is_fast:  # the backend's own call: the wrapper changes shared settings on every call
             return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return self.tokenizer.encode(text, add_special_tokens=False)
 

@@ -118,7 +118,7 @@ def test_a_score_equal_to_the_cut_is_not_predicted() -> None:
 
 def test_the_frame_has_the_contracts_columns_and_one_row_a_code() -> None:
     frame = ranking().to_frame()
-    names = "rank code system definition chapter score share above_cut recurrent".split()
+    names = ["rank", "code", "system", "definition", "chapter", "score", "share", "above_cut", "recurrent"]
     assert list(frame.columns) == names
     assert frame["rank"].tolist() == [1, 2, 3] and frame["code"].tolist() == ["428.0", "486", "401.9"]
     assert frame["above_cut"].tolist() == [True, False, False]

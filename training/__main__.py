@@ -53,13 +53,9 @@ def evaluate(
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     train_data: Annotated[
         str | None,
-        typer.Option(
-            help="Records that hold the training patients, to fit the baselines on; --data by default."
-        ),
+        typer.Option(help="Records that hold the training patients, to fit the baselines on; --data by default."),
     ] = None,
-    part: Annotated[
-        str, typer.Option(help="auto (patients never trained on), test, validation, or all.")
-    ] = "auto",
+    part: Annotated[str, typer.Option(help="auto (patients never trained on), test, validation, or all.")] = "auto",
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's cohort rules and figures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

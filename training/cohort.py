@@ -13,9 +13,7 @@ from mera_core.records import Patient, resolve
 from mera_core.sequence import Encoded
 from mera_core.translate import nearest, translate
 
-SPLIT_RULE = (
-    "first byte of SHA-256 of the patient's id as text: below 52 test, 52 to 69 validation, from 70 train"
-)
+SPLIT_RULE = "first byte of SHA-256 of the patient's id as text: below 52 test, 52 to 69 validation, from 70 train"
 PARTS = ("train", "validation", "test")
 
 

@@ -41,9 +41,7 @@ class RunConfig:
             if getattr(self, name) <= 0:
                 raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
         if not 0 <= self.warmup_share < 1:
-            raise InputError(
-                f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1."
-            )
+            raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
 
     @classmethod
     def load(cls: type[T], path: str | Path, **overrides) -> T:
@@ -106,13 +104,9 @@ class MemorizeConfig(RunConfig):
         if self.batches not in ("mixed", "by_length"):
             raise InputError(f'The setting batches is "{self.batches}"; it is mixed or by_length.')
         if not 0 <= self.backwards_share <= 1:
-            raise InputError(
-                f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1."
-            )
+            raise InputError(f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1.")
         if self.row_start not in ("definition", "mean", "random"):
-            raise InputError(
-                f'The setting row_start is "{self.row_start}"; it is definition, mean or random.'
-            )
+            raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
                 raise InputError(
@@ -190,16 +184,10 @@ class RankConfig(RunConfig):
         for name in ("visit_details", "levels", "level_weights"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.level_weights and len(self.level_weights) != len(self.levels):
-            raise InputError(
-                f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels."
-            )
+            raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
         if self.threshold not in ("adaptive", "independent", "none"):
-            raise InputError(
-                f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.'
-            )
+            raise InputError(f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.')
         if self.ranking_loss not in ("hierarchical", "cross_entropy"):
-            raise InputError(
-                f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.'
-            )
+            raise InputError(f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.')
         if not 0 <= self.drop < 1 or not 0 <= self.average < 1:
             raise InputError("The settings drop and average are shares between 0 and 1.")

@@ -44,9 +44,7 @@ def run(
     """
     engine = Engine.load(checkpoint)
     if not engine.label_space:
-        raise InputError(
-            f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate."
-        )
+        raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")
     cohort = read(data, format)
     patients = cohort.patients
     dropped = sum(any(not visit.codes for visit in p.visits) for p in patients)
@@ -72,9 +70,7 @@ def run(
     if paper:
         result["dropped_for_a_visit_without_codes"] = dropped
     probability = 1 / (1 + np.exp(-(scores.astype(np.float64) - eov[:, None])))
-    ours = metrics.evaluate_ranking(
-        ranked, truth, predicted, probability, ks=KS, bootstrap=bootstrap, areas=not paper
-    )
+    ours = metrics.evaluate_ranking(ranked, truth, predicted, probability, ks=KS, bootstrap=bootstrap, areas=not paper)
     figures = ours.to_dict()
     result |= {name: figures[name] for name in ("metrics", "recurrent", "new_onset")}
     result["ece_of"] = "sigmoid(score of the code - score of EOV), not calibrated after training"
@@ -108,9 +104,7 @@ def cuts(engine, scores, eov, ranked, predicted, truth, bootstrap: Bootstrap) ->
         return {}
     share = np.exp(scores - scores.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
-    others = {
-        f"best fixed k ({fitted['best_fixed_k']['k']})": metrics.top_sets(ranked, fitted["best_fixed_k"]["k"])
-    }
+    others = {f"best fixed k ({fitted['best_fixed_k']['k']})": metrics.top_sets(ranked, fitted["best_fixed_k"]["k"])}
     values = {
         "score": ranked,
         "logit": scores,
@@ -163,13 +157,9 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
     ages = np.array([np.nan if p.visits[-2].age is None else p.visits[-2].age for p in patients], float)
     groups = {f"sex {sex}": np.array([p.sex == sex for p in patients]) for sex in ("F", "M", "U")}
     for low, high in ((0, 50), (50, 65), (65, 80), (80, 200)):
-        groups[f"age {low} to {high - 1}" if high < 200 else f"age {low} and over"] = (ages >= low) & (
-            ages < high
-        )
+        groups[f"age {low} to {high - 1}" if high < 200 else f"age {low} and over"] = (ages >= low) & (ages < high)
     for name in sorted({p.details.get("ethnicity", "not recorded") for p in patients}):
-        groups[f"ethnicity {name}"] = np.array(
-            [p.details.get("ethnicity", "not recorded") == name for p in patients]
-        )
+        groups[f"ethnicity {name}"] = np.array([p.details.get("ethnicity", "not recorded") == name for p in patients])
     past = np.array([len(p.visits) - 1 for p in patients])
     return groups | {
         "1 past visit": past == 1,
@@ -198,9 +188,7 @@ def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_dat
                 "name": baseline.name,
                 "metrics": {name: one.to_dict() for name, one in theirs.items()},
                 "ours_minus_this": {
-                    name: one.to_dict()
-                    for name, one in paired_differences(ours, theirs).items()
-                    if name in COMPARED
+                    name: one.to_dict() for name, one in paired_differences(ours, theirs).items() if name in COMPARED
                 },
             }
         )
@@ -240,15 +228,11 @@ def print_table(result: dict[str, Any]) -> None:
     for group in ("metrics", "recurrent", "new_onset"):
         for name, figure in result[group].items():
             sizes = name.endswith("size_mean") or name.endswith("slope")
-            table.add_row(
-                name if group == "metrics" else f"{group}: {name}", shown(figure, 1 if sizes else 100)
-            )
+            table.add_row(name if group == "metrics" else f"{group}: {name}", shown(figure, 1 if sizes else 100))
     console.print(table)
     if result["cuts"]:
         table = Table("cut", "weighted F1", "codes a patient", "learned cut minus this")
-        table.add_row(
-            "learned", shown(result["cuts"]["learned"]), shown(result["metrics"]["cut_size_mean"], 1), ""
-        )
+        table.add_row("learned", shown(result["cuts"]["learned"]), shown(result["metrics"]["cut_size_mean"], 1), "")
         for row in result["cuts"]["others"]:
             table.add_row(
                 row["cut"],

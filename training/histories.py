@@ -31,9 +31,7 @@ class Targets:
     positive: list[list[int]]
     seen: list[list[float]]
 
-    def add(
-        self, row: int, position: int, weight: float, positive: list[int], seen: list[list[float]]
-    ) -> None:
+    def add(self, row: int, position: int, weight: float, positive: list[int], seen: list[list[float]]) -> None:
         index = len(self.row)
         self.row.append(row)
         self.position.append(position)
@@ -73,9 +71,7 @@ class HistoryBatches(Dataset):
             drawn = []
             while len(drawn) < config.rehearsal * len(self._batches):
                 drawn += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
-            self._rehearsal = [
-                drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)
-            ]
+            self._rehearsal = [drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -127,6 +123,4 @@ class HistoryBatches(Dataset):
                         targets.add(row, position, config.rest_weight, rest, seen)
             last = visit == len(patient.visits) - 2
             if visit + 1 < len(patient.visits) and known[visit + 1] and (config.every_visit or last):
-                targets.add(
-                    row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index)
-                )
+                targets.add(row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index))

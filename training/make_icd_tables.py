@@ -172,9 +172,7 @@ def icd10_tree() -> list[Row]:
             chapter.children.append(
                 Row(
                     code=block if "-" in block else f"{block}-{block}",
-                    definition=_RANGE_TAIL.sub(
-                        "", _clean(tabular.get_description(block, prioritize_blocks=True))
-                    ),
+                    definition=_RANGE_TAIL.sub("", _clean(tabular.get_description(block, prioritize_blocks=True))),
                     children=[build(child) for child in tabular.get_children(block, prioritize_blocks=True)],
                 )
             )
@@ -256,8 +254,7 @@ def ccsr_groups() -> list[tuple[str, ...]]:
     for code, group in sorted(lookup.items()):
         groups.setdefault(group, []).append(dotted("ICD10", code))
     return [
-        (group, f"{CCSR_BODY_SYSTEMS[group[:3]]} ({group})", " ".join(codes))
-        for group, codes in sorted(groups.items())
+        (group, f"{CCSR_BODY_SYSTEMS[group[:3]]} ({group})", " ".join(codes)) for group, codes in sorted(groups.items())
     ]
 
 
@@ -286,9 +283,7 @@ def table_file(columns: tuple[str, ...], lines: list[tuple[str, ...]]) -> bytes:
     return _compressed("".join("\t".join(line) + "\n" for line in [columns, *lines]))
 
 
-def provenance(
-    trees: dict[str, list[tuple[str, ...]]], contents: dict[str, bytes], rows: dict[str, int]
-) -> str:
+def provenance(trees: dict[str, list[tuple[str, ...]]], contents: dict[str, bytes], rows: dict[str, int]) -> str:
     """PROVENANCE.md: where each file comes from, how much it holds, and its checksum."""
     counts = []
     for system, lines in trees.items():

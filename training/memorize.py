@@ -52,13 +52,8 @@ def questions(
         if ontology.is_billable(code) or len(shared[ontology.definition(code)]) == 1:
             backwards.append(Question(CODE, code, code))
         names = ontology.level_names(code.system)
-        above = [
-            (names[level - 1], ontology.ancestor_at(code, level))
-            for level in range(1, ontology.level(code) + 1)
-        ]
-        hierarchy[code] = [
-            Question(name, code, answer) for name, answer in above if answer not in (None, code)
-        ]
+        above = [(names[level - 1], ontology.ancestor_at(code, level)) for level in range(1, ontology.level(code) + 1)]
+        hierarchy[code] = [Question(name, code, answer) for name, answer in above if answer not in (None, code)]
     return definitions, backwards, {code: asked for code, asked in hierarchy.items() if asked}
 
 
@@ -100,7 +95,9 @@ class QuestionSampler:
         Each part holds right-padded `input_ids` [B, T] and `labels` [B, T] (the token that should follow; IGNORE where
         none is asked for).
         """
-        encoded = sorted((self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1]))
+        encoded = sorted(
+            (self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1])
+        )
         size = -(-len(encoded) // parts)
         return [self._padded(encoded[begin : begin + size]) for begin in range(0, len(encoded), size)]
 
@@ -183,9 +180,7 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
     if config.backbone:
         backbone, tokenizer = backbones.load_backbone(config.backbone)
     else:
-        tokenizer = backbones.word_tokenizer(
-            tokenizer_texts(book, config.systems, ontology), config.word_pieces
-        )
+        tokenizer = backbones.word_tokenizer(tokenizer_texts(book, config.systems, ontology), config.word_pieces)
         backbone = None
     vocabulary = Vocabulary.extend(tokenizer, book)
     rows = backbones.padded_rows(len(vocabulary))
@@ -202,9 +197,7 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
     """What a from-scratch tokenizer is fitted on: the definitions, the questions, and the words of patient profiles."""
     kinds = [DEFINITION, CODE, *(name for system in systems for name in ontology.level_names(system))]
     asked = [phrase.replace("{}", " ") for kind in kinds for phrase in phrasings(kind)]
-    profile = (
-        (Path(__file__).parent / "configs" / "profile_words.txt").read_text(encoding="utf-8").splitlines()
-    )
+    profile = (Path(__file__).parent / "configs" / "profile_words.txt").read_text(encoding="utf-8").splitlines()
     return [*book.values(), *(asked + profile) * 200]
 
 
@@ -219,9 +212,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         data,
         config,
         out,
-        lambda model, batch: memorize_loss(
-            model, batch["input_ids"], batch["labels"], config.undivided_codes
-        ),
+        lambda model, batch: memorize_loss(model, batch["input_ids"], batch["labels"], config.undivided_codes),
     )
     return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
 

@@ -118,15 +118,12 @@ def _levels(model: MeraModel, codes: Sequence[Code], ontology: Ontology, phrasin
     found: dict[str, list[bool]] = {}
     for system, levels in names.items():
         for level, name in enumerate(levels, start=1):
-            asked = [
-                c for c in codes if c.system == system and ontology.ancestor_at(c, level) not in (None, c)
-            ]
+            asked = [c for c in codes if c.system == system and ontology.ancestor_at(c, level) not in (None, c)]
             for begin in range(0, len(asked), 4096):
                 part = asked[begin : begin + 4096]
                 best = recall_ancestors(model, part, name, phrasing, top=1)
                 found.setdefault(name, []).extend(
-                    answer[0][0] == ontology.ancestor_at(code, level)
-                    for code, answer in zip(part, best, strict=True)
+                    answer[0][0] == ontology.ancestor_at(code, level) for code, answer in zip(part, best, strict=True)
                 )
     return {name: _mean(right) for name, right in found.items()}
 

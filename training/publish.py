@@ -217,9 +217,7 @@ def fill_readme(readme: Path, manifest: Manifest) -> None:
 
 
 def _seeds(manifest: Manifest) -> str:
-    return ", ".join(
-        f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings
-    )
+    return ", ".join(f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings)
 
 
 def _baseline_row(row: dict[str, Any]) -> str:

@@ -116,9 +116,7 @@ class LabelCounts:
 
     @classmethod
     def of(cls, patients: Sequence[Patient]) -> LabelCounts:
-        labels = tuple(
-            sorted({code for patient in patients for visit in patient.visits for code in visit.codes})
-        )
+        labels = tuple(sorted({code for patient in patients for visit in patient.visits for code in visit.codes}))
         index = {code: i for i, code in enumerate(labels)}
         counts, visits = np.zeros(len(labels)), 0
         for patient in patients:
@@ -138,9 +136,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     cohort = read(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
-    unreadable = sorted(
-        {c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary}
-    )
+    unreadable = sorted({c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary})
     if unreadable:
         raise InputError(
             f"The data hold {len(unreadable)} codes of which the stage-1 model has no token, the first is {unreadable[0]}."
@@ -151,9 +147,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     with torch.no_grad():
         model.head.bias.copy_(torch.tensor(np.log(counts.rate), dtype=torch.float32))
     set_attention_dropout(model.backbone, config.attention_dropout)
-    sequence = SequenceConfig(
-        profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens
-    )
+    sequence = SequenceConfig(profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens)
     manifest = Manifest(
         name=out.name,
         stage="rank",
@@ -169,16 +163,12 @@ def run(config: RankConfig, out: Path) -> Manifest:
         data=provenance(config, cohort, parts),
     )
     engine = Engine(model, manifest, ontology)
-    questions = (
-        QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
-    )
+    questions = QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
     data = HistoryBatches(
         parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
     )
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
-    train(
-        engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation
-    )
+    train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
     set_attention_dropout(model.backbone, 0.0)
     model.eval()
     manifest.method["cut"] = fit_cut(engine, validation, counts)
@@ -256,7 +246,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     histories, truth, _ = histories_and_truth(engine, patients)
     scores, eov = engine.scores(histories)
     margin, log_rate = scores.astype(np.float64) - eov[:, None], np.log(counts.rate)
-    fitted = max((metrics.best_threshold(margin - tilt * log_rate, truth)[::-1] + (tilt,)) for tilt in TILTS)
+    fitted = max((*metrics.best_threshold(margin - tilt * log_rate, truth)[::-1], tilt) for tilt in TILTS)
     best_f1, a, tilt = fitted
     offset = a + tilt * log_rate
     with torch.no_grad():
@@ -277,9 +267,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
         "frequency_tilt": tilt,
         "weighted_f1": best_f1,
         "best_fixed_k": {"k": size, "weighted_f1": size_f1},
-        "best_threshold": {
-            name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()
-        },
+        "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
     }
 
 
@@ -290,9 +278,7 @@ def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
         key = (code.system, ontology.kind(code))
         counts[key] = counts.get(key, 0) + 1
     plural = {"category": "categories", "subcategory": "subcategories"}
-    return "; ".join(
-        f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items())
-    )
+    return "; ".join(f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items()))
 
 
 def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:

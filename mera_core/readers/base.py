@@ -209,9 +209,7 @@ def read_delimited(path: Path, required: Iterable[str], lower: bool = True) -> d
         if ragged:  # the library's own message quotes the row; a message must not carry a patient's data
             line, cells = ragged[0]
             where = f"line {line}" if line else "one line"
-            raise InputError(
-                f"{path}: {where} has {cells} cells where the header has {len(names)}."
-            ) from error
+            raise InputError(f"{path}: {where} has {cells} cells where the header has {len(names)}.") from error
         raise InputError(f"{path} is not a sound comma-separated file") from error
     return {name: table.column(name).to_pylist() for name in names}
 

@@ -18,9 +18,7 @@ from mera_core.records import Patient, Visit
 
 FORMAT = "mimic3"
 FILES = ("patients.csv", "admissions.csv", "diagnoses_icd.csv")
-SHIFTED_AGE = (
-    91.4  # years; MIMIC moves births of patients over 89 back by 300 years, this was their median age
-)
+SHIFTED_AGE = 91.4  # years; MIMIC moves births of patients over 89 back by 300 years, this was their median age
 _DAYS_A_YEAR = 365.2425
 _SEX = {"F": "F", "M": "M"}
 # The words that other readers use for the same places; anything else is taken over in lower case.
@@ -66,9 +64,7 @@ class _Admission:
     time: datetime
     words: dict[str, str]
     ethnicity: str
-    diagnoses: list[tuple[int, str]] = field(
-        default_factory=list
-    )  # seq_num (or a place after all), code text
+    diagnoses: list[tuple[int, str]] = field(default_factory=list)  # seq_num (or a place after all), code text
 
 
 def detect(source: Source) -> str | None:
@@ -109,17 +105,12 @@ def read(source: Source, ontology: Ontology | None = None) -> Cohort:
             report.aside["patients without an admission"] += 1
             continue
         visits = tuple(_visit(admissions[stay], born, code_of, report) for stay in stays)
-        ethnicity = next(
-            (admissions[stay].ethnicity for stay in reversed(stays) if admissions[stay].ethnicity), ""
-        )
-        patients.append(
-            Patient(visits, sex=sex, age=visits[-1].age, id=subject, details={"ethnicity": ethnicity})
-        )
+        ethnicity = next((admissions[stay].ethnicity for stay in reversed(stays) if admissions[stay].ethnicity), "")
+        patients.append(Patient(visits, sex=sex, age=visits[-1].age, id=subject, details={"ethnicity": ethnicity}))
     shifted = sum(visit.age == SHIFTED_AGE for patient in patients for visit in patient.visits)
     if shifted:
         report.remarks.append(
-            f"{shifted:,} visits are of patients over 89, whose births the source hides: "
-            f"age given as {SHIFTED_AGE}"
+            f"{shifted:,} visits are of patients over 89, whose births the source hides: age given as {SHIFTED_AGE}"
         )
     report.count(patients)
     return Cohort(patients, report)
@@ -164,9 +155,7 @@ def _admissions(path: Path) -> dict[str, _Admission]:
             "stay": str((ended - began).days) if ended and ended >= began else "",
             "payer": cell("insurance", row).lower(),
         }
-        admissions[stay] = _Admission(
-            columns["subject_id"][row], began, words, cell("ethnicity", row).lower()
-        )
+        admissions[stay] = _Admission(columns["subject_id"][row], began, words, cell("ethnicity", row).lower())
     return admissions
 
 
@@ -178,9 +167,7 @@ def _attach_diagnoses(
 ) -> None:
     columns = read_delimited(path, ("subject_id", "hadm_id", "seq_num", "icd9_code"))
     report.rows = len(columns["hadm_id"])
-    rows = zip(
-        columns["subject_id"], columns["hadm_id"], columns["seq_num"], columns["icd9_code"], strict=True
-    )
+    rows = zip(columns["subject_id"], columns["hadm_id"], columns["seq_num"], columns["icd9_code"], strict=True)
     for row, (subject, stay, rank, text) in enumerate(rows):
         admission = admissions.get(stay)
         if not text.strip():
@@ -210,9 +197,7 @@ def _visit(admission: _Admission, born: datetime | None, code_of: CodeReader, re
             kept[code] = rank
     if not kept:
         report.aside["visits kept without any code"] += 1
-    return Visit(
-        tuple(kept), admission.time, _age(born, admission.time), admission.words, tuple(kept.values())
-    )
+    return Visit(tuple(kept), admission.time, _age(born, admission.time), admission.words, tuple(kept.values()))
 
 
 def _age(born: datetime | None, admitted: datetime) -> float | None:

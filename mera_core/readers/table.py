@@ -135,17 +135,13 @@ def _histories(content: bytes, report: ImportReport) -> list[Patient]:
             raise InputError(f"{place}{error}") from error
     named = [patient.id for patient in patients if patient.id]
     if len(set(named)) != len(named):
-        raise InputError(
-            f"two histories share the id {next(name for name in named if named.count(name) > 1)!r}."
-        )
+        raise InputError(f"two histories share the id {next(name for name in named if named.count(name) > 1)!r}.")
     unnamed = [number for number, patient in enumerate(patients) if not patient.id]
     for number in unnamed:
         name = f"history-{number + 1}"
         patients[number] = replace(patients[number], id=name if name not in named else f"{name}-unnamed")
     if unnamed:
-        report.remarks.append(
-            f"{len(unnamed):,} histories had no id and are named by their place, history-1 ..."
-        )
+        report.remarks.append(f"{len(unnamed):,} histories had no id and are named by their place, history-1 ...")
     return patients
 
 

@@ -172,9 +172,7 @@ def _known_cells(columns: dict[str, list[str]]) -> Columns:
     known: Columns = {}
     for name in _READ:
         words = {value: value.strip() for value in set(columns.get(name, ()))}
-        known[name] = [
-            None if words[value] in MISSING else words[value] for value in columns.get(name, ())
-        ] or absent
+        known[name] = [None if words[value] in MISSING else words[value] for value in columns.get(name, ())] or absent
     return known
 
 
@@ -182,9 +180,7 @@ def _encounters(columns: Columns, path: Path) -> dict[str, list[int]]:
     """Patient -> rows of the file, in the order of encounter_id."""
     order: list[int] = []
     encounters: dict[str, list[int]] = defaultdict(list)
-    for row, (patient, encounter) in enumerate(
-        zip(columns["patient_nbr"], columns["encounter_id"], strict=True)
-    ):
+    for row, (patient, encounter) in enumerate(zip(columns["patient_nbr"], columns["encounter_id"], strict=True)):
         if patient is None or encounter is None or not encounter.isdecimal():
             raise InputError(f"{path}: line {row + 2} lacks a patient_nbr or a whole encounter_id.")
         order.append(int(encounter))
@@ -241,8 +237,7 @@ def _detail_columns(columns: Columns) -> Columns:
         return [value.lower() if value else None for value in columns[name]]
 
     given = [
-        [None if value in (None, "No") else f"{drug} {value.lower()}" for value in columns[drug]]
-        for drug in _DRUGS
+        [None if value in (None, "No") else f"{drug} {value.lower()}" for value in columns[drug]] for drug in _DRUGS
     ]
     return {
         "admission": translated("admission_type_id", ADMISSION),

@@ -1,0 +1,308 @@
+"""Stage 2: the loss by hand, that it falls, the cut that is fitted, and what a finished run says of itself."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mera_core import metrics
+from mera_core.checkpoint import read_manifest
+from mera_core.engine import Engine
+from mera_core.errors import InputError
+from mera_core.losses import Hierarchy, hierarchical_contrastive, independent_threshold
+from mera_core.ontology import Ontology
+from mera_core.records import Patient, Visit, to_table, write_table
+from mera_core.sequence import Encoder, SequenceConfig
+from tests.tiny import CODES, icd9, tiny_engine, tiny_model
+from training import rank
+from training.cohort import histories_and_truth, split_of
+from training.config import RankConfig
+from training.histories import HistoryBatches
+from training.rank import Average, LabelCounts, fit_cut, level_in_words, rank_loss
+
+BOOK = Ontology.load()
+HIERARCHY = Hierarchy.from_ontology(CODES, BOOK)
+
+
+def patients(count: int = 24, seed: int = 0) -> list[Patient]:
+    """Two visits; the second's codes follow from the first's."""
+    draw, made = random.Random(seed), []
+    for n in range(count):
+        first = draw.randrange(10)
+        follows = [CODES[(first + 1) % 10], CODES[(first + 3) % 10]][: draw.randint(1, 2)]
+        made.append(Patient([Visit([CODES[first]]), Visit(follows)], id=f"{seed}-{n}"))
+    return made
+
+
+def batch_of(model, config: RankConfig, cohort: list[Patient]) -> dict:
+    data = HistoryBatches(cohort, CODES, Encoder(model.vocabulary, SequenceConfig()), config)
+    return data.collate(cohort, random.Random(0))
+
+
+# --- the loss
+
+
+def test_the_loss_is_the_weighted_mean_of_both_terms_over_targets() -> None:
+    model = tiny_model()
+    config = RankConfig(start_weight=0.25, rest_weight=0.5, threshold_weight=0.7, threshold_positive_weight=3.0)
+    batch = batch_of(model, config, patients(3))
+    assert set(batch["weight"].tolist()) == {0.25, 0.5, 1.0}
+    with torch.inference_mode():
+        hidden = model.hidden(batch["input_ids"])
+        total = weight_sum = 0.0
+        for n in range(len(batch["weight"])):
+            state = hidden[batch["row"][n], batch["position"][n]][None]
+            seen = batch["seen"][batch["seen"][:, 0] == n].clone()
+            seen[:, 0] = 0
+            scores, eov = model.scores(state, seen)
+            positive = batch["positive"][n][None]
+            one = hierarchical_contrastive(scores, positive, HIERARCHY, reduction="sum")
+            one = one + 0.7 * independent_threshold(scores, eov, positive, 3.0, reduction="sum")
+            total += float(batch["weight"][n]) * float(one)
+            weight_sum += float(batch["weight"][n])
+        assert float(rank_loss(model, batch, HIERARCHY, config)) == pytest.approx(total / weight_sum, rel=1e-4)
+
+
+def test_a_target_with_twice_the_weight_counts_twice() -> None:
+    model, config = tiny_model(), RankConfig()
+    batch = batch_of(model, config, patients(2))
+
+    def loss(*weights: float) -> float:
+        with torch.inference_mode():
+            return float(rank_loss(model, batch | {"weight": torch.tensor(weights)}, HIERARCHY, config))
+
+    first, second = loss(1.0, 1e-9), loss(1e-9, 1.0)
+    assert first != pytest.approx(second)
+    assert loss(2.0, 1.0) == pytest.approx((2 * first + second) / 3, rel=1e-4)
+    assert loss(20.0, 10.0) == pytest.approx(loss(2.0, 1.0), rel=1e-5)
+
+
+def test_cross_entropy_without_a_threshold_is_the_plain_softmax() -> None:
+    model, config = tiny_model(), RankConfig(ranking_loss="cross_entropy", threshold="none")
+    batch = batch_of(model, config, patients(4))
+    with torch.inference_mode():
+        scores, _ = model.scores(model.hidden(batch["input_ids"])[batch["row"], batch["position"]], batch["seen"])
+        expected = -(scores.log_softmax(1) * batch["positive"]).sum(1).mean()
+        assert float(rank_loss(model, batch, HIERARCHY, config)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_batch_that_asks_nothing_has_no_loss_instead_of_nan() -> None:
+    model, config = tiny_model(), RankConfig()
+    batch = batch_of(model, config, [Patient([Visit([CODES[0]])], id="one")])
+    assert len(batch["weight"]) == 0
+    with torch.inference_mode():
+        assert float(rank_loss(model, batch, HIERARCHY, config)) == 0.0
+
+
+@pytest.mark.parametrize("ranking_loss", ["hierarchical", "cross_entropy"])
+def test_the_loss_falls_on_patients_that_it_sees_and_ranking_follows(ranking_loss) -> None:
+    model, config = tiny_model(), RankConfig(ranking_loss=ranking_loss)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.2 if parameter.ndim == 2 else 1)
+        model.head.bias.zero_()
+    cohort = patients(24)
+    batch = batch_of(model, config, cohort)
+    optimizer, losses = torch.optim.AdamW(model.train().parameters(), lr=1e-2), []
+    for _ in range(60):
+        loss = rank_loss(model, batch, HIERARCHY, config)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.4 * losses[0]
+    engine = tiny_engine(model.eval())
+    hits = [engine.rank(replace(p, visits=p.visits[:1])).codes[:2] for p in cohort]
+    found = [len({*best} & {*p.visits[1].codes}) / len(p.visits[1].codes) for best, p in zip(hits, cohort, strict=True)]
+    assert np.mean(found) > 0.9
+
+
+# --- averaging
+
+
+def test_the_average_follows_the_weights_and_swaps_back_and_forth() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = Average(model, 0.5)
+    start = float(model.weight)
+
+    class State:
+        global_step = 1000
+
+    with torch.no_grad():
+        model.weight.fill_(start + 1)
+    average.on_step_end(None, State, None)
+    average.on_step_end(None, State, None)
+    average.swap()
+    assert float(model.weight) == pytest.approx(start + 0.75)
+    average.swap()
+    assert float(model.weight) == pytest.approx(start + 1)
+
+
+def test_early_on_the_average_forgets_the_start_faster() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = Average(model, 0.999)
+    start = float(model.weight)
+
+    class State:
+        global_step = 1  # decay 2 / 11
+
+    with torch.no_grad():
+        model.weight.fill_(start + 1)
+    average.on_step_end(None, State, None)
+    average.swap()
+    assert float(model.weight) == pytest.approx(start + 9 / 11)
+
+
+# --- the label space and the cut
+
+
+def test_label_rates_count_next_visits_only() -> None:
+    a, b, c = sorted(icd9("428.0", "486", "401.9"))
+    counts = LabelCounts.of([Patient([Visit([a]), Visit([b]), Visit([b, c])]), Patient([Visit([a])])])
+    assert counts.labels == (a, b, c)
+    assert counts.rate == pytest.approx([0.5 / 3, 2.5 / 3, 1.5 / 3])  # two next visits
+
+
+def test_the_level_in_words() -> None:
+    labels = icd9("428", "486", "428.0", "427.31")
+    assert level_in_words(labels, BOOK) == "ICD9: 2 categories; ICD9: 2 codes"
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict]:
+    cohort = patients(60, seed=3)
+    engine = tiny_engine(tiny_model(seed=2))
+    counts = LabelCounts(CODES, np.geomspace(0.01, 0.5, 10))
+    return engine, cohort, counts, fit_cut(engine, cohort, counts)
+
+
+def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
+    engine, cohort, counts, cut = fitted
+    assert engine.cut_offset == pytest.approx(cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate), rel=1e-5)
+    assert np.ptp(engine.cut_offset) > 0 or cut["frequency_tilt"] == 0
+    assert cut["patients"] == 60 and cut["frequency_tilt"] in rank.TILTS
+
+
+def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
+    engine, cohort, _, cut = fitted
+    rankings = engine.rank_many([replace(p, visits=p.visits[:1]) for p in cohort])
+    predicted = np.array([[dict(zip(r.codes, r.scores > r.cut, strict=True))[code] for code in CODES] for r in rankings])
+    true = np.array([[code in p.visits[1].codes for code in CODES] for p in cohort])
+    each = 2 * (predicted & true).sum(0) / np.maximum(predicted.sum(0) + true.sum(0), 1)
+    assert (each * true.sum(0)).sum() / true.sum() == pytest.approx(cut["weighted_f1"], abs=1e-6)
+
+
+def test_the_fitted_cut_is_at_least_as_good_as_any_threshold_over_eov(fitted) -> None:
+    engine, cohort, _, cut = fitted
+    histories, truth, _ = histories_and_truth(engine, cohort)
+    scores, eov = engine.scores(histories)
+    margin = scores.astype(float) - eov[:, None]
+    _, best = metrics.best_threshold(margin, truth)
+    assert cut["weighted_f1"] >= best == cut["best_threshold"]["over_eov"]["weighted_f1"]
+    assert 0 < cut["best_fixed_k"]["weighted_f1"] <= 1 and 1 <= cut["best_fixed_k"]["k"] <= 10
+    assert set(cut["best_threshold"]) == {"score", "logit", "share", "over_eov"}
+
+
+def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
+    """Scores that carry a code's frequency twice: only a cut that takes it off again tells true from false."""
+    engine = tiny_engine(tiny_model(copy=False, seed=2))
+    rate = np.geomspace(0.01, 0.5, 10)
+    cohort = patients(80, seed=5)
+    signal = np.random.default_rng(0).normal(size=(80, 10))
+    true = signal > 0.8
+    true[np.arange(80), signal.argmax(1)] = True
+    cohort = [
+        replace(p, visits=(p.visits[0], Visit([code for code, one in zip(CODES, row, strict=True) if one])))
+        for p, row in zip(cohort, true, strict=True)
+    ]
+    engine.scores = lambda read, batch_size=64: ((signal + 0.4 * np.log(rate)).astype(np.float32), np.zeros(80, np.float32))
+    cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))
+    assert cut["frequency_tilt"] == pytest.approx(0.4, abs=0.11)
+    assert cut["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
+
+
+def test_without_validation_patients_the_cut_is_refused() -> None:
+    with pytest.raises(InputError, match="No validation patient has two visits"):
+        fit_cut(tiny_engine(), [], LabelCounts(CODES, np.full(10, 0.1)))
+
+
+# --- a whole run
+
+
+def test_a_finished_run_says_what_it_was_made_of(tiny_checkpoint, tiny_stage1, invented_cohort) -> None:
+    manifest = read_manifest(tiny_checkpoint)
+    assert manifest.stage == "rank" and manifest.name == "tiny" and manifest.systems == ("ICD9",)
+    assert manifest.method["memorize"] == read_manifest(tiny_stage1).method["memorize"]
+    assert manifest.method["rank"]["passes"] == 6 and manifest.method["rank"]["data"] == "invented.csv"
+    assert manifest.method["rank"]["start"] == "tiny-stage1"
+    assert manifest.method["cut"]["patients"] > 0
+    assert list(manifest.label_space) == sorted(manifest.label_space) == sorted(manifest.input_codes)
+    parts = manifest.data["parts"]
+    assert sum(part["patients"] for part in parts.values()) == 150
+    assert all(0 < part["with_two_visits"] <= part["patients"] for part in parts.values())
+    assert len(manifest.data["sha256"]) == 64 and manifest.data["format"] == "table"
+    assert "/" not in manifest.method["rank"]["data"] + manifest.method["rank"]["start"] + manifest.data["source"]
+
+
+def test_the_label_space_holds_training_patients_codes_only(tiny_checkpoint, invented_cohort) -> None:
+    from mera_core.readers import read
+
+    cohort = read(str(invented_cohort), "table").patients
+    trained = {code for p in cohort if split_of(p.id) == "train" for visit in p.visits for code in visit.codes}
+    assert set(read_manifest(tiny_checkpoint).label_space) == trained
+
+
+def test_dropout_is_a_matter_of_training_only(tiny_checkpoint) -> None:
+    assert Engine.load(tiny_checkpoint).model.backbone.config.attention_dropout == 0.0
+    model = tiny_model().train()
+    batch = batch_of(model, RankConfig(), patients(4))
+    with torch.no_grad():
+        rank.set_attention_dropout(model.backbone, 0.5)
+        torch.manual_seed(0)
+        one, other = (float(rank_loss(model, batch, HIERARCHY, RankConfig())) for _ in range(2))
+        rank.set_attention_dropout(model.backbone, 0.0)
+        still = [float(rank_loss(model, batch, HIERARCHY, RankConfig())) for _ in range(2)]
+    assert one != other and still[0] == still[1]
+
+
+# --- refused
+
+
+def written(tmp_path, cohort: list[Patient]):
+    path = tmp_path / "cohort.csv"
+    write_table(to_table(cohort), path)
+    return path
+
+
+@pytest.mark.parametrize("setting", ["start", "data"])
+def test_a_run_without_a_start_or_data_is_refused(tmp_path, setting) -> None:
+    values = {"start": "x", "data": "y"} | {setting: ""}
+    with pytest.raises(InputError, match=f"The setting {setting} is empty"):
+        rank.run(RankConfig(**values), tmp_path / "out")
+
+
+def test_codes_without_a_token_are_named(tiny_stage1, tmp_path) -> None:
+    from mera_core.ontology import Code
+
+    ids = [f"p{n}" for n in range(20)]
+    foreign = [Visit([Code("ICD10", "I50.9")]), Visit([Code("ICD10", "I10")])]
+    path = written(tmp_path, [Patient(foreign, id=identity) for identity in ids])
+    config = RankConfig(start=str(tiny_stage1), data=str(path), format="table")
+    with pytest.raises(InputError, match=r"2 codes of which the stage-1 model has no token, the first is ICD10:I10"):
+        rank.run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["train", "validation"])
+def test_data_that_cannot_train_or_fit_the_cut_are_refused_before_training(tiny_stage1, tmp_path, missing, monkeypatch) -> None:
+    cohort = [
+        Patient(p.visits[:1] if split_of(p.id) == missing else p.visits, id=p.id) for p in patients(150, seed=8)
+    ]
+    monkeypatch.setattr(rank, "train", lambda *args, **kwargs: pytest.fail("training began"))
+    config = RankConfig(start=str(tiny_stage1), data=str(written(tmp_path, cohort)), format="table", save_every=0)
+    with pytest.raises(InputError, match="two visits"):
+        rank.run(config, tmp_path / "out")
