@@ -30,7 +30,10 @@ def some_patients(count: int = 40) -> list[Patient]:
     draw = np.random.default_rng(5)
     return [
         Patient(
-            [Visit([str(CODES[i].code) for i in draw.permutation(10)[: draw.integers(1, 5)]], age=50 + n) for n in range(size)],
+            [
+                Visit([str(CODES[i].code) for i in draw.permutation(10)[: draw.integers(1, 5)]], age=50 + n)
+                for n in range(size)
+            ],
             sex="FMU"[size % 3],
             age=50 + size,
         )

@@ -10,7 +10,9 @@ from mera_core.errors import InputError
 from mera_core.model import SEEN_FEATURES, MeraModel, ScoreHead, start_code_rows
 from tests.tiny import CODES, icd9, tiny_model, tiny_vocabulary
 
-DEFINITIONS = {code: text for code, text in zip(CODES, ["acute heart failure", "pneumonia", "chronic pneumonia"], strict=False)}
+DEFINITIONS = {
+    code: text for code, text in zip(CODES, ["acute heart failure", "pneumonia", "chronic pneumonia"], strict=False)
+}
 
 
 @pytest.mark.parametrize("tied", [True, False])

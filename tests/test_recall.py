@@ -79,7 +79,9 @@ def test_answers_do_not_depend_on_what_else_is_asked(monkeypatch) -> None:
     assert together == [recall_definitions(model, [code])[0] for code in CODES[:4]]
     assert len(set(together)) > 1
     codes = recall_codes(model, ["Pneumonia", "Heart failure, unspecified and something long"], top=3)
-    alone = [recall_codes(model, [text], top=3)[0] for text in ("Pneumonia", "Heart failure, unspecified and something long")]
+    alone = [
+        recall_codes(model, [text], top=3)[0] for text in ("Pneumonia", "Heart failure, unspecified and something long")
+    ]
     assert [[code for code, _ in row] for row in codes] == [[code for code, _ in row] for row in alone]
 
 

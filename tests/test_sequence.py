@@ -95,7 +95,8 @@ def test_an_age_is_told_by_its_decade(age: float, decade: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"), [("7", "7"), ("14", "10"), ("15", "20"), ("96", "100"), ("104", "100"), ("1500", "2000"), ("1a", "1a")]
+    ("typed", "told"),
+    [("7", "7"), ("14", "10"), ("15", "20"), ("96", "100"), ("104", "100"), ("1500", "2000"), ("1a", "1a")],
 )
 def test_numbers_from_ten_are_told_to_one_figure(typed: str, told: str) -> None:
     visit = Visit([A], details={"medications": typed})

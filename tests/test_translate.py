@@ -25,9 +25,7 @@ def test_a_finer_code_is_rolled_up_to_its_nearest_known_ancestor() -> None:
     visits, notes = read(known, icd9("428.23"), icd9("428.0"))
     assert visits == [icd9("428.2"), icd9("428")]
     assert [note.kind for note in notes] == ["rolled_up", "rolled_up"]
-    assert notes[1] == Note(
-        "rolled_up", "ICD9:428.0 (visit 2) is read as ICD9:428, Heart failure.", 1, "ICD9:428.0"
-    )
+    assert notes[1] == Note("rolled_up", "ICD9:428.0 (visit 2) is read as ICD9:428, Heart failure.", 1, "ICD9:428.0")
 
 
 def test_codes_that_meet_after_the_roll_up_count_once_in_their_first_place() -> None:

@@ -22,9 +22,7 @@ def icd9(*codes: str) -> tuple[Code, ...]:
     return tuple(Code("ICD9", code) for code in codes)
 
 
-CODES = tuple(
-    sorted(icd9("428.0", "427.31", "401.9", "250.00", "584.9", "585.9", "486", "491.21", "272.4", "V45.81"))
-)
+CODES = tuple(sorted(icd9("428.0", "427.31", "401.9", "250.00", "584.9", "585.9", "486", "491.21", "272.4", "V45.81")))
 
 
 @lru_cache(maxsize=1)

@@ -112,7 +112,7 @@ def test_the_learned_cut_stands_beside_the_others(result) -> None:
 
 def test_subgroups_count_the_patients(result) -> None:
     # each kind of group divides the patients, those of unknown age apart
-    names = {row["group"]: row["n"] for row in result["subgroups"]}
+    names = {row["name"]: row["n"] for row in result["subgroups"]}
     assert sum(n for name, n in names.items() if name.startswith("sex ")) == result["patients"]
     assert sum(n for name, n in names.items() if "past visit" in name) == result["patients"]
 

@@ -60,9 +60,7 @@ def test_every_visit_but_the_first_is_asked_at_the_eov_before_it() -> None:
 def test_what_is_told_of_seen_codes_ends_with_the_visit_that_asks() -> None:
     batch = collated(three_visits())
     expected = [
-        [float(target), *row]
-        for target in (0, 1)
-        for row in seen_features(three_visits().visits[: target + 1], INDEX)
+        [float(target), *row] for target in (0, 1) for row in seen_features(three_visits().visits[: target + 1], INDEX)
     ]
     assert batch["seen"].tolist() == expected
     assert INDEX[D] not in batch["seen"][:, 1].tolist()  # the last visit's own code is nowhere
@@ -125,7 +123,9 @@ def test_visits_that_were_cut_off_ask_nothing_and_positions_still_fit() -> None:
     sequence = SequenceConfig(max_tokens=40)
     batch = batches([patient], sequence=sequence, start_weight=0.1).collate([patient], random.Random(0))
     assert batch["input_ids"].shape[1] <= 40 and len(ends(batch)) < 4
-    assert asked(batch) == [(end, 1.0, codes) for end, codes in zip(ends(batch)[:-1], [{A}, {D}][-len(ends(batch)) + 1 :], strict=True)]
+    assert asked(batch) == [
+        (end, 1.0, codes) for end, codes in zip(ends(batch)[:-1], [{A}, {D}][-len(ends(batch)) + 1 :], strict=True)
+    ]
     # what was cut off is still known to have been seen
     assert INDEX[B] in batch["seen"][:, 1].tolist()
 
@@ -142,9 +142,7 @@ def test_rows_are_padded_on_the_right() -> None:
 
 def many(count: int = 30) -> list[Patient]:
     draw = random.Random(2)
-    return [
-        Patient([Visit(draw.sample(CODES, 3)) for _ in range(draw.randint(2, 4))], id=str(n)) for n in range(count)
-    ]
+    return [Patient([Visit(draw.sample(CODES, 3)) for _ in range(draw.randint(2, 4))], id=str(n)) for n in range(count)]
 
 
 def equal(one, other) -> bool:

@@ -15,7 +15,9 @@ from training.memorize import QuestionSampler, memorize_loss
 from training.memory import codes_exact, definitions_exact, measure
 
 BOOK = Ontology.load()
-TWINS = [code for code in BOOK.billable("ICD9") if BOOK.definition(code).startswith("Suicide and self-inflicted injury by")]
+TWINS = [
+    code for code in BOOK.billable("ICD9") if BOOK.definition(code).startswith("Suicide and self-inflicted injury by")
+]
 
 
 def shared(codes: list[Code]) -> list[Code]:
@@ -52,7 +54,9 @@ def half_taught() -> tuple[MeraModel, list[Code]]:
 
 def test_one_pass_decides_what_greedy_decoding_gives(half_taught) -> None:
     model, codes = half_taught
-    decoded = [answer == BOOK.definition(code) for code, answer in zip(codes, recall_definitions(model, codes), strict=True)]
+    decoded = [
+        answer == BOOK.definition(code) for code, answer in zip(codes, recall_definitions(model, codes), strict=True)
+    ]
     words, undivided = definitions_exact(model, codes, BOOK, 0, batch_size=7)
     assert words == decoded
     assert 8 <= sum(words) < len(codes) - 5, "both kinds of answer are needed to tell"

@@ -190,7 +190,9 @@ def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
 def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
     engine, cohort, _, cut = fitted
     rankings = engine.rank_many([replace(p, visits=p.visits[:1]) for p in cohort])
-    predicted = np.array([[dict(zip(r.codes, r.scores > r.cut, strict=True))[code] for code in CODES] for r in rankings])
+    predicted = np.array(
+        [[dict(zip(r.codes, r.scores > r.cut, strict=True))[code] for code in CODES] for r in rankings]
+    )
     true = np.array([[code in p.visits[1].codes for code in CODES] for p in cohort])
     each = 2 * (predicted & true).sum(0) / np.maximum(predicted.sum(0) + true.sum(0), 1)
     assert (each * true.sum(0)).sum() / true.sum() == pytest.approx(cut["weighted_f1"], abs=1e-6)
@@ -219,7 +221,10 @@ def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
         replace(p, visits=(p.visits[0], Visit([code for code, one in zip(CODES, row, strict=True) if one])))
         for p, row in zip(cohort, true, strict=True)
     ]
-    engine.scores = lambda read, batch_size=64: ((signal + 0.4 * np.log(rate)).astype(np.float32), np.zeros(80, np.float32))
+    engine.scores = lambda read, batch_size=64: (
+        (signal + 0.4 * np.log(rate)).astype(np.float32),
+        np.zeros(80, np.float32),
+    )
     cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))
     assert cut["frequency_tilt"] == pytest.approx(0.4, abs=0.11)
     assert cut["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
@@ -298,10 +303,10 @@ def test_codes_without_a_token_are_named(tiny_stage1, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["train", "validation"])
-def test_data_that_cannot_train_or_fit_the_cut_are_refused_before_training(tiny_stage1, tmp_path, missing, monkeypatch) -> None:
-    cohort = [
-        Patient(p.visits[:1] if split_of(p.id) == missing else p.visits, id=p.id) for p in patients(150, seed=8)
-    ]
+def test_data_that_cannot_train_or_fit_the_cut_are_refused_before_training(
+    tiny_stage1, tmp_path, missing, monkeypatch
+) -> None:
+    cohort = [Patient(p.visits[:1] if split_of(p.id) == missing else p.visits, id=p.id) for p in patients(150, seed=8)]
     monkeypatch.setattr(rank, "train", lambda *args, **kwargs: pytest.fail("training began"))
     config = RankConfig(start=str(tiny_stage1), data=str(written(tmp_path, cohort)), format="table", save_every=0)
     with pytest.raises(InputError, match="two visits"):

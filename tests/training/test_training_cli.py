@@ -38,12 +38,15 @@ def refused(capsys) -> str:
     return lines[0]
 
 
-def test_evaluate_prints_and_writes_the_same_json(tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys) -> None:
+def test_evaluate_prints_and_writes_the_same_json(
+    tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+) -> None:
     words = ["evaluate", "--checkpoint", tiny_checkpoint, "--data", invented_cohort, "--format", "table", "--draws", 10]
     assert call(monkeypatch, *words, "--json", "--out", tmp_path / "figures.json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert {"metrics", "recurrent", "new_onset", "baselines"} <= set(printed)
+    monkeypatch.setenv("COLUMNS", "200")
     assert call(monkeypatch, *words) == 0
     table = capsys.readouterr().out
     assert "recall@20" in table and "learned" in table and "code frequency" in table
@@ -55,8 +58,12 @@ def test_paper_mode_from_the_command_line(tiny_checkpoint, invented_cohort, monk
     assert json.loads(capsys.readouterr().out)["mode"] == "paper"
 
 
-def test_rank_trains_with_overrides_and_writes_a_checkpoint(tiny_stage1, invented_cohort, tmp_path, monkeypatch, capsys) -> None:
-    config = settings(tmp_path / "rank.yaml", passes=1, batch_size=32, save_every=0, seed=1, start="nowhere", data="nothing")
+def test_rank_trains_with_overrides_and_writes_a_checkpoint(
+    tiny_stage1, invented_cohort, tmp_path, monkeypatch, capsys
+) -> None:
+    config = settings(
+        tmp_path / "rank.yaml", passes=1, batch_size=32, save_every=0, seed=1, start="nowhere", data="nothing"
+    )
     words = ["rank", "--config", config, "--out", tmp_path / "out", "--start", tiny_stage1, "--data", invented_cohort]
     assert call(monkeypatch, *words, "--format", "table", "--seed", 5) == 0
     assert f"Written: {tmp_path / 'out'}" in capsys.readouterr().out
