@@ -6,6 +6,7 @@ rest. Knows files and hashes; nothing of patients or training.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ MANIFEST = "mera.json"
 MANIFEST_FORMAT = 1
 QUANTIZE = (None, "nf4")
 ALLOWED = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model"}
+NEEDED = ("config.json", "tokenizer.json")
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
@@ -86,6 +88,8 @@ class Manifest:
                 values[name] = tuple(Code(*text.split(":", 1)) for text in values.get(name, ()))
             values["sequence"] = SequenceConfig(**values["sequence"])
             values["systems"] = tuple(values["systems"])
+            if not isinstance(values.get("files"), dict):
+                raise TypeError("its files are no list of names and hashes")
             return cls(**values)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{where} is not a manifest of MERA: {error}.") from error
@@ -118,9 +122,7 @@ def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: t
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    kept = model.backbone.dtype
-    model.backbone.to(dtype).save_pretrained(partial, safe_serialization=True)
-    model.backbone.to(kept)
+    copy.deepcopy(model.backbone).to(dtype).save_pretrained(partial)  # the model in memory stays as it is
     model.vocabulary.tokenizer.save_pretrained(partial)
     model.save_head(partial)
     return write_manifest(manifest, partial, folder)
@@ -158,6 +160,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Refuse a folder with a file missing, altered, of a kind that could run code, or not named by its manifest."""
+    for name in NEEDED:
+        if name not in manifest.files:
+            raise InputError(
+                f"The manifest of {folder} does not name the file {name}, without which it can't be loaded."
+            )
     for name, expected in manifest.files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file() or path.is_symlink():

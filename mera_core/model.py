@@ -45,7 +45,7 @@ class ScoreHead(nn.Module):
         Args:
             logits: [N, C] of the language model over the label space.
             hidden: [N, H] the states they came from.
-            seen: [M, 3 + F] rows (target index n, label index c, features ...) of the labels that a history holds, as
+            seen: [M, 2 + F] rows (target index n, label index c, features ...) of the labels that a history holds, as
                 float; at most one row for each (n, c).
         """
         scores = logits + self.bias

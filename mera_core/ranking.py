@@ -28,7 +28,7 @@ def ranking_scores(scores: np.ndarray, eov: np.ndarray, offset: np.ndarray | flo
         scores: [N, C] logits. eov: [N] end-of-visit logits. offset: [C] or a number.
 
     Returns:
-        [N, C] float32, on the scale of the logits: above `eov` exactly for predicted codes.
+        [N, C] float64, on the scale of the logits: above `eov` exactly for predicted codes.
     """
     margin = scores.astype(np.float64) - eov[:, None]
     above = margin - offset

@@ -118,9 +118,7 @@ def invented_patients(count: int = 150, seed: int = 1) -> list[Patient]:
             if draw.random() < 0.2:
                 codes.append(draw.choice(("599.0", "276.1", "V45.81")))
             visits.append(Visit(codes[: draw.randint(2, 4)], age=age + step))
-        patients.append(
-            Patient(visits, sex=draw.choice("FM"), age=visits[-1].age, id=f"invented-{seed}-{number}")
-        )
+        patients.append(Patient(visits, sex=draw.choice("FM"), age=visits[-1].age, id=f"invented-{seed}-{number}"))
     return patients
 
 

@@ -136,9 +136,7 @@ def test_baselines_on_the_real_cohort_reach_their_known_figures():
     patients = read(path if path.exists() else folder, format="uci_diabetes130").patients
     training = [p for p in patients if uci_split(p.id) == "train"]
     labels = sorted({code for p in training for visit in p.visits for code in visit.codes})
-    asked = [
-        p for p in patients if uci_split(p.id) == "validation" and len(p.visits) > 1 and p.visits[-1].codes
-    ]
+    asked = [p for p in patients if uci_split(p.id) == "validation" and len(p.visits) > 1 and p.visits[-1].codes]
     truth = truth_of(asked, labels)
     recall = []
     for model in (CodeFrequency(labels), CopyThePast(labels), HistoryRegression(labels, l2=(3.0,))):

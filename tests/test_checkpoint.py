@@ -98,14 +98,15 @@ def test_the_hash_of_a_folder_names_its_content(tmp_path) -> None:
     assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 12
 
 
-def test_a_model_is_the_same_after_saving_as_its_folder(tmp_path) -> None:
+def test_saving_leaves_the_model_alone_and_the_folder_holds_it_in_half_precision(tmp_path) -> None:
     model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_checkpoint(model, tiny_manifest(), tmp_path / "out")
-    assert model.backbone.dtype == torch.float32
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     loaded, _ = load_checkpoint(tmp_path / "out")
     ids = torch.tensor([[1, *range(5, 200), model.vocabulary.eov]])
     with torch.inference_mode():
-        assert torch.allclose(model.hidden(ids), loaded.hidden(ids), atol=1e-4)
+        assert torch.allclose(model.hidden(ids), loaded.hidden(ids), atol=2e-2)
 
 
 # --- written whole

@@ -105,9 +105,7 @@ def test_rank_prints_the_contract(run, checkpoint, tmp_path):
     result = json.loads(out)
     assert {"checkpoint", "label_level", "predicted", "ranking", "notes", "notice"} <= set(result)
     assert [row["rank"] for row in result["ranking"]] == [1, 2, 3]
-    assert {"system", "code", "definition", "score", "share", "above_cut", "recurrent"} <= set(
-        result["ranking"][0]
-    )
+    assert {"system", "code", "definition", "score", "share", "above_cut", "recurrent"} <= set(result["ranking"][0])
     scores = [row["score"] for row in result["ranking"]]
     assert scores == sorted(scores, reverse=True)
     assert {note["kind"] for note in result["notes"]} == {"duplicate", "rolled_up", "mapped"}

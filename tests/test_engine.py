@@ -169,7 +169,7 @@ def test_an_empty_history_is_refused(engine) -> None:
 
 @pytest.mark.parametrize("visits", [[Visit([])], [Visit(["99Z.9"]), Visit([])], [Visit(["042"])]])
 def test_a_history_with_nothing_readable_is_refused_and_says_why(engine, visits) -> None:
-    with pytest.raises(InputError, match="holds no code that this model can read: .*Visit 1") as caught:
+    with pytest.raises(InputError, match=r"holds no code that this model can read: .*Visit 1") as caught:
         engine.rank(Patient(visits))
     if visits[0].codes:
         assert visits[0].codes[0] in str(caught.value)
@@ -233,7 +233,7 @@ def test_the_name_holds_the_hash_of_the_content(engine, tiny_checkpoint) -> None
 
 def test_a_stage_1_folder_recalls_but_does_not_rank(tiny_stage1) -> None:
     engine = Engine.load(tiny_stage1)
-    assert engine.label_space == () and engine.recall(code="486").truth == "Pneumonia, organism unspecified"
+    assert engine.label_space == () and engine.recall(definition="Pneumonia, organism unspecified").truth == "486"
     with pytest.raises(InputError, match="was not trained to rank"):
         engine.rank(Patient(HEART))
 

@@ -185,9 +185,7 @@ def test_looking_up_a_code_loads_neither_the_model_nor_the_app():
         "import sys, mera_core, mera_core.search; from mera_core.ontology import Ontology; Ontology.load();"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -196,7 +194,5 @@ def test_the_engine_loads_neither_the_app_nor_training():
         "import sys, mera_core.engine;"
         f"print(sorted({{'streamlit', 'training', 'pages', *{sorted(BUILDERS)!r}}} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

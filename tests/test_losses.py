@@ -64,17 +64,13 @@ def batch(n_rows, n_labels, seed, spread=3.0, share=0.2, dtype=torch.float64):
     temperature=st.sampled_from([0.5, 1.0, 2.0]),
     per_code=st.booleans(),
 )
-def test_hierarchical_loss_equals_the_reference(
-    n_labels, n_levels, seed, spread, share, temperature, per_code
-):
+def test_hierarchical_loss_equals_the_reference(n_labels, n_levels, seed, spread, share, temperature, per_code):
     groups = random_tree(n_labels, n_levels, seed)
     scores, positive = batch(4, n_labels, seed, spread, share)
     weights = [0.3 + level for level in range(n_levels)]
     expected = torch.tensor(reference_hcl(scores, positive, groups, weights, temperature, per_code))
     args = (positive, Hierarchy(groups), weights, temperature, "none", per_code)
-    torch.testing.assert_close(
-        hierarchical_contrastive(scores, *args).float(), expected, rtol=1e-6, atol=1e-7
-    )
+    torch.testing.assert_close(hierarchical_contrastive(scores, *args).float(), expected, rtol=1e-6, atol=1e-7)
     single = hierarchical_contrastive(scores.float(), *args)
     torch.testing.assert_close(single, expected, rtol=2e-5, atol=2e-5 * max(spread, 1))
 
@@ -111,9 +107,7 @@ def test_gradient_agrees_with_the_dense_form_at_large_scores(spread):
     slow = scores.clone().requires_grad_()
     naive_hcl(slow, positive, groups, [1.0, 2.0, 0.5, 1.0]).backward()
     fast = scores.float().requires_grad_()
-    hierarchical_contrastive(
-        fast, positive, Hierarchy(groups), [1.0, 2.0, 0.5, 1.0], reduction="sum"
-    ).backward()
+    hierarchical_contrastive(fast, positive, Hierarchy(groups), [1.0, 2.0, 0.5, 1.0], reduction="sum").backward()
     torch.testing.assert_close(fast.grad, slow.grad.float(), rtol=1e-4, atol=1e-4)
 
 
@@ -247,9 +241,7 @@ def test_scores_shifted_together_give_the_same_hierarchical_loss():
     scores, positive = batch(3, 25, 6)
     hierarchy = Hierarchy(random_tree(25, 4, 6))
     loss = hierarchical_contrastive(scores, positive, hierarchy, temperature=0.5)
-    torch.testing.assert_close(
-        hierarchical_contrastive(scores + 1000, positive, hierarchy, temperature=0.5), loss
-    )
+    torch.testing.assert_close(hierarchical_contrastive(scores + 1000, positive, hierarchy, temperature=0.5), loss)
     halved = hierarchical_contrastive(2 * scores, positive, hierarchy)
     torch.testing.assert_close(halved, loss)
 
@@ -358,9 +350,7 @@ def test_threshold_equals_the_reference_and_its_gradient_is_numerical(seed, n_la
     torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9)
     scores.requires_grad_()
     eov.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s, e: threshold_loss(s, e, positive, form, wp, wn, "none"), (scores, eov)
-    )
+    assert torch.autograd.gradcheck(lambda s, e: threshold_loss(s, e, positive, form, wp, wn, "none"), (scores, eov))
 
 
 @pytest.mark.parametrize("form", ["adaptive", "independent"])
@@ -375,9 +365,7 @@ def test_threshold_is_finite_at_the_edges(form, extreme, share):
         loss.backward()
         assert torch.isfinite(loss) and torch.isfinite(scores.grad).all() and torch.isfinite(eov.grad).all()
     if share == 0.0 and form == "adaptive":
-        assert loss.item() == pytest.approx(
-            math.log(3), abs=1e-6 + 1e-7 * extreme
-        )  # EOV level with two of the rest
+        assert loss.item() == pytest.approx(math.log(3), abs=1e-6 + 1e-7 * extreme)  # EOV level with two of the rest
 
 
 def test_independent_form_is_binary_cross_entropy():

@@ -210,9 +210,7 @@ def test_areas_and_their_draws_equal_sklearn(seed, ties):
 
     def slow_macro(rows):
         each = [
-            sk.average_precision_score(positive[rows, c], scores[rows, c])
-            for c in frequent
-            if positive[rows, c].any()
+            sk.average_precision_score(positive[rows, c], scores[rows, c]) for c in frequent if positive[rows, c].any()
         ]
         return np.mean(each)
 
@@ -244,11 +242,7 @@ def test_drawn_average_precision_with_many_thresholds_stays_near_the_exact_one(m
     exact = average_precision(label_pairs(scores, truth), bootstrap)
     monkeypatch.setattr("mera_core.probability_metrics.MAX_STEPS", 200)
     rough = average_precision(label_pairs(scores, truth), bootstrap)
-    assert (
-        rough.value
-        == exact.value
-        == pytest.approx(sk.average_precision_score(positive, scores, average="micro"))
-    )
+    assert rough.value == exact.value == pytest.approx(sk.average_precision_score(positive, scores, average="micro"))
     np.testing.assert_allclose(rough.draws, exact.draws, atol=2e-3)
 
 
@@ -366,9 +360,7 @@ def test_paired_difference_is_tighter_than_the_two_intervals():
 def test_evaluation_holds_every_figure_in_range():
     scores, truth, *_ = cohort(7)
     p = 1 / (1 + np.exp(-scores))
-    out = evaluate_ranking(
-        scores, truth, above_cut(scores, 0.5), p, ks=(3, 5), bootstrap=Bootstrap(40, 50)
-    ).to_dict()
+    out = evaluate_ranking(scores, truth, above_cut(scores, 0.5), p, ks=(3, 5), bootstrap=Bootstrap(40, 50)).to_dict()
     assert set(out["metrics"]) == {
         "recall@3", "recall@5", "recall_capped@3", "recall_capped@5", "weighted_f1_oracle", "weighted_f1_cut",
         "cut_precision", "cut_recall", "cut_size_mean", "true_size_mean", "auprc_micro", "auprc_macro", "ece",

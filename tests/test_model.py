@@ -10,9 +10,7 @@ from mera_core.errors import InputError
 from mera_core.model import SEEN_FEATURES, MeraModel, ScoreHead, start_code_rows
 from tests.tiny import CODES, icd9, tiny_model, tiny_vocabulary
 
-DEFINITIONS = {
-    code: text for code, text in zip(CODES, ["acute heart failure", "pneumonia", "chronic pneumonia"], strict=False)
-}
+DEFINITIONS = dict(zip(CODES, ["acute heart failure", "pneumonia", "chronic pneumonia"], strict=False))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -152,7 +150,7 @@ def test_a_model_with_fewer_rows_than_tokens_is_refused() -> None:
 
 def test_a_label_without_a_token_is_refused_by_name() -> None:
     model = tiny_model()
-    with pytest.raises(InputError, match="1 codes without a token, the first is ICD9:999.9"):
+    with pytest.raises(InputError, match=r"1 codes without a token, the first is ICD9:999\.9"):
         MeraModel(model.backbone, model.vocabulary, (*CODES, *icd9("999.9")))
 
 

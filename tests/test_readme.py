@@ -57,9 +57,7 @@ def is_long(line: str) -> bool:
 def inline_commands() -> list[str]:
     """Commands within sentences: `make lint`."""
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    return [
-        code for code in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(make|python|tensorboard) ", code)
-    ]
+    return [code for code in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(make|python|tensorboard) ", code)]
 
 
 RUN, CHECK = [], inline_commands()
@@ -111,9 +109,7 @@ def test_rank_prints_the_contract(workplace):
 def test_long_commands_exist(line):
     environment, command = without_environment(line)
     for name in environment:
-        assert any(name in path.read_text(encoding="utf-8") for path in app_sources()), (
-            f"nothing reads {name}"
-        )
+        assert any(name in path.read_text(encoding="utf-8") for path in app_sources()), f"nothing reads {name}"
     words = shlex.split(command)
     if words[0] == "make":
         check_make(words[1:])
@@ -172,9 +168,7 @@ def test_links_and_pictures_exist():
 def test_files_that_are_named_exist():
     named = re.findall(r"`((?:app\.py|[\w.-]+/[\w./-]*))`", README)
     made_by_the_reader = (".venv", "runs/")
-    missing = [
-        name for name in named if not name.startswith(made_by_the_reader) and not (ROOT / name).exists()
-    ]
+    missing = [name for name in named if not name.startswith(made_by_the_reader) and not (ROOT / name).exists()]
     assert named and missing == []
 
 

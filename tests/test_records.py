@@ -102,12 +102,8 @@ def test_visit_keeps_positions_only_while_they_fit():
 
 
 def test_values_leave_out_empty_words_and_unknown_ages_and_can_be_hashed():
-    assert Visit(["1"], age=float("nan"), details={"stay": "", "source": "x"}) == Visit(
-        ["1"], details={"source": "x"}
-    )
-    assert (
-        len({Patient([Visit(["1"], details={"a": "b"})]), Patient([Visit(["1"], details={"a": "b"})])}) == 1
-    )
+    assert Visit(["1"], age=float("nan"), details={"stay": "", "source": "x"}) == Visit(["1"], details={"source": "x"})
+    assert len({Patient([Visit(["1"], details={"a": "b"})]), Patient([Visit(["1"], details={"a": "b"})])}) == 1
 
 
 @pytest.mark.parametrize(
@@ -130,9 +126,7 @@ def test_values_refuse_what_cannot_be(build, said):
 
 
 def test_resolve_reads_codes_and_says_what_it_left_out():
-    patient = Patient(
-        [Visit(["4280", "428.05", Code("ICD9", "428.0"), "E8021", "i50.22"]), Visit(["nonsense"])]
-    )
+    patient = Patient([Visit(["4280", "428.05", Code("ICD9", "428.0"), "E8021", "i50.22"]), Visit(["nonsense"])])
     resolved, notes = resolve(patient, Ontology.load())
     assert resolved.visits[0].codes == (Code("ICD9", "428.0"), Code("ICD10", "I50.22"))
     assert resolved.visits[0].positions == (1, 5)
@@ -177,9 +171,7 @@ def test_rows_may_come_in_any_order(cohort, draw):
 
 
 def test_table_schema():
-    stay = Visit(
-        [Code("ICD9", "250.00"), "typed"], datetime(2020, 1, 2), 70.5, {"admission": "urgent"}, [2, 3]
-    )
+    stay = Visit([Code("ICD9", "250.00"), "typed"], datetime(2020, 1, 2), 70.5, {"admission": "urgent"}, [2, 3])
     table = to_table([Patient([Visit(), stay], "F", 71, "7", {"ethnicity": "white"})])
     assert tuple(table.columns) == (*VISITS_TABLE_COLUMNS, "ethnicity", "visit.age", "visit.admission")
     assert table["visit"].tolist() == [0, 1, 1]
@@ -257,9 +249,7 @@ def test_table_needs_its_columns_and_named_patients_with_visits():
 def test_write_table_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "visits.csv"
     path.write_text("old")
-    monkeypatch.setattr(
-        "mera_core.records._write_csv", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
-    )
+    monkeypatch.setattr("mera_core.records._write_csv", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(InputError, match="disk full"):
         write_table(to_table([Patient([Visit(["1"])], id="a")]), path)
     assert path.read_text() == "old"
@@ -425,6 +415,4 @@ def test_the_invented_cohort_is_made_again_to_the_byte(tmp_path):
     assert all(len(patient.visits) >= 2 for patient in cohort)
     for patient in cohort:
         for visit in patient.visits:
-            assert {code.system for code in visit.codes} == {
-                "ICD9" if visit.time.date() < ICD10_BEGINS else "ICD10"
-            }
+            assert {code.system for code in visit.codes} == {"ICD9" if visit.time.date() < ICD10_BEGINS else "ICD10"}

@@ -56,9 +56,7 @@ def test_the_installed_libraries_are_those_of_the_pins():
     from importlib.metadata import version
 
     for name in ("requirements.txt", "requirements-dev.txt"):
-        for package, pin in re.findall(
-            r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE
-        ):
+        for package, pin in re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
             assert version(package).split("+")[0] == pin, f"{package}: run make test, which installs {name}"
 
 
@@ -90,9 +88,7 @@ def test_nothing_else_is_large():
 
 
 def test_no_pickle_is_shipped():
-    assert [
-        path for path in files() if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".pth", ".joblib"}
-    ] == []
+    assert [path for path in files() if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".pth", ".joblib"}] == []
 
 
 def test_no_path_of_one_machine():
@@ -192,9 +188,7 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
 
     def again() -> str:
         command = ["/bin/sh", str(tmp_path / ".ci" / "prepare"), "app"]
-        return subprocess.run(
-            command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True).stdout
 
     assert again() == ""
     with (tmp_path / "requirements.txt").open("a") as file:
@@ -220,9 +214,7 @@ def test_the_licence_is_the_whole_apache_text():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
-    assert (
-        len(text) == 11_357
-    )  # bytes of the text that the Apache foundation publishes, less its leading line end
+    assert len(text) == 11_357  # bytes of the text that the Apache foundation publishes, less its leading line end
 
 
 def test_a_withdrawn_call_of_our_own_fails_the_tests():

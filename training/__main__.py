@@ -64,6 +64,8 @@ def evaluate(
     """Every figure of a checkpoint on patients it never saw, beside the baselines."""
     from training import evaluate as evaluation
 
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"There is no folder {out.absolute().parent} to write {out.name} into.")
     result = evaluation.run(checkpoint, data, format, train_data, part, draws, paper)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     if out is not None:

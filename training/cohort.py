@@ -42,7 +42,7 @@ def with_codes(patients: Iterable[Patient]) -> list[Patient]:
     for patient in patients:
         visits = tuple(visit for visit in patient.visits if visit.codes)
         if visits:
-            kept.append(replace(patient, visits=visits, age=visits[-1].age or patient.age))
+            kept.append(replace(patient, visits=visits, age=patient.age if visits[-1].age is None else visits[-1].age))
     return kept
 
 

@@ -37,6 +37,9 @@ class RunConfig:
     """Steps between log lines (console and TensorBoard)."""
 
     def __post_init__(self):
+        for field in fields(self):
+            if field.type in ("int", "float") and not isinstance(getattr(self, field.name), int | float):
+                raise InputError(f"The setting {field.name} is {getattr(self, field.name)!r}; it must be a number.")
         for name in ("batch_size", "accumulate", "passes", "learning_rate", "log_every"):
             if getattr(self, name) <= 0:
                 raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")

@@ -82,7 +82,7 @@ def run(
         result["subgroups"] = metrics.evaluate_subgroups(
             ranked, truth, subgroups(patients), predicted, ks=(10, 20), n_boot=min(draws, 200)
         )
-    result |= beside_baselines(engine, ours.metrics, patients, truth, bootstrap, cohort, train_data, format)
+    result |= beside_baselines(engine, ours.metrics, patients, truth, bootstrap, cohort, train_data)
     return without_nan(result)
 
 
@@ -168,13 +168,16 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
     }
 
 
-def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_data, format) -> dict[str, Any]:
+def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_data) -> dict[str, Any]:
     """Baselines fitted on the checkpoint's own training patients, on the same test patients, with paired differences."""
-    source = read(train_data, format).patients if train_data else cohort.patients
     known = engine.manifest["data"].get("format")
+    if train_data:
+        source = read(train_data, known or "auto").patients
+    else:
+        source = cohort.patients if cohort.report.format == known else []
     train = [p for p in with_codes(source) if split_of(p.id) == "train"]
     validation = [p for p in with_codes(source) if split_of(p.id) == "validation" and len(p.visits) > 1]
-    if cohort.report.format != known or not any(len(p.visits) > 1 for p in train) or not validation:
+    if not any(len(p.visits) > 1 for p in train) or not validation:
         return {
             "baselines": [],
             "baselines_absent": "no training patients at hand to fit them on: name them by --train-data",

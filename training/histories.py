@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mera_core.model import SEEN_FEATURES
 from mera_core.ontology import Code
 from mera_core.records import Patient
 from mera_core.seen import seen_features
@@ -22,7 +23,7 @@ from training.memorize import QuestionSampler, batches_by_length
 class Targets:
     """What one batch of sequences is asked: N targets at places (`row`, `position`).
 
-    weight: [N]. positive: bool [N, C]. seen: [M, 3 + F], see `mera_core.model.ScoreHead`.
+    weight: [N]. positive: bool [N, C]. seen: [M, 2 + F], see `mera_core.model.ScoreHead`.
     """
 
     row: list[int]
@@ -99,11 +100,11 @@ class HistoryBatches(Dataset):
             positive[index, labels] = True
         return {
             "input_ids": ids,
-            "row": torch.tensor(targets.row),
-            "position": torch.tensor(targets.position),
+            "row": torch.tensor(targets.row, dtype=torch.long),
+            "position": torch.tensor(targets.position, dtype=torch.long),
             "weight": torch.tensor(targets.weight),
             "positive": positive,
-            "seen": torch.tensor(targets.seen) if targets.seen else torch.zeros(0, 7),
+            "seen": torch.tensor(targets.seen) if targets.seen else torch.zeros(0, 2 + len(SEEN_FEATURES)),
         }
 
     def _add_targets(self, targets: Targets, row: int, patient: Patient, encoded) -> None:

@@ -212,7 +212,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         data,
         config,
         out,
-        lambda model, batch: memorize_loss(model, batch["input_ids"], batch["labels"], config.undivided_codes),
+        lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes),
     )
     return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
 

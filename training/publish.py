@@ -15,6 +15,10 @@ from training import evaluate, memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
 CARD = "README.md"
+POPULATIONS = {
+    "uci_diabetes130": "Trained on inpatients with diabetes in US hospitals, 1999 to 2008, at most three diagnoses a visit, "
+    "mostly at three digits; without dates (`encounter_id` orders the visits). It knows no other population.",
+}
 BEGIN, END = "<!-- results: begin", "<!-- results: end"
 
 
@@ -90,7 +94,7 @@ def card(manifest: Manifest) -> str:
         f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
         "",
         "## What it is",
-        f"A LLaMA-architecture language model trained from scratch in two stages (METHOD: memorize, then rank). It knows "
+        f"{_origin(manifest)} trained in two stages (METHOD: memorize, then rank). It knows "
         f"{' and '.join(manifest.systems)} ({'; '.join(manifest.icd_release.values())}) and ranks {len(manifest.label_space)} "
         f"codes ({manifest.label_level}).",
         "",
@@ -150,9 +154,8 @@ def card(manifest: Manifest) -> str:
         ),
         "",
         "## Limits",
-        "- Trained on diabetic inpatients of US hospitals, 1999 to 2008, at most three diagnoses a visit, mostly at three digits: "
-        "it ranks that label space, whatever the history's granularity, and knows no other population.",
-        "- No dates: `encounter_id` orders visits. Codes are assigned at discharge.",
+        f"- {POPULATIONS.get(manifest.data['format'], 'It knows the population of its training records and no other.')}",
+        "- It ranks its own label space, whatever the history's granularity. Codes are assigned at discharge or after.",
         "- Scores are not calibrated probabilities, so none is shown.",
         "- Every figure of this card, subgroups included, is in `mera.json` under `metrics`.",
         "",
@@ -214,6 +217,15 @@ def fill_readme(readme: Path, manifest: Manifest) -> None:
         raise InputError(f"{readme} has no place for the results (a line that starts with {BEGIN}).")
     begin = text.index("\n", begin) + 1
     readme.write_text(text[:begin] + "\n" + results(manifest) + "\n\n" + text[end:], encoding="utf-8")
+
+
+def _origin(manifest: Manifest) -> str:
+    backbone = manifest.method.get("memorize", {}).get("backbone")
+    return (
+        f"The language model {backbone}"
+        if backbone
+        else "A small LLaMA-architecture language model, from random weights,"
+    )
 
 
 def _seeds(manifest: Manifest) -> str:

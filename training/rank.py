@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -48,7 +49,7 @@ def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, 
         loss = loss + config.threshold_weight * threshold_loss(
             scores, eov, positive, config.threshold, config.threshold_positive_weight, reduction="none"
         )
-    total = (loss * weight).sum() / weight.sum()
+    total = (loss * weight).sum() / weight.sum().clamp_min(1e-9)
     if "questions" in batch:
         rehearsed = memorize_loss(model, batch["questions"], 512)
         total = total + config.rehearsal_weight * rehearsed
@@ -67,6 +68,20 @@ class Average(TrainerCallback):
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 self.kept[name].lerp_(parameter, 1 - decay)
+        if control.should_save:  # before the Trainer marks the step complete
+            self._file(args, state).parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in self.kept.items()}, self._file(args, state))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Take up the average of the step that the run resumes from, on the device that the Trainer chose."""
+        saved = self._file(args, state)
+        if saved.exists():
+            self.kept = load_file(saved)
+        self.kept = {name: self.kept[name].to(p.device) for name, p in self.model.named_parameters()}
+
+    @staticmethod
+    def _file(args, state) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "average.safetensors"
 
     def swap(self) -> None:
         """Exchange the average and the model's weights; a second call puts both back."""
@@ -133,6 +148,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     looked at. Resumes from the last complete step in `out`.
     """
     model, before = load_start(config)
+    model.backbone.float()
     cohort = read(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
@@ -168,6 +184,11 @@ def run(config: RankConfig, out: Path) -> Manifest:
         parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
     )
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
+    if not validation or not data.patients:
+        raise InputError(
+            f"{config.data} can't train a ranking: it holds {len(data.patients)} training and {len(validation)} validation "
+            "patients of two visits."
+        )
     train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
     set_attention_dropout(model.backbone, 0.0)
     model.eval()

@@ -104,8 +104,7 @@ def test_crlf_bom_case_and_quotes_make_no_difference(tmp_path):
         "crlf": (UCI_HEADER + UCI_ROWS).replace(b"\n", b"\r\n"),
         "bom": b"\xef\xbb\xbf" + UCI_HEADER + UCI_ROWS,
         "upper": UCI_HEADER.upper() + UCI_ROWS,
-        "quoted": b'"encounter_id","patient_nbr","diag_1","diag_2","diag_3"\n'
-        + UCI_ROWS.replace(b"V27", b'"V27"'),
+        "quoted": b'"encounter_id","patient_nbr","diag_1","diag_2","diag_3"\n' + UCI_ROWS.replace(b"V27", b'"V27"'),
         "no last newline": (UCI_HEADER + UCI_ROWS)[:-1],
     }
     for name, content in variants.items():

@@ -25,9 +25,7 @@ def test_a_list_of_histories_is_read_with_its_systems(tmp_path):
     path = tmp_path / "h.json.gz"
     path.write_bytes(
         gzip.compress(
-            json.dumps(
-                [{"visits": [{"codes": ["4280"]}]}, {"id": "x", "visits": [{"codes": ["I10"]}]}]
-            ).encode()
+            json.dumps([{"visits": [{"codes": ["4280"]}]}, {"id": "x", "visits": [{"codes": ["I10"]}]}]).encode()
         )
     )
     cohort = read(path)

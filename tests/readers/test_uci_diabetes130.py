@@ -98,9 +98,7 @@ def test_words_of_a_visit_only_where_known(cohort):
 
 
 def test_readmission_is_the_future_and_never_read(cohort, tmp_path):
-    other = read(
-        write(tmp_path / "other.csv", {**LATER, "readmitted": "NO"}, {**EARLIER, "readmitted": "<30"})
-    )
+    other = read(write(tmp_path / "other.csv", {**LATER, "readmitted": "NO"}, {**EARLIER, "readmitted": "<30"}))
     assert other.patients == cohort.patients
     assert "readmitted" not in _READ
 

@@ -91,5 +91,5 @@ def test_sizes_of_a_pretrained_backbone_are_its_own() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path) -> None:
-    with pytest.raises(InputError, match="no configuration file .*absent.yaml"):
+    with pytest.raises(InputError, match=r"no configuration file .*absent\.yaml"):
         RankConfig.load(tmp_path / "absent.yaml")

@@ -77,7 +77,7 @@ def test_recall_and_cut_are_those_of_the_engines_rankings(result, tiny_checkpoin
     for patient in in_part(invented_cohort, "test"):
         history = Patient(patient.visits[:-1], sex=patient.sex, age=patient.visits[-2].age, details=patient.details)
         ranking = engine.rank(history)
-        true = {code for code in patient.visits[-1].codes}
+        true = set(patient.visits[-1].codes)
         found.append(len(true & set(ranking.codes[:10])) / len(true))
         sizes.append(ranking.predicted)
         true_sizes.append(len(true))

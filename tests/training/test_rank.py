@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerControl
 
 from mera_core import metrics
 from mera_core.checkpoint import read_manifest
@@ -134,8 +135,8 @@ def test_the_average_follows_the_weights_and_swaps_back_and_forth() -> None:
 
     with torch.no_grad():
         model.weight.fill_(start + 1)
-    average.on_step_end(None, State, None)
-    average.on_step_end(None, State, None)
+    average.on_step_end(None, State, TrainerControl())
+    average.on_step_end(None, State, TrainerControl())
     average.swap()
     assert float(model.weight) == pytest.approx(start + 0.75)
     average.swap()
@@ -152,7 +153,7 @@ def test_early_on_the_average_forgets_the_start_faster() -> None:
 
     with torch.no_grad():
         model.weight.fill_(start + 1)
-    average.on_step_end(None, State, None)
+    average.on_step_end(None, State, TrainerControl())
     average.swap()
     assert float(model.weight) == pytest.approx(start + 9 / 11)
 
@@ -181,7 +182,7 @@ def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict]:
 
 
 def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
-    engine, cohort, counts, cut = fitted
+    engine, _, counts, cut = fitted
     assert engine.cut_offset == pytest.approx(cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate), rel=1e-5)
     assert np.ptp(engine.cut_offset) > 0 or cut["frequency_tilt"] == 0
     assert cut["patients"] == 60 and cut["frequency_tilt"] in rank.TILTS

@@ -71,14 +71,17 @@ def test_rank_trains_with_overrides_and_writes_a_checkpoint(
     assert manifest.method["rank"]["seed"] == 5 and manifest.method["rank"]["passes"] == 1
 
 
+RANK = ["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["memorize", "--config", "{tmp}/none.yaml", "--out", "{tmp}/out"], "There is no configuration file"),
         (["memorize", "--config", "{tmp}/bad.yaml", "--out", "{tmp}/out"], "names a setting that does not exist: sead"),
-        (["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out"], "The setting start is empty"),
-        (["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out", "--start", "{tmp}/no", "--data", "{cohort}"], "There is no checkpoint folder"),
-        (["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out", "--start", "{stage1}", "--data", "{tmp}/no.csv"], "no.csv"),
+        ([*RANK], "The setting start is empty"),
+        ([*RANK, "--start", "no", "--data", "{cohort}"], "There is no checkpoint folder"),
+        ([*RANK, "--start", "{stage1}", "--data", "{tmp}/no.csv"], "no.csv"),
         (["evaluate", "--checkpoint", "{tmp}/no", "--data", "{cohort}"], "There is no checkpoint folder"),
         (["evaluate", "--checkpoint", "{stage1}", "--data", "{cohort}"], "was not trained to rank"),
         (["evaluate", "--checkpoint", "{tiny}", "--data", "{tmp}/no.csv"], "no.csv"),
