@@ -199,7 +199,7 @@ def results(manifest: Manifest) -> str:
         f"definition {percent(recall['code_to_definition']['words'])}, definition → code "
         f"{percent(recall['definition_to_code']['codes'])}; over the undivided vocabulary "
         f"{percent(recall['code_to_definition']['undivided'])} and {percent(recall['definition_to_code']['undivided'])}; asked in "
-        f"words that training never used, {percent(held_out['code_to_definition'])} and "
+        f"a sentence that training never used, {percent(held_out['code_to_definition'])} and "
         f"{percent(held_out['definition_to_code'])}; up the tree, "
         + ", ".join(f"{level} {percent(share)}" for level, share in hierarchy.items())
         + ".",
