@@ -3,13 +3,17 @@
 import streamlit as st
 
 from mera_core.records import Patient
-from pages.shared.session import ICONS, NOTICE, demos, engine, open_session, page_files, page_name, plain
+from pages.shared.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
 
 open_session("Home")
 
 WHAT_FOR = {
-    "Predict": "rank the diagnoses of a patient's next visit",
-    "Recall": "ask the model what a code means",
+    "Predict": "rank the diagnoses of a patient's next visit, ask why, try what if",
+    "Compare": "set two histories or two models side by side",
+    "Recall": "ask the model what a code means, or play against it",
+    "Cohort": "score many patients at once",
+    "Model Card": "what the model was made from and how good it is",
+    "Audit": "judge whether the code tree groups what belongs together",
 }
 SEXES = {"F": "woman", "M": "man", "U": "person"}
 ADULT, COLUMNS = 18, 3
@@ -21,14 +25,14 @@ def show_model() -> None:
     name, _, fingerprint = loaded.name.rpartition(" ")
     facts = [
         f"**{plain(name)}**, fingerprint `{fingerprint}`",
-        f"Ranks **{len(loaded.label_space):,} codes**: {plain(loaded.manifest['label_level'])}",
+        f"Ranks {plain(loaded.scope)}",
         *(f"Code book: {plain(release)}" for release in loaded.manifest["icd_release"].values()),
     ]
     st.markdown("  \n".join(facts))
 
 
 def show_demos() -> None:
-    """A link to each demo patient; the address holds the id only."""
+    """A link to each invented patient; the address holds the id only."""
     for first in range(0, len(demos()), COLUMNS):
         row = list(demos().values())[first : first + COLUMNS]
         for place, (column, demo) in enumerate(zip(st.columns(COLUMNS, gap="medium"), row, strict=False)):
@@ -49,13 +53,12 @@ def who(person: Patient) -> str:
     return f"{name}{f', {person.age:.0f}' if known else ''} · {len(person.visits)} visits"
 
 
-st.title("MERA", anchor=False)
-st.markdown(
+heading(
+    "MERA",
     "MERA reads the diagnosis codes of a patient's earlier visits and ranks the diagnoses of the next one, with a "
     "line that says where to stop. Its language model has learned the ICD code book by heart, so it knows what "
-    "each code means and where it belongs."
+    "each code means and where it belongs.",
 )
-st.warning(f"**{NOTICE}** The demo patients are invented.", icon=":material/science:")
 start, model = st.columns(2, gap="large")
 with start:
     st.subheader("Start", anchor=False)
@@ -66,5 +69,5 @@ with start:
 with model:
     st.subheader("Model", anchor=False)
     show_model()
-st.subheader("Demo patients", anchor=False)
+st.subheader("Demo patients (invented)", anchor=False)
 show_demos()

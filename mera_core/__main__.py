@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from mera_core.errors import InputError
 
 BAD_INPUT = 2
+INTERRUPTED = 130
 MAX_HISTORY_BYTES = 16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False)
@@ -144,29 +145,41 @@ def convert(
     out: Annotated[Path, typer.Option(help="The visits table to write: .parquet, .csv or .jsonl.")],
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     as_json: Json = False,
+    report: Annotated[Path | None, typer.Option(help="Write the report of the import here, as JSON.")] = None,
+    rules: Annotated[str | None, typer.Option(help="Cohort rules: honest, paper-mimic3 or paper-mimic4.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
+    ] = None,
 ) -> None:
     """Read records of any known format into the visits table, and say what was left out and why."""
-    from mera_core.readers import read
-    from mera_core.records import TABLE_SUFFIXES, to_table, write_table
+    from mera_core.importing import Job, run
+    from mera_core.progress import shown
 
-    if out.suffix.lower() not in TABLE_SUFFIXES:
-        raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {out.name!r}.")
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent} to write {out.name} to.")
-    cohort = read(source, format)
-    write_table(to_table(cohort.patients), out)
+    job = Job(source, out, format, report, rules, _pairs(option, "--option"), _pairs(column, "--column"))
+    with shown(sys.stderr) as progress:
+        result = run(job, progress)
     if as_json:
-        _print_json({**cohort.report.to_dict(), "out": str(out)})
+        _print_json(result.to_dict())
         return
-    for line in cohort.report.lines():
+    for line in result.lines():
         print(line)
-    print(f"written: {out}")
+
+
+def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
+    """NAME=VALUE arguments as a mapping."""
+    pairs = dict(text.partition("=")[::2] for text in given or ())
+    if any(not key or not value for key, value in pairs.items()):
+        raise InputError(f"{name} must be NAME=VALUE.")
+    return pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
     try:
-        app(args=arguments, prog_name="python -m mera_core", standalone_mode=False)
+        status = app(args=arguments, prog_name="python -m mera_core", standalone_mode=False)
+        if status == INTERRUPTED:  # typer turns the interruption into a status and gives it back
+            raise KeyboardInterrupt
     except (InputError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(_one_sentence(message), file=sys.stderr)
@@ -175,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         print("stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -65,6 +65,8 @@ class Manifest:
     """Provenance of the patients, split rule, counts."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Figures measured on this checkpoint, by the command that measured them."""
+    calibration: dict[str, Any] = field(default_factory=dict)
+    """The curve from margin to probability (`calibration.Calibration.to_dict`), fitted on validation patients."""
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""

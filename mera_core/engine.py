@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from mera_core.calibration import Calibration
 from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
 from mera_core.errors import InputError
 from mera_core.model import MeraModel
-from mera_core.ontology import Code, Ontology
+from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking import Ranking, best_first, ranking_scores
-from mera_core.recall import Recall, recall_codes, recall_definitions, right_padded
+from mera_core.recall import Recall, recall_ancestors, recall_codes, recall_definitions, right_padded
 from mera_core.recall_questions import CODE, DEFINITION, question_text
 from mera_core.records import Note, Patient, resolve
 from mera_core.seen import seen_features
@@ -41,6 +43,7 @@ class Engine:
         self.name = f"{manifest.name} {folder_hash(manifest)}"
         self._index = {code: i for i, code in enumerate(self.label_space)}
         self.input_codes = frozenset(manifest.input_codes)
+        self.calibration = Calibration.from_dict(manifest.calibration) if manifest.calibration else None
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
 
     @classmethod
@@ -55,6 +58,16 @@ class Engine:
         """
         model, manifest = load_checkpoint(Path(path) if path is not None else BUNDLED, quantize)
         return cls(model, manifest, Ontology.load())
+
+    @property
+    def scope(self) -> str:
+        """The label space in words: '882 codes of ICD-9-CM: 848 categories, 34 full codes'."""
+        books = dict.fromkeys(SYSTEM_NAMES[code.system] for code in self.label_space)
+        kinds = Counter(self.ontology.kind(code) for code in self.label_space)
+        if not kinds:
+            return "no codes ranked: this checkpoint knows the code book only"
+        parts = [f"{count:,} {_plural(kind, count)}" for kind, count in kinds.most_common()]
+        return f"{len(self.label_space):,} codes of {' and '.join(books)}: {', '.join(parts)}"
 
     @property
     def cut_offset(self) -> np.ndarray:
@@ -120,9 +133,15 @@ class Engine:
             scores[rows], eov[rows] = batch_scores.cpu().numpy(), batch_eov.cpu().numpy()
         return scores, eov
 
+    def ranked(self, scores: np.ndarray, eov: np.ndarray) -> np.ndarray:
+        """The scores [N, C] that lists are sorted by, above `eov` exactly for predicted codes; see `ranking_scores`."""
+        head = self.model.head
+        return ranking_scores(scores, eov, head.cut_offset.cpu().numpy(), head.order_offset.cpu().numpy())
+
     def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
-        ranked = ranking_scores(scores[None], eov[None], self.cut_offset)[0]
+        ranked = self.ranked(scores[None], eov[None])[0]
         order = best_first(ranked, self.label_space)
+        margin = scores.astype(np.float64) - eov
         share = np.exp(scores.astype(np.float64) - scores.max())
         held = {self._index[code] for visit in history.visits for code in visit.codes if code in self._index}
         return Ranking(
@@ -135,6 +154,7 @@ class Engine:
             label_level=self._manifest.label_level,
             ontology=self.ontology,
             notes=notes,
+            probability=None if self.calibration is None else self.calibration.of_list(margin, order),
         )
 
     def recall(
@@ -150,12 +170,46 @@ class Engine:
             raise InputError("Ask recall for either a code or a definition.")
         return self._recall_code(code, system) if code is not None else self._recall_definition(definition)
 
-    def _recall_code(self, code: str | Code, system: str | None) -> Recall:
+    def recall_ancestors(self, code: str | Code, system: str | None = None) -> list[Recall]:
+        """Ask the model's memory for what stands above a code: one answer a level, the chapter first.
+
+        Raises:
+            InputError: an unknown code, or one of a system that this checkpoint did not memorize.
+        """
+        code = self._memorized(code, system)
+        answers = []
+        for truth in reversed(self.ontology.ancestors(code)):
+            kind = self.ontology.kind(truth)
+            best = recall_ancestors(self.model, [code], kind)[0]
+            answers.append(
+                Recall(
+                    question_text(kind, code.code),
+                    best[0][0].code,
+                    truth.code,
+                    best[0][0] == truth,
+                    self._defined(best),
+                )
+            )
+        return answers
+
+    def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
+        """The model's definition of each code, from memory, in one batch.
+
+        Raises:
+            InputError: a code of a system that this checkpoint did not memorize.
+        """
+        return recall_definitions(self.model, [self._memorized(code, None) for code in codes])
+
+    def _memorized(self, code: str | Code, system: str | None) -> Code:
         systems = self._manifest.systems
         if isinstance(code, str):
             code = self.ontology.parse(code, system=system or (systems[0] if len(systems) == 1 else None))
         if code not in self.model.vocabulary:
             raise InputError(f"{code} can't be recalled: this checkpoint memorized {' and '.join(systems)} only.")
+        return code
+
+    def _recall_code(self, code: str | Code, system: str | None) -> Recall:
+        code = self._memorized(code, system)
         answer = recall_definitions(self.model, [code])[0]
         truth = self.ontology.definition(code)
         back = recall_codes(self.model, [answer])[0] if answer else []
@@ -182,3 +236,11 @@ class Engine:
 
     def _defined(self, codes: list[tuple[Code, float]]) -> tuple[tuple[Code, str, float], ...]:
         return tuple((code, self.ontology.definition(code), share) for code, share in codes)
+
+
+def _plural(kind: str, count: int) -> str:
+    """'category', 2 -> 'categories'; the lowest level is called a full code."""
+    kind = "full code" if kind == "code" else kind
+    if count == 1:
+        return kind
+    return kind[:-1] + "ies" if kind.endswith("y") else kind + "s"

@@ -16,12 +16,14 @@ from scipy import sparse
 
 from mera_core.errors import InputError
 from mera_core.probability_metrics import (
+    FrequentLabels,
     Pairs,
     auroc,
     average_precision,
     brier,
     calibration_slope,
     f1,
+    frequent_label_calibration,
     macro_average_precision,
     reliability,
 )
@@ -171,13 +173,19 @@ class Evaluation:
     new_onset: dict[str, Estimate] = field(default_factory=dict)
     reliability: list[dict[str, float]] = field(default_factory=list)
     macro_labels: int = 0
+    frequent: FrequentLabels = field(default_factory=FrequentLabels)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         groups = {"metrics": self.metrics, "recurrent": self.recurrent, "new_onset": self.new_onset}
         out: dict[str, Any] = {"patients": self.patients}
         out |= {name: {key: one.to_dict() for key, one in group.items()} for name, group in groups.items()}
-        return out | {"reliability": self.reliability, "auprc_macro_labels": self.macro_labels}
+        return out | {
+            "reliability": self.reliability,
+            "reliability_frequent": self.frequent.curve,
+            "frequent_labels": self.frequent.labels,
+            "auprc_macro_labels": self.macro_labels,
+        }
 
 
 def evaluate_ranking(
@@ -219,6 +227,7 @@ def evaluate_ranking(
         for seen, figures in split.items():
             figures["auprc_micro"] = average_precision(label_pairs(scores, truth, seen), bootstrap)
     curve: list[dict[str, float]] = []
+    frequent = FrequentLabels()
     if probability is not None:
         pairs = label_pairs(probability, truth)
         metrics["ece"], curve = reliability(pairs, bootstrap)
@@ -229,7 +238,9 @@ def evaluate_ranking(
         outcome = np.asarray(truth.positive[rows, shown.ravel()]).ravel() > 0
         listed = Pairs(rows, probability[rows, shown.ravel()], outcome)
         metrics[f"ece_top{max(ks)}"], _ = reliability(listed, bootstrap)
-    return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro)
+        frequent = frequent_label_calibration(probability, truth.positive, bootstrap)
+        metrics |= frequent.figures
+    return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
 
 
 def evaluate_subgroups(

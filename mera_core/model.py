@@ -23,7 +23,7 @@ class ScoreHead(nn.Module):
 
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code that was recorded
     before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
-    ours, switched off by `copy=False`. `cut_offset` [C] takes no part in the scores, see `ranking.ranking_scores`.
+    ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no part in the scores, see `ranking.ranking_scores`.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
@@ -32,6 +32,8 @@ class ScoreHead(nn.Module):
         self.eov_bias = nn.Parameter(torch.zeros(1))
         # by how much each code must pass EOV to be predicted: fitted on validation patients after training
         self.register_buffer("cut_offset", torch.zeros(n_labels))
+        # by how much the order of the codes below the cut discounts each code: fitted likewise
+        self.register_buffer("order_offset", torch.zeros(n_labels))
         self.copy = copy
         if copy:
             self.per_code = nn.Parameter(torch.zeros(n_labels, len(SEEN_FEATURES)))
@@ -90,6 +92,15 @@ class MeraModel(nn.Module):
         """
         return self.backbone.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
 
+    def hidden_of_parts(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """`hidden` of several batches of unlike length, with one look into the embedding table.
+
+        The table's gradient is as large as the table: one look makes it once a step and not once a batch.
+        """
+        embedded = self.backbone.get_input_embeddings()(torch.cat([part.flatten() for part in parts]))
+        shaped = [e.view(*p.shape, -1) for e, p in zip(embedded.split([p.numel() for p in parts]), parts, strict=True)]
+        return [self.backbone.base_model(inputs_embeds=e, use_cache=False).last_hidden_state for e in shaped]
+
     def logits(self, hidden: Tensor, token_ids: Tensor | slice) -> Tensor:
         """Logits [..., K] of the given tokens only, from states [..., H]."""
         return hidden @ self.backbone.get_output_embeddings().weight[token_ids].T
@@ -121,20 +132,31 @@ class MeraModel(nn.Module):
             raise InputError(f"The score head in {folder / HEAD_FILE} does not fit this label space.") from error
 
 
-def start_code_rows(backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5) -> None:
+def start_code_rows(
+    backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5, common: float = 0.0
+) -> None:
     """Start each code's embedding row at the position-weighted sum of its definition's word rows.
 
     Weights are `(1 + position) ** -decay`; the sum is scaled to the word rows' mean norm (METHOD.md, "Vocabulary").
-    With untied embeddings the output rows start in the same way from the output rows of the words. In place.
+    `common` times that norm goes into one direction that all code rows share and no word row holds (ours): it tells a
+    code from the words it is made of, on the way in and on the way out. With untied embeddings the output rows start in
+    the same way from the output rows of the words. In place.
     """
     tables = {id(t.weight): t.weight for t in (backbone.get_input_embeddings(), backbone.get_output_embeddings())}
     with torch.no_grad():
         for weight in tables.values():
             words = weight[: vocabulary.n_words].float()
             norm = words.norm(dim=1).mean()
+            shared = torch.zeros(words.shape[1], device=weight.device)
+            if common:
+                draw = torch.randn(words.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.device)
+                shared = draw / draw.norm()
+                words -= (words @ shared)[:, None] * shared
+                weight[: vocabulary.n_words] = words.to(weight.dtype)
             for code, definition in definitions.items():
                 ids = torch.tensor(vocabulary.words(definition), device=weight.device)
                 order = torch.arange(1, len(ids) + 1, device=weight.device, dtype=torch.float32)
                 row = (order.pow(-decay)[:, None] * words[ids]).sum(0)
-                weight[vocabulary.ids[code]] = (row / row.norm().clamp_min(1e-6) * norm).to(weight.dtype)
+                row = row / row.norm().clamp_min(1e-6) + common * shared
+                weight[vocabulary.ids[code]] = (row * norm).to(weight.dtype)
             weight[vocabulary.eov] = words.mean(0).to(weight.dtype)

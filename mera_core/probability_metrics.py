@@ -1,15 +1,17 @@
 """How good scores of yes/no outcomes are, pair by pair: areas under curves, calibration, Brier score, F1.
 
 Each function takes the patient every (score, outcome) pair belongs to, so that the interval can draw whole
-patients. Knows nothing of rankings, codes or models. A tie counts as scikit-learn counts it.
+patients. Knows nothing of rankings, codes or models. Areas and F1 are scikit-learn's; their draws come from sums that
+all draws share, and a tie counts in them as scikit-learn counts it. Never imported where a ranking is served.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mera_core.resampling import Bootstrap, Estimate, divide, estimate
 
@@ -39,7 +41,7 @@ def average_precision(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     steps = np.unique(pairs.score[pairs.outcome])
     if not len(steps):
         return estimate(np.nan, np.full(len(bootstrap.counts), np.nan))
-    value = _step_precision(*(c.sum(0, keepdims=True) for c in _counts_by_step(pairs, steps, 1)))[0]
+    value = float(average_precision_score(pairs.outcome, pairs.score))
     kept = steps[np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))]
     counts = _counts_by_step(pairs, kept, bootstrap.counts.shape[1])
     rough = _step_precision(*(c.sum(0, keepdims=True) for c in counts))[0]
@@ -87,15 +89,12 @@ def macro_average_precision(
         steps = np.unique(score[true])
         reached = (score[:, None] >= steps).astype(np.float32)  # [patients, steps]
         at = (score[:, None] == steps) & true[:, None]
+        values[row] = average_precision_score(true, score)
         # Counts of patients are whole numbers far below 2^24, so float32 products are exact.
-        for counts, out in (
-            (np.ones((1, len(score)), np.float32), values[row : row + 1]),
-            (bootstrap.counts, draws[row]),
-        ):
-            hits = (counts[:, true] @ at[true].astype(np.float32)).astype(np.float64)
-            found = hits[:, ::-1].cumsum(1)[:, ::-1]
-            precision = divide(found, counts @ reached)
-            out[:] = divide(np.nansum(precision * hits, axis=1), found[:, 0])
+        hits = (bootstrap.counts[:, true] @ at[true].astype(np.float32)).astype(np.float64)
+        found = hits[:, ::-1].cumsum(1)[:, ::-1]
+        precision = divide(found, bootstrap.counts @ reached)
+        draws[row] = divide(np.nansum(precision * hits, axis=1), found[:, 0])
     if not len(labels):
         return estimate(np.nan, np.full(len(bootstrap.counts), np.nan)), 0
     defined = ~np.isnan(draws)
@@ -115,7 +114,8 @@ def auroc(score: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Estim
         below = false.cumsum(1) - false / 2
         return divide((true * below).sum(1), true.sum(1) * false.sum(1))
 
-    return estimate(area(np.ones((1, len(score))))[0], area(bootstrap.counts))
+    value = float(roc_auc_score(outcome, score)) if 0 < outcome.sum() < len(outcome) else np.nan
+    return estimate(value, area(bootstrap.counts))
 
 
 def f1(predicted: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Estimate:
@@ -123,7 +123,7 @@ def f1(predicted: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Esti
     hits = 2.0 * (predicted & outcome)
     of = predicted.astype(float) + outcome
     result = bootstrap.ratio(hits, of)
-    return estimate(np.nan_to_num(result.value), np.nan_to_num(result.draws))
+    return estimate(float(f1_score(outcome, predicted, zero_division=0)), np.nan_to_num(result.draws))
 
 
 def brier(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
@@ -162,6 +162,70 @@ def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = 15) -> tuple[Est
         if count
     ]
     return estimate(error(total), error(bootstrap.sums(sums))), curve
+
+
+@dataclass(frozen=True)
+class FrequentLabels:
+    """Calibration of the labels that come true often enough for it to be measured.
+
+    figures: see `frequent_label_calibration`. curve: as `reliability` gives it, over all their pairs. labels: index,
+    positives, mean probability, share observed and ECE of each.
+    """
+
+    figures: dict[str, Estimate] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    labels: list[dict[str, float]] = field(default_factory=list)
+
+
+def frequent_label_calibration(
+    probability: np.ndarray, truth: sparse.csr_matrix, bootstrap: Bootstrap, least: int = 50
+) -> FrequentLabels:
+    """Calibration of the labels with at least `least` positives: over all labels it drowns in codes that never occur.
+
+    Figures: `ece_frequent`, over all pairs of those labels; `ece_frequent_mean` and `ece_frequent_max`, of each
+    label's own ECE; and `ece_frequent_mean_if_right`, what that mean would be if every probability were exact, since
+    a bin of few pairs errs by chance (outcomes drawn from the probabilities, 20 times). Empty without such a label.
+
+    probability: [patients, labels]. truth: 0/1, same shape.
+    """
+    labels = np.flatnonzero(np.asarray(truth.sum(0)).ravel() >= least)
+    if not len(labels):
+        return FrequentLabels()
+    p = probability[:, labels].astype(np.float64)
+    outcome = truth[:, labels].toarray() > 0
+    rows, chance = np.arange(len(p)), np.random.default_rng(0)
+    own = [reliability(Pairs(rows, p[:, i], outcome[:, i]), bootstrap)[0] for i in range(len(labels))]
+    single = Bootstrap(len(p), 1)
+    luck = [
+        reliability(Pairs(rows, p[:, i], chance.random(len(p)) < p[:, i]), single)[0].value
+        for i in range(len(labels))
+        for _ in range(20)
+    ]
+    pooled = Pairs(np.repeat(rows, len(labels)), p.ravel(), outcome.ravel())
+    together, curve = reliability(pooled, bootstrap)
+    draws = np.array([one.draws for one in own])
+    figures = {
+        "ece_frequent": together,
+        "ece_frequent_mean": _centered(np.mean([one.value for one in own]), draws.mean(0)),
+        "ece_frequent_max": _centered(max(one.value for one in own), draws.max(0)),
+        "ece_frequent_mean_if_right": estimate(np.mean(luck), np.array([np.nan])),
+    }
+    each = [
+        {
+            "label": int(label),
+            "positives": int(outcome[:, i].sum()),
+            "predicted": float(p[:, i].mean()),
+            "observed": float(outcome[:, i].mean()),
+            "ece": own[i].value,
+        }
+        for i, label in enumerate(labels)
+    ]
+    return FrequentLabels(figures, curve, each)
+
+
+def _centered(value: float, draws: np.ndarray) -> Estimate:
+    """Draws of a sum of absolute errors lie above its value, as each draw adds noise: they are moved to it."""
+    return estimate(value, np.maximum(draws - (draws.mean() - value), 0.0))
 
 
 def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:

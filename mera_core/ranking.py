@@ -16,23 +16,25 @@ from mera_core.records import Note
 NOTICE = "Research use, not for clinical decisions."
 
 
-def ranking_scores(scores: np.ndarray, eov: np.ndarray, offset: np.ndarray | float = 0.0) -> np.ndarray:
+def ranking_scores(
+    scores: np.ndarray, eov: np.ndarray, offset: np.ndarray | float = 0.0, order_offset: np.ndarray | float = 0.0
+) -> np.ndarray:
     """The scores that a list is sorted by, so that one cut at EOV divides it.
 
     With `m = s - s_EOV`, a code is predicted when `m > offset_c` (`offset` is 0 for the paper's plain cut; ours is fitted
     on validation patients and travels with the checkpoint). Predicted codes are ordered by `m - offset_c`, all others by
-    `m`: the cut weighs a code's frequency and the order below it does not, because F1 and recall ask for different
-    things. Monotone in `s` for each code.
+    `m - order_offset_c`: the cut weighs a code's frequency more than the order below it does, because F1 and recall ask
+    for different things. Monotone in `s` for each code.
 
     Args:
-        scores: [N, C] logits. eov: [N] end-of-visit logits. offset: [C] or a number.
+        scores: [N, C] logits. eov: [N] end-of-visit logits. offset, order_offset: [C] or a number.
 
     Returns:
         [N, C] float64, on the scale of the logits: above `eov` exactly for predicted codes.
     """
     margin = scores.astype(np.float64) - eov[:, None]
     above = margin - offset
-    ranked = np.where(above > 0, above, -np.logaddexp(0.0, -margin))
+    ranked = np.where(above > 0, above, -np.logaddexp(0.0, order_offset - margin))
     return (ranked + eov[:, None]).astype(np.float64)
 
 

@@ -8,7 +8,7 @@ is what makes their difference a paired one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,19 @@ def estimate(value: float, draws: np.ndarray) -> Estimate:
     defined = draws[~np.isnan(draws)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
     return Estimate(float(value), float(low), float(high), draws)
+
+
+def over_seeds(estimates: Sequence[Estimate], seed: int = 0) -> Estimate:
+    """The mean figure of several runs of one method, with draws in which runs are drawn again as patients are.
+
+    The estimates must come from one Bootstrap. With one run, its own estimate.
+    """
+    if not estimates or len({one.draws.shape for one in estimates}) > 1:
+        raise InputError("Runs can be averaged only over the same draws of the patients.")
+    draws = np.stack([one.draws for one in estimates])  # [runs, n_boot]
+    runs = np.random.default_rng(seed).integers(len(draws), size=draws.shape)
+    mean = np.take_along_axis(draws, runs, axis=0).mean(0)
+    return estimate(np.mean([one.value for one in estimates]), mean)
 
 
 class Bootstrap:

@@ -1,24 +1,26 @@
-"""Predict: a history on the left, the ranked diagnoses of the next visit on the right."""
+"""Predict: a history on the left, the ranked diagnoses of the next visit and what can be asked of them on the right."""
 
 import streamlit as st
 
-from mera_core.records import Patient
-from pages.shared import patient_editor, ranking_view
-from pages.shared.session import demos, engine, follow_link, footer, open_demo, open_session, or_stop, patient
+from mera_core.ranking import Ranking
+from pages.shared import export_view, mass_view, patient_editor, ranking_view, row_buttons, whatif_view, why_view
+from pages.shared.session import (
+    demos,
+    engine,
+    follow_link,
+    footer,
+    heading,
+    open_demo,
+    open_session,
+    or_stop,
+    patient,
+    ranking_of,
+)
 
 open_session("Predict")
 
 SUGGESTED = 3
-
-
-def ranking_of(person: Patient):
-    """The ranking of a history; kept for this session while the history stays the same."""
-    loaded = engine()
-    kept = st.session_state.get("ranked")
-    if kept is None or kept[0] != (loaded.name, person):
-        kept = ((loaded.name, person), loaded.rank(person))
-        st.session_state["ranked"] = kept
-    return kept[1]
+PANELS = ("Why", "What if", "Code book", "Download")
 
 
 def show_empty() -> None:
@@ -32,10 +34,32 @@ def show_empty() -> None:
             st.button(demo.title, key=f"suggest_{identity}", on_click=open_demo, args=(identity,))
 
 
+@st.fragment
+def show_panel(ranking: Ranking, base: whatif_view.Baseline | None) -> None:
+    """One of the panels under the list; choosing another redraws only this part."""
+    panel = st.segmented_control(
+        "Look closer",
+        PANELS,
+        default=PANELS[0],
+        key="panel",
+        required=True,
+        persist_state="session",
+    )
+    if panel == "Why":
+        why_view.show_why(ranking, patient())
+    elif panel == "What if":
+        whatif_view.show_what_if(ranking, base)
+    elif panel == "Code book":
+        st.subheader("Where the ranking points in the code book", anchor=False)
+        mass_view.show_mass(ranking, engine().ontology)
+    else:
+        export_view.downloads(ranking, patient())
+
+
 # Parts that come and go stand in a container of their own: what follows keeps its place, and its open tab.
 with st.container():
     follow_link()
-    st.title("Predict the next visit", anchor=False)
+    heading("Predict the next visit")
     patient_editor.choose_demo()
     has_codes = any(visit.codes for visit in patient().visits)
     if has_codes:
@@ -50,10 +74,13 @@ with history:
 with result:
     if has_codes:
         ranking = or_stop(lambda: ranking_of(patient()))
+        base = whatif_view.baseline()
         ranking_view.show_warnings(ranking.notes)
-        ranking_view.show_list(ranking)
+        against = base.name if base else ""
+        ranking_view.show_list(ranking, whatif_view.changes_since(base, ranking), against)
+        row_buttons.listen("row_buttons", lambda code: why_view.ask(code, ranking))
         ranking_view.show_readings(ranking.notes)
-        ranking_view.show_mass(ranking, engine().ontology)
+        show_panel(ranking, base)
     else:
         st.subheader("Next visit", anchor=False)
         show_empty()

@@ -2,15 +2,29 @@
 
 import streamlit as st
 
+from mera_core.memory_figures import chapter_memory
 from mera_core.ontology import SYSTEM_NAMES, Code
 from pages.shared.code_search import code_search
-from pages.shared.recall_view import show_recall
-from pages.shared.session import engine, footer, open_session, or_stop, plain
+from pages.shared.quiz_view import show_quiz
+from pages.shared.recall_view import show_ancestors, show_memory, show_recall
+from pages.shared.session import engine, footer, heading, open_session, or_stop, plain
 
 open_session("Recall")
 
-DIRECTIONS = {"code": "Code → definition", "definition": "Definition → code"}
-EXAMPLES = (Code("ICD9", "428.0"), Code("ICD9", "250.40"), Code("ICD9", "571.2"))
+QUESTIONS = {
+    "code": "Code → definition",
+    "definition": "Definition → code",
+    "chapters": "How well each chapter is remembered",
+    "quiz": "Quiz",
+}
+ASKING = "Asking the model …"
+EXAMPLES = {"ICD9": ("428.0", "250.40", "571.2"), "ICD10": ("I50.9", "E11.21", "K70.30")}
+
+
+def examples() -> list[Code]:
+    """Codes to begin with, of the first book that the model has memorized."""
+    system = loaded.manifest["systems"][0]
+    return [Code(system, code) for code in EXAMPLES[system]]
 
 
 def ask_code(code: Code) -> None:
@@ -29,14 +43,19 @@ def from_code() -> None:
     code_search("recall", "Find a code", ask_code, system=systems[0] if len(systems) == 1 else None)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("For example", width="content")
-        for code in EXAMPLES:
+        for code in examples():
             st.button(code.code, key=f"example_{code}", on_click=ask_code, args=(code,))
     asked = st.session_state.get("asked_code")
     if asked is None:
         st.info("Find a code above, or take one of the examples.", icon=":material/arrow_upward:")
         return
     st.subheader(f"What does {SYSTEM_NAMES[asked.system]} {asked.code} mean?", anchor=False)
-    show_recall(or_stop(lambda: loaded.recall(code=asked.code, system=asked.system)), asked_code=True)
+    with st.spinner(ASKING):
+        answer = or_stop(lambda: loaded.recall(code=asked.code, system=asked.system))
+        above = loaded.recall_ancestors(asked)
+    show_recall(answer, asked_code=True)
+    if above:
+        show_ancestors(asked, above, loaded.ontology)
 
 
 def from_definition() -> None:
@@ -49,30 +68,39 @@ def from_definition() -> None:
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("For example", width="content")
-        for code in EXAMPLES:
+        for code in examples():
             text = loaded.ontology.definition(code)
             st.button(plain(text), key=f"example_words_{code}", on_click=ask_words, args=(text,))
     if not words or not words.strip():
         st.info("Type a definition and press Enter, or take one of the examples.", icon=":material/arrow_upward:")
         return
     st.subheader("Which code is that?", anchor=False)
-    show_recall(or_stop(lambda: loaded.recall(definition=words)), asked_code=False)
+    with st.spinner(ASKING):
+        answer = or_stop(lambda: loaded.recall(definition=words))
+    show_recall(answer, asked_code=False)
 
 
-st.title("Recall the code book", anchor=False)
-st.markdown("The answer comes from the model's memory alone; the book's text stands beside it for comparison.")
+heading(
+    "Recall the code book",
+    "The answer comes from the model's memory alone; the book's text stands beside it for comparison.",
+)
 loaded = engine()
-direction = st.segmented_control(
-    "Direction",
-    list(DIRECTIONS),
+question = st.segmented_control(
+    "Question",
+    list(QUESTIONS),
     default="code",
-    format_func=DIRECTIONS.get,
+    format_func=QUESTIONS.get,
     key="direction",
     required=True,
+    label_visibility="collapsed",
     persist_state="session",
 )
-if direction == "code":
+if question == "code":
     from_code()
-else:
+elif question == "definition":
     from_definition()
+elif question == "chapters":
+    show_memory(or_stop(lambda: chapter_memory(loaded.manifest)), loaded.ontology)
+else:
+    show_quiz()
 footer()

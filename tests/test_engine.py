@@ -58,6 +58,12 @@ def test_the_whole_label_space_once_with_falling_scores_and_shares_that_sum_to_o
     assert (np.diff(ranking.scores) <= 0).all() and np.isfinite(ranking.scores).all()
     assert ranking.share.sum() == pytest.approx(1, abs=1e-9) and (ranking.share > 0).all()
     assert ranking.predicted == (ranking.scores > ranking.cut).sum()
+    assert (np.diff(ranking.probability) <= 0).all() and 0 <= ranking.probability[-1] <= ranking.probability[0] <= 1
+    assert ranking.to_frame().probability.tolist() == ranking.probability.tolist()
+
+
+def test_without_a_calibration_there_is_no_probability() -> None:
+    ranking = tiny_engine().rank(Patient(HEART))
     assert ranking.probability is None and "probability" not in ranking.to_frame()
 
 
@@ -222,7 +228,34 @@ def test_questions_that_make_no_sense(engine, question, message) -> None:
         engine.recall(**question)
 
 
+def test_what_stands_above_a_code_is_recalled_level_by_level(engine) -> None:
+    answers = engine.recall_ancestors("428.0")
+    assert [answer.truth for answer in answers] == ["CH07", "420-429", "428"]
+    assert [answer.question for answer in answers] == ["chapter of 428.0:", "block of 428.0:", "category of 428.0:"]
+    for answer in answers:
+        assert answer.answer == answer.alternatives[0][0].code
+        assert answer.exact == (answer.answer == answer.truth)
+        assert len(answer.alternatives) == 5
+    assert engine.recall_ancestors("CH07", system="ICD9") == []
+    with pytest.raises(InputError, match="memorized ICD9 only"):
+        engine.recall_ancestors(Code("ICD10", "I50.9"))
+
+
+def test_definitions_of_many_codes_at_once_are_those_of_each_alone(engine) -> None:
+    codes = list(icd9("428.0", "486", "250.00"))
+    assert engine.recall_definitions(codes) == [engine.recall(code=code).answer for code in codes]
+    with pytest.raises(InputError, match="memorized ICD9 only"):
+        engine.recall_definitions([Code("ICD10", "I50.9")])
+
+
 # --- loading
+
+
+def test_the_scope_names_each_book_once() -> None:
+    assert tiny_engine().scope == "10 codes of ICD-9-CM: 9 full codes, 1 category"
+    labels = icd9("250", "428", "486", "250.01")
+    vocabulary = tiny_vocabulary(labels)
+    assert tiny_engine(tiny_model(labels, vocabulary)).scope == "4 codes of ICD-9-CM: 3 categories, 1 full code"
 
 
 def test_the_name_holds_the_hash_of_the_content(engine, tiny_checkpoint) -> None:

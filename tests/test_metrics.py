@@ -33,10 +33,11 @@ from mera_core.probability_metrics import (
     brier,
     calibration_slope,
     f1,
+    frequent_label_calibration,
     macro_average_precision,
     reliability,
 )
-from mera_core.resampling import Bootstrap, estimate, paired_differences
+from mera_core.resampling import Bootstrap, estimate, over_seeds, paired_differences
 from mera_core.truth import Truth, rows_of_labels
 
 
@@ -136,6 +137,38 @@ def slow_weighted_f1(predicted, positive, missing) -> float:
     )
 
 
+def weighted_f1_by_its_formula(ranked: list[list[int]], true: list[set[int]]) -> float:
+    """METHOD.md, paper mode, in plain Python: the top |Y_i| codes, F1 of each code, averaged by how often it is true."""
+    chosen = [set(labels[: len(wanted)]) for labels, wanted in zip(ranked, true, strict=True)]
+    support: dict[int, int] = {}
+    for wanted in true:
+        for label in wanted:
+            support[label] = support.get(label, 0) + 1
+    total = 0.0
+    for label, count in support.items():
+        both = sum(label in a and label in b for a, b in zip(chosen, true, strict=True))
+        precision = both / max(1, sum(label in a for a in chosen))
+        recall = both / count
+        total += count * (2 * precision * recall / (precision + recall) if both else 0.0)
+    return total / sum(support.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 9999), ties=st.booleans())
+def test_paper_figures_equal_their_formulas_in_plain_python(seed, ties):
+    scores, _, positive, _, _ = cohort(seed, ties=ties)
+    true = [set(np.flatnonzero(row).tolist()) for row in positive]
+    truth = Truth.from_sets([sorted(wanted) for wanted in true], [[]] * len(true), 12)
+    ranked = [sorted(range(12), key=lambda c, row=row: (-row[c], c)) for row in scores]
+    ours = weighted_f1(top_sets(scores, truth.size), truth, Bootstrap(len(true), 2)).value
+    assert ours == pytest.approx(weighted_f1_by_its_formula(ranked, true), abs=1e-12)
+    for k in (1, 5, 10):
+        by_formula = sum(
+            len(set(labels[:k]) & wanted) / len(wanted) for labels, wanted in zip(ranked, true, strict=True)
+        )
+        assert np.mean(recall_at(top_labels(scores, k), truth, k)) == pytest.approx(by_formula / len(true), abs=1e-12)
+
+
 def test_weighted_f1_worked_by_hand():
     truth = Truth.from_sets([[0, 1], [0]], [[], []], 3)
     predicted = rows_of_labels([[0, 2], [1]], 3)
@@ -196,6 +229,22 @@ def test_best_fixed_size_and_threshold_equal_a_search(seed, ties):
 
 
 # --- areas
+
+
+def test_areas_worked_by_hand():
+    score, outcome = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
+    bootstrap = Bootstrap(4, 5)
+    # Precision 1 at recall 1/2, 2/3 at recall 1. Of four (true, false) pairs three stand in the right order.
+    area = average_precision(Pairs(np.arange(4), score, outcome), bootstrap)
+    assert area.value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert auroc(score, outcome, bootstrap).value == pytest.approx(3 / 4)
+    # Above 0.65: three predicted, two of two true.
+    assert f1(score > 0.65, outcome, bootstrap).value == pytest.approx(2 * 2 / (3 + 2))
+    # One label ranks its true patients first (1), the other last: (1/3 + 2/4) / 2.
+    truth = rows_of_labels([[0], [0], [1], [1]], 2)
+    scores = np.array([[4.0, 3.0], [3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
+    macro, labels = macro_average_precision(scores, truth, bootstrap, least=2)
+    assert labels == 2 and macro.value == pytest.approx((1 + (1 / 3 + 2 / 4) / 2) / 2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -289,9 +338,52 @@ def test_calibration_slope_equals_sklearn_and_finds_overconfidence(seed, sharpne
     np.testing.assert_allclose(brier(pairs, bootstrap).draws[1], sk.brier_score_loss(outcome[rows], p[rows]))
 
 
+def test_calibration_slope_worked_by_hand():
+    # Told 1 in 1 + e (logit -1) and 1 in 1 + 1/e (logit 1), but 10 and 90 of 100 came true: logits -+ log 9.
+    p = np.repeat([1 / (1 + np.e), np.e / (1 + np.e)], 100)
+    outcome = np.concatenate([np.arange(100) < 10, np.arange(100) < 90])
+    slope = calibration_slope(Pairs(np.arange(200), p, outcome), Bootstrap(200, 5))
+    assert slope.value == pytest.approx(np.log(9), abs=1e-6)
+
+
 def test_calibration_slope_without_an_event_is_not_defined():
     pairs = Pairs(np.arange(5), np.linspace(0.1, 0.9, 5), np.zeros(5, bool))
     assert np.isnan(calibration_slope(pairs, Bootstrap(5, 4)).value)
+
+
+def test_calibration_of_frequent_labels_worked_by_hand():
+    # Label 0: 60 of 100 true at 0.5 predicted, label 1: 50 of 100 at 0.5; label 2 has 49 and is too rare to count.
+    outcome = np.zeros((100, 3), bool)
+    outcome[:60, 0], outcome[:50, 1], outcome[:49, 2] = True, True, True
+    truth = rows_of_labels([list(np.flatnonzero(row)) for row in outcome], 3)
+    found = frequent_label_calibration(np.full((100, 3), 0.5), truth, Bootstrap(100, 50))
+    assert [row["label"] for row in found.labels] == [0, 1] and [row["positives"] for row in found.labels] == [60, 50]
+    assert [row["ece"] for row in found.labels] == pytest.approx([0.1, 0.0])
+    assert found.figures["ece_frequent"].value == pytest.approx(0.05)  # 110 of 200 pairs against 100 expected
+    assert found.figures["ece_frequent_mean"].value == pytest.approx(0.05)
+    assert found.figures["ece_frequent_max"].value == pytest.approx(0.1)
+    # 100 tosses of a fair coin miss 50 by 4 on average
+    assert found.figures["ece_frequent_mean_if_right"].value == pytest.approx(0.04, abs=0.012)
+    assert found.curve == [{"n": 200, "predicted": 0.5, "observed": 0.55}]
+
+
+def test_right_probabilities_err_by_chance_alone_and_wrong_ones_by_more():
+    rng = np.random.default_rng(0)
+    p = rng.beta(1, 4, size=(1500, 4))
+    outcome = rng.random(p.shape) < p
+    truth = rows_of_labels([list(np.flatnonzero(row)) for row in outcome], 4)
+    right = frequent_label_calibration(p, truth, Bootstrap(1500, 50)).figures
+    chance = right["ece_frequent_mean_if_right"].value
+    assert right["ece_frequent_mean"].value == pytest.approx(chance, rel=0.35)
+    wrong = frequent_label_calibration(np.sqrt(p), truth, Bootstrap(1500, 50)).figures
+    assert wrong["ece_frequent_mean"].value > 5 * chance
+    for name in ("ece_frequent", "ece_frequent_mean", "ece_frequent_max"):
+        assert right[name].low <= right[name].value <= right[name].high or name == "ece_frequent"
+
+
+def test_labels_that_are_all_rare_have_no_calibration():
+    truth = rows_of_labels([[0]] * 49, 2)
+    assert frequent_label_calibration(np.full((49, 2), 0.5), truth, Bootstrap(49, 5)).figures == {}
 
 
 def test_event_figures_equal_sklearn():
@@ -352,6 +444,19 @@ def test_paired_difference_is_tighter_than_the_two_intervals():
     assert ours.low < theirs.high  # unpaired, the two intervals overlap
     with pytest.raises(InputError, match="paired"):
         ours.minus(estimate(0.5, np.zeros(3)))
+
+
+def test_several_runs_average_and_widen_by_how_much_they_differ():
+    bootstrap = Bootstrap(50, 2000, seed=1)
+    alike = bootstrap.mean(np.random.default_rng(2).random(50))
+    assert over_seeds([alike]) == alike
+    one, other = (estimate(alike.value + shift, alike.draws + shift) for shift in (-0.3, 0.3))
+    together = over_seeds([one, other])
+    assert together.value == pytest.approx(alike.value)
+    # both runs low or both high each a quarter of the time
+    assert together.low < alike.low - 0.25 and together.high > alike.high + 0.25
+    with pytest.raises(InputError, match="same draws"):
+        over_seeds([alike, estimate(0.5, np.zeros(3))])
 
 
 # --- everything at once

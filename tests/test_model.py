@@ -118,6 +118,7 @@ def test_a_head_without_copy_ignores_the_history() -> None:
 def test_a_new_head_changes_no_score_and_the_cut_takes_no_part_in_it() -> None:
     head = ScoreHead(4, 3)
     head.cut_offset += 5
+    head.order_offset += 7
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
     assert torch.equal(head(torch.ones(1, 3), torch.ones(1, 4), seen), torch.ones(1, 3))
 
@@ -161,7 +162,7 @@ def test_the_head_is_saved_and_loaded_to_the_last_digit(tmp_path) -> None:
     fresh.load_head(tmp_path)
     for name, tensor in model.head.state_dict().items():
         assert torch.equal(tensor, fresh.head.state_dict()[name]), name
-    assert "cut_offset" in fresh.head.state_dict()
+    assert {"cut_offset", "order_offset"} <= set(fresh.head.state_dict())
 
 
 @pytest.mark.parametrize("labels", [CODES[:9], ()])
@@ -170,3 +171,34 @@ def test_a_head_of_another_label_space_is_refused(tmp_path, labels) -> None:
         tiny_model(labels=labels).save_head(tmp_path)
     with pytest.raises(InputError, match="does not fit this label space"):
         tiny_model().load_head(tmp_path)
+
+
+# --- rows that start from definitions, and batches of unlike length
+
+
+def test_code_rows_start_as_the_weighted_sum_of_their_words_plus_the_common_direction() -> None:
+    model = tiny_model(())
+    vocabulary = model.vocabulary
+    book = {code: f"Heart {code.code}" for code in vocabulary.ids}
+    start_code_rows(model.backbone, vocabulary, book, decay=0.5, common=2.0)
+    table = model.backbone.get_input_embeddings().weight.detach()
+    words = table[: vocabulary.n_words]
+    rows = torch.stack([table[i] for i in vocabulary.ids.values()])
+    sums = []
+    for definition in book.values():
+        ids = torch.tensor(vocabulary.words(definition))
+        row = (torch.arange(1, len(ids) + 1).float().rsqrt()[:, None] * words[ids]).sum(0)
+        sums.append(row / row.norm())
+    scale = rows.norm(dim=1) / 5**0.5  # one part words, two parts the common direction, at right angles
+    common = (rows / scale[:, None] - torch.stack(sums)) / 2
+    assert torch.allclose(common, common[0].expand_as(common), atol=1e-4)
+    assert float(common[0].norm()) == pytest.approx(1, abs=1e-4)
+    assert float((words @ common[0]).abs().max()) < 1e-5
+
+
+def test_batches_of_unlike_length_give_the_states_that_each_gives_alone() -> None:
+    model = tiny_model().eval()
+    parts = [torch.randint(0, 20, (3, 5)), torch.randint(0, 20, (2, 9)), torch.randint(0, 20, (1, 1))]
+    with torch.inference_mode():
+        for part, state in zip(parts, model.hidden_of_parts(parts), strict=True):
+            assert torch.allclose(state, model.hidden(part), atol=1e-6)

@@ -26,26 +26,27 @@ def scored(draw):
     n, c = draw(st.integers(1, 4)), draw(st.integers(1, 8))
     scores = np.array([[draw(exact) for _ in range(c)] for _ in range(n)])
     eov = np.array([draw(exact) for _ in range(n)])
-    return scores, eov, np.array([draw(offsets) for _ in range(c)])
+    return scores, eov, np.array([draw(offsets) for _ in range(c)]), np.array([draw(offsets) for _ in range(c)])
 
 
 @settings(max_examples=60, deadline=None)
 @given(scored())
 def test_exactly_the_codes_beyond_their_offset_are_above_eov(drawn) -> None:
-    scores, eov, offset = drawn
-    ranked = ranking_scores(scores, eov, offset)
+    scores, eov, offset, order_offset = drawn
+    ranked = ranking_scores(scores, eov, offset, order_offset)
     assert ranked.shape == scores.shape
     assert np.array_equal(ranked > eov[:, None], scores - eov[:, None] > offset)
 
 
 @settings(max_examples=60, deadline=None)
 @given(scored())
-def test_above_the_cut_the_margin_less_its_offset_orders_and_below_it_the_raw_score(drawn) -> None:
-    scores, eov, offset = drawn
-    ranked = ranking_scores(scores, eov, offset)
+def test_above_the_cut_the_margin_less_its_offset_orders_and_below_it_less_the_other_offset(drawn) -> None:
+    scores, eov, offset, order_offset = drawn
+    ranked = ranking_scores(scores, eov, offset, order_offset)
     margin = scores - eov[:, None]
     for row in range(len(scores)):
-        for regime, key in ((margin[row] > offset, margin[row] - offset), (margin[row] <= offset, margin[row])):
+        above, below = margin[row] - offset, margin[row] - order_offset
+        for regime, key in ((above > 0, above), (above <= 0, below)):
             labels = np.flatnonzero(regime)
             by_key = sorted(labels, key=lambda i: (-key[i], i))
             by_rank = sorted(labels, key=lambda i: (-ranked[row, i], i))
@@ -57,8 +58,9 @@ def test_above_the_cut_the_margin_less_its_offset_orders_and_below_it_the_raw_sc
 @settings(max_examples=40, deadline=None)
 @given(scored(), st.integers(1, 200).map(lambda n: n / 64))
 def test_a_higher_score_never_ranks_a_code_lower(drawn, rise: float) -> None:
-    scores, eov, offset = drawn
-    assert (ranking_scores(scores + rise, eov, offset) > ranking_scores(scores, eov, offset)).all()
+    scores, eov, offset, order_offset = drawn
+    higher = ranking_scores(scores + rise, eov, offset, order_offset)
+    assert (higher > ranking_scores(scores, eov, offset, order_offset)).all()
 
 
 @pytest.mark.parametrize("size", [60.0, -60.0, 700.0])
@@ -74,6 +76,9 @@ def test_by_hand() -> None:
     # margins 2, 1.5, -1 against offsets 1.75, 0.5, 0: the second passes by more, the last stays below
     ranked = ranking_scores(scores, eov, np.array([1.75, 0.5, 0.0]))
     assert ranked[0] == pytest.approx([1.25, 2.0, 1 - np.log1p(np.e)], abs=1e-12)
+    # an order offset of -1 for the third makes its margin 0 below the cut, and changes nothing above it
+    ranked = ranking_scores(scores, eov, np.array([1.75, 0.5, 0.0]), np.array([9.0, 9.0, -1.0]))
+    assert ranked[0] == pytest.approx([1.25, 2.0, 1 - np.log(2)], abs=1e-12)
 
 
 def test_without_an_offset_the_order_is_that_of_the_scores() -> None:

@@ -55,7 +55,11 @@ def evaluate(
         str | None,
         typer.Option(help="Records that hold the training patients, to fit the baselines on; --data by default."),
     ] = None,
-    part: Annotated[str, typer.Option(help="auto (patients never trained on), test, validation, or all.")] = "auto",
+    part: Annotated[
+        str,
+        typer.Option(help="auto (patients never trained on), test, validation, train, all, or paper (its own split)."),
+    ] = "auto",
+    against: Annotated[Path | None, typer.Option(help="Another checkpoint, for paired differences.")] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's cohort rules and figures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -64,9 +68,9 @@ def evaluate(
     """Every figure of a checkpoint on patients it never saw, beside the baselines."""
     from training import evaluate as evaluation
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise InputError(f"There is no folder {out.absolute().parent} to write {out.name} into.")
-    result = evaluation.run(checkpoint, data, format, train_data, part, draws, paper)
+    if out is not None:
+        _file(out)
+    result = evaluation.run(checkpoint, data, format, train_data, part, draws, paper, against)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
@@ -74,6 +78,111 @@ def evaluate(
         typer.echo(text)
     else:
         evaluation.print_table(result)
+
+
+@app.command()
+def baselines(
+    checkpoint: Annotated[
+        Path, typer.Option(help="Checkpoint folder to stand beside; its label space and split are used.")
+    ],
+    data: Annotated[str, typer.Option(help="Patient records with training, validation and test patients.")],
+    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    out: Annotated[Path, typer.Option(help="The table, as JSON; what stands in it is not run again.")] = Path(
+        "docs/evidence/baselines.json"
+    ),
+    seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
+    ] = None,
+    pyhealth_python: Annotated[
+        Path | None, typer.Option(help="Python of an environment with PyHealth 1.1.6, for its two rows.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
+):
+    """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
+    from training.baselines import compare
+
+    table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
+    typer.echo(f"{len(table['rows'])} rows in {out}")
+
+
+@app.command()
+def ablate(
+    data: Annotated[str, typer.Option(help="Patient records.")],
+    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    config: Annotated[Path, typer.Option(help="The table's rows and settings (YAML).")] = Path(
+        "training/configs/ablate.yaml"
+    ),
+    runs: Annotated[Path, typer.Option(help="Folder of finished runs.")] = Path("runs/ablate"),
+    out: Annotated[Path, typer.Option(help="The table, as JSON.")] = Path("docs/evidence/ablations.json"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds to run now; all of the table's by default.")] = "",
+    minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
+):
+    """Run the ablation table, one run a row and seed; goes on where it stopped."""
+    from training import ablate as ablation
+
+    table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
+    done = sum(len(row["seeds"]) for row in table["rows"])
+    typer.echo(f"{done} runs of {len(table['rows'])} rows in {out}")
+
+
+@app.command()
+def question(
+    number: Annotated[int, typer.Argument(help="Which of METHOD's open questions: 1 to 4.", min=1, max=4)],
+    data: Annotated[str, typer.Option(help="Patient records that the models are trained on.")],
+    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that travels (question 4).")] = Path(
+        "sample_data/mera-mini"
+    ),
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FORMAT:PATH of records to travel to (question 4); can be given again."),
+    ] = None,
+    config: Annotated[Path, typer.Option(help="Table of ablations, for the small model's settings.")] = Path(
+        "training/configs/ablate.yaml"
+    ),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of `ablate`'s runs (question 1 reads them; 2 and 3 add theirs).")
+    ] = Path("runs/ablate"),
+    seeds: Annotated[str, typer.Option(help="Seeds; all of the table's by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The answer, as JSON.")] = None,
+):
+    """Answer an open question of the paper by experiment."""
+    from training.open_questions import answer
+
+    out = _file(out or Path(f"docs/evidence/question-{number}.json"))
+    result = answer(number, data, format, checkpoint, source or (), config, runs, _numbers(seeds))
+    out.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
+def report(
+    checkpoint: Annotated[Path, typer.Option(help="Published checkpoint.")] = Path("sample_data/mera-mini"),
+    folder: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("docs/evidence"),
+):
+    """Build the evidence report from the JSON of the experiments."""
+    from training import report as reporting
+
+    typer.echo(f"Written: {reporting.run(checkpoint, folder)}")
+
+
+def _file(path: Path) -> Path:
+    """A file that can be written; InputError where its folder is missing."""
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"There is no folder {path.absolute().parent} to write {path.name} into.")
+    return path
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """'1,2,3' -> (1, 2, 3)."""
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise InputError(f'Seeds are numbers with commas between them, such as 1,2,3, not "{text}".') from error
 
 
 @app.command()

@@ -26,7 +26,13 @@ class RunConfig:
     passes: float = 10.0
     """How often each question or patient is seen."""
     learning_rate: float = 2e-3
-    """Peak of a cosine schedule with linear warm-up (AdamW)."""
+    """Peak of a cosine schedule with linear warm-up."""
+    optimizer: str = "adamw"
+    """"adamw", or "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes)."""
+    muon_learning_rate: float = 0.0
+    """Learning rate of Muon's matrices, scaled to mean what AdamW's does; 0: as the rest."""
+    row_learning_rate: float = 0.0
+    """Learning rate of the embedding rows; 0: as the rest. A row is touched seldom, and AdamW then moves it far."""
     warmup_share: float = 0.03
     """Share of all steps spent warming up."""
     weight_decay: float = 0.01
@@ -43,6 +49,8 @@ class RunConfig:
         for name in ("batch_size", "accumulate", "passes", "learning_rate", "log_every"):
             if getattr(self, name) <= 0:
                 raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
+        if self.optimizer not in ("adamw", "muon"):
+            raise InputError(f'The setting optimizer is "{self.optimizer}"; it is adamw or muon.')
         if not 0 <= self.warmup_share < 1:
             raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
 
@@ -90,6 +98,8 @@ class MemorizeConfig(RunConfig):
     """Longest sequence that the model will read."""
     row_start: str = "definition"
     """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
+    common_direction: float = 0.0
+    """Size of the direction that all code rows share when they start, in norms of a word row (`start_code_rows`)."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
@@ -165,8 +175,6 @@ class RankConfig(RunConfig):
     """Let the score head know which codes the history already holds."""
     head_learning_rate: float = 1e-2
     """Learning rate of the score head."""
-    row_learning_rate: float = 0.0
-    """Learning rate of the embedding rows; 0: as the rest. A row is touched seldom, and AdamW then moves it far: lower."""
     average: float = 0.0
     """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
     validate_every: int = 0

@@ -11,17 +11,21 @@ import numpy as np
 from mera_core import metrics
 from mera_core.engine import Engine
 from mera_core.errors import InputError
-from mera_core.ontology import Code
-from mera_core.ranking import NOTICE, ranking_scores
-from mera_core.readers import read
+from mera_core.ranking import NOTICE
+from mera_core.readers import Cohort, read
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap, Estimate, paired_differences
 from training import baselines
-from training.cohort import PARTS, SPLIT_RULE, histories_and_truth, split_of, with_codes
+from training.cohort import PARTS, SPLIT_RULE, split_of, with_codes
+from training.evaluation_table import print_table, without_nan
+from training.paper_split import PAPER_RULE, paper_parts
+from training.scored import Scored
+
+__all__ = ["COMPARED", "KS", "choose_part", "print_table", "run", "without_nan"]
 
 KS = (5, 10, 20, 30)
 COMPARED = ("recall@10", "recall@20", "weighted_f1_oracle")
-HEART_FAILURE = {"ICD9": "428", "ICD10": "I50"}
+PAIRED = (*COMPARED, "weighted_f1_cut")  # between checkpoints, which both have a cut
 
 
 def run(
@@ -32,21 +36,21 @@ def run(
     part: str = "auto",
     draws: int = 1000,
     paper: bool = False,
+    against: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint; the JSON of `python -m training evaluate --json` (ARCHITECTURE.md, "Contracts").
+    """Evaluate a checkpoint; the JSON of `python -m training evaluate --json` (docs/evidence/evaluate.schema.json).
 
     Args:
         part: "auto" takes the patients that the checkpoint never saw: all, or, where the data are of the format that it
-            was trained on, the test part by the split rule.
+            was trained on, the test part by the split rule. "paper": the test part of the paper's own split.
         train_data: records that hold the training patients; baselines are fitted on their training part. Where neither
             they nor `data` hold any, no baselines are reported, and the result says so.
         paper: the paper's cohort rule (a patient with any visit without codes is dropped) and its figures only.
+        against: another checkpoint, for paired differences on the patients that both can read.
     """
-    engine = Engine.load(checkpoint)
-    if not engine.label_space:
-        raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")
+    engine = load(checkpoint)
     cohort = read(data, format)
-    patients = cohort.patients
+    patients, paper = cohort.patients, paper or part == "paper"
     dropped = sum(any(not visit.codes for visit in p.visits) for p in patients)
     if paper:
         patients = [p for p in patients if all(visit.codes for visit in p.visits)]
@@ -54,101 +58,119 @@ def run(
     patients = [p for p in patients if len(p.visits) > 1]
     if not patients:
         raise InputError(f"{data} holds no patient with two visits in the part that is evaluated ({rule}).")
-    histories, truth, patients = histories_and_truth(engine, patients)
-    scores, eov = engine.scores(histories)
-    ranked = ranking_scores(scores, eov, engine.cut_offset)
-    predicted = metrics.above_cut(ranked, eov)
-    bootstrap = Bootstrap(len(patients), draws)
+    ours = Scored.of(engine, patients)
+    bootstrap = Bootstrap(len(ours.patients), draws)
     result: dict[str, Any] = {
         "checkpoint": engine.name,
         "data": {"source": Path(data).name, "format": cohort.report.format, "patients": rule},
-        "patients": len(patients),
+        "patients": len(ours.patients),
+        "unreadable": len(patients) - len(ours.patients),
         "labels": len(engine.label_space),
         "mode": "paper" if paper else "honest",
+        "draws": draws,
         "notice": NOTICE,
     }
     if paper:
         result["dropped_for_a_visit_without_codes"] = dropped
-    probability = 1 / (1 + np.exp(-(scores.astype(np.float64) - eov[:, None])))
-    ours = metrics.evaluate_ranking(ranked, truth, predicted, probability, ks=KS, bootstrap=bootstrap, areas=not paper)
-    figures = ours.to_dict()
+    evaluation = metrics.evaluate_ranking(
+        ours.ranked, ours.truth, ours.predicted, ours.probability(), ks=KS, bootstrap=bootstrap, areas=not paper
+    )
+    figures = evaluation.to_dict()
     result |= {name: figures[name] for name in ("metrics", "recurrent", "new_onset")}
-    result["ece_of"] = "sigmoid(score of the code - score of EOV), not calibrated after training"
-    result["cuts"] = cuts(engine, scores, eov, ranked, predicted, truth, bootstrap)
-    result["heart_failure"] = heart_failure(engine, histories, probability, truth)
+    result |= calibration_in_words(ours)
+    result["cuts"] = cuts(ours, bootstrap)
+    result["heart_failure"] = heart_failure(ours, draws)
     if not paper:
-        result["reliability"] = figures["reliability"]
-        result["auprc_macro_labels"] = figures["auprc_macro_labels"]
+        result |= {name: figures[name] for name in ("reliability", "reliability_frequent", "auprc_macro_labels")}
+        result["frequent_labels"] = [
+            {"code": str(engine.label_space[row.pop("label")])} | row for row in figures["frequent_labels"]
+        ]
         result["subgroups"] = metrics.evaluate_subgroups(
-            ranked, truth, subgroups(patients), predicted, ks=(10, 20), n_boot=min(draws, 200)
+            ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=min(draws, 200)
         )
-    result |= beside_baselines(engine, ours.metrics, patients, truth, bootstrap, cohort, train_data)
+    result |= beside_baselines(ours, evaluation.metrics, bootstrap, cohort, train_data)
+    if against is not None:
+        result["against"] = compare(ours, Scored.of(load(against), patients), draws)
     return without_nan(result)
+
+
+def load(checkpoint: Path) -> Engine:
+    """The engine of a checkpoint that ranks; InputError for one that only knows the code book."""
+    engine = Engine.load(checkpoint)
+    if not engine.label_space:
+        raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")
+    return engine
 
 
 def choose_part(patients: list[Patient], engine: Engine, format: str, part: str) -> tuple[list[Patient], str]:
     """The patients to evaluate, and in words which they are."""
-    if part not in ("auto", "all", *PARTS):
-        raise InputError(f'--part is "{part}"; it can be auto, all, {", ".join(PARTS)}.')
+    if part not in ("auto", "all", "paper", *PARTS):
+        raise InputError(f'--part is "{part}"; it can be auto, all, {", ".join(PARTS)} or paper.')
     if part == "auto":
         part = "test" if engine.manifest["data"].get("format") == format else "all"
     if part == "all":
         return patients, "all"
+    if part == "paper":
+        trained_so = engine.manifest["data"].get("split_rule") == PAPER_RULE
+        warning = "" if trained_so else "; the checkpoint was NOT trained on that split, and may have seen them"
+        return paper_parts(patients, format)["test"], f"test part of the paper's split ({PAPER_RULE}){warning}"
     return [p for p in patients if split_of(p.id) == part], f"{part} part ({SPLIT_RULE})"
 
 
-def cuts(engine, scores, eov, ranked, predicted, truth, bootstrap: Bootstrap) -> dict[str, Any]:
+def calibration_in_words(ours: Scored) -> dict[str, Any]:
+    """Which probability the calibration figures are of, and the curve that the checkpoint carries."""
+    if ours.calibration is None:
+        return {"ece_of": "sigmoid(score of the code - score of EOV); the checkpoint carries no calibration"}
+    return {
+        "ece_of": f"the probability that the engine shows ({ours.calibration.kind} calibration fitted on "
+        f"{ours.calibration.patients} validation patients, never rising down a list)",
+        "calibration": ours.calibration.to_dict(),
+    }
+
+
+def cuts(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any]:
     """The learned cut beside the best fixed k and the best single thresholds, all chosen on validation patients."""
-    fitted = engine.manifest["method"].get("cut")
+    fitted = ours.engine.manifest["method"].get("cut")
     if not fitted:
         return {}
-    share = np.exp(scores - scores.max(1, keepdims=True))
+    share = np.exp(ours.scores - ours.scores.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
-    others = {f"best fixed k ({fitted['best_fixed_k']['k']})": metrics.top_sets(ranked, fitted["best_fixed_k"]["k"])}
-    values = {
-        "score": ranked,
-        "logit": scores,
-        "share": share,
-        "over_eov": scores.astype(np.float64) - eov[:, None],
-    }
+    size = fitted["best_fixed_k"]["k"]
+    others = {f"best fixed k ({size})": metrics.top_sets(ours.ranked, size)}
+    values = {"score": ours.ranked, "logit": ours.scores, "share": share, "over_eov": ours.margin}
     for name, chosen in fitted["best_threshold"].items():
         others[f"best threshold of the {name}"] = metrics.above_cut(values[name], chosen["threshold"])
-    others["the paper's cut: score above EOV"] = metrics.above_cut(values["over_eov"], 0.0)
-    ours = metrics.weighted_f1(predicted, truth, bootstrap)
+    others["the paper's cut: score above EOV"] = metrics.above_cut(ours.margin, 0.0)
+    learned = metrics.weighted_f1(ours.predicted, ours.truth, bootstrap)
     rows = []
     for name, sets in others.items():
-        theirs = metrics.weighted_f1(sets, truth, bootstrap)
-        size = bootstrap.mean(np.asarray(sets.sum(1)).ravel())
+        theirs = metrics.weighted_f1(sets, ours.truth, bootstrap)
         rows.append(
             {
                 "cut": name,
                 "weighted_f1": theirs.to_dict(),
-                "size_mean": size.to_dict(),
-                "learned_minus_this": ours.minus(theirs).to_dict(),
+                "size_mean": bootstrap.mean(np.asarray(sets.sum(1)).ravel()).to_dict(),
+                "learned_minus_this": learned.minus(theirs).to_dict(),
             }
         )
     return {
         "chosen_on": f"{fitted['patients']} validation patients",
-        "learned": ours.to_dict(),
+        "learned": learned.to_dict(),
         "others": rows,
     }
 
 
-def heart_failure(engine: Engine, histories, probability: np.ndarray, truth: metrics.Truth) -> dict[str, Any]:
+def heart_failure(ours: Scored, draws: int) -> dict[str, Any]:
     """Does the next visit hold heart failure? Scored by the best of its codes; with and without patients who had it."""
-    columns = [
-        i
-        for i, code in enumerate(engine.label_space)
-        if Code(code.system, HEART_FAILURE[code.system]) in (code, *engine.ontology.ancestors(code))
-    ]
+    columns = ours.heart_failure_columns()
     if not columns:
         return {}
-    outcome = np.asarray(truth.positive[:, columns].sum(1)).ravel() > 0
-    before = np.asarray(truth.seen[:, columns].sum(1)).ravel() > 0
-    event = metrics.evaluate_event(probability[:, columns].max(1), outcome, before)
+    outcome = np.asarray(ours.truth.positive[:, columns].sum(1)).ravel() > 0
+    before = np.asarray(ours.truth.seen[:, columns].sum(1)).ravel() > 0
+    event = metrics.evaluate_event(ours.event(columns), outcome, before, n_boot=draws)
     return {
-        "score": "the best score over its codes",
-        "codes": [str(engine.label_space[i]) for i in columns],
+        "score": "the probability of the likeliest of its codes",
+        "codes": [str(ours.engine.label_space[column]) for column in columns],
     } | event
 
 
@@ -158,6 +180,7 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
     groups = {f"sex {sex}": np.array([p.sex == sex for p in patients]) for sex in ("F", "M", "U")}
     for low, high in ((0, 50), (50, 65), (65, 80), (80, 200)):
         groups[f"age {low} to {high - 1}" if high < 200 else f"age {low} and over"] = (ages >= low) & (ages < high)
+    groups["age not recorded"] = np.isnan(ages)
     for name in sorted({p.details.get("ethnicity", "not recorded") for p in patients}):
         groups[f"ethnicity {name}"] = np.array([p.details.get("ethnicity", "not recorded") == name for p in patients])
     past = np.array([len(p.visits) - 1 for p in patients])
@@ -168,87 +191,60 @@ def subgroups(patients: Sequence[Patient]) -> dict[str, np.ndarray]:
     }
 
 
-def beside_baselines(engine, ours, patients, truth, bootstrap, cohort, train_data) -> dict[str, Any]:
-    """Baselines fitted on the checkpoint's own training patients, on the same test patients, with paired differences."""
+def compare(ours: Scored, theirs: Scored, draws: int) -> dict[str, Any]:
+    """Two checkpoints on the patients that both can read, with paired differences (ours minus theirs)."""
+    both = {patient.id for patient in ours.patients} & {patient.id for patient in theirs.patients}
+    if not both:
+        raise InputError("No patient can be read by both checkpoints.")
+    bootstrap = Bootstrap(len(both), draws)
+    pair: list[dict[str, Estimate]] = [
+        metrics.evaluate_ranking(
+            one.ranked, one.truth, one.predicted, one.probability(), ks=KS, bootstrap=bootstrap, areas=False
+        ).metrics
+        for one in (ours.take(both), theirs.take(both))
+    ]
+    return {
+        "name": theirs.engine.name,
+        "patients": len(both),
+        "metrics": {name: one.to_dict() for name, one in pair[1].items()},
+        "ours_minus_this": {name: one.to_dict() for name, one in paired_differences(*pair).items()},
+    }
+
+
+def training_patients(
+    engine: Engine, cohort: Cohort, train_data: str | None = None
+) -> tuple[list[Patient], list[Patient]]:
+    """The patients a checkpoint was trained on, and validation patients of two visits, where the records hold them."""
     known = engine.manifest["data"].get("format")
     if train_data:
         source = read(train_data, known or "auto").patients
     else:
         source = cohort.patients if cohort.report.format == known else []
-    train = [p for p in with_codes(source) if split_of(p.id) == "train"]
-    validation = [p for p in with_codes(source) if split_of(p.id) == "validation" and len(p.visits) > 1]
+    kept = with_codes(source)
+    train = [p for p in kept if split_of(p.id) == "train"]
+    return train, [p for p in kept if split_of(p.id) == "validation" and len(p.visits) > 1]
+
+
+def beside_baselines(
+    ours: Scored, figures: dict[str, Estimate], bootstrap: Bootstrap, cohort: Cohort, train_data: str | None
+) -> dict[str, Any]:
+    """Quick baselines fitted on the checkpoint's own training patients, on the same patients, with paired differences."""
+    train, validation = training_patients(ours.engine, cohort, train_data)
     if not any(len(p.visits) > 1 for p in train) or not validation:
         return {
             "baselines": [],
             "baselines_absent": "no training patients at hand to fit them on: name them by --train-data",
         }
     rows = []
-    for baseline in baselines.all_baselines(engine.label_space):
-        scores = baseline.fit(train, validation).scores(patients)
-        theirs = metrics.evaluate_ranking(scores, truth, ks=KS, bootstrap=bootstrap, areas=False).metrics
+    for baseline in baselines.all_baselines(ours.engine.label_space):
+        scores = baseline.fit(train, validation).scores(ours.patients)
+        theirs = metrics.evaluate_ranking(scores, ours.truth, ks=KS, bootstrap=bootstrap, areas=False).metrics
+        differences = paired_differences(figures, theirs)
         rows.append(
             {
                 "name": baseline.name,
                 "metrics": {name: one.to_dict() for name, one in theirs.items()},
-                "ours_minus_this": {
-                    name: one.to_dict() for name, one in paired_differences(ours, theirs).items() if name in COMPARED
-                },
+                "ours_minus_this": {name: differences[name].to_dict() for name in COMPARED},
             }
         )
     return {"baselines": rows, "baselines_fitted_on": f"{len(train)} training patients"}
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that is not defined becomes null."""
-    if isinstance(value, dict):
-        return {key: without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(one) for one in value]
-    if isinstance(value, Estimate):
-        return without_nan(value.to_dict())
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def print_table(result: dict[str, Any]) -> None:
-    """A readable table on the screen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    def shown(figure: dict[str, float | None], scale: float = 100) -> str:
-        if figure["value"] is None:
-            return "not defined"
-        low, high = figure["low"], figure["high"]
-        interval = "" if low is None else f"  ({scale * low:.1f} to {scale * high:.1f})"
-        return f"{scale * figure['value']:.2f}{interval}"
-
-    console = Console()
-    console.print(
-        f"{result['checkpoint']}: {result['patients']} patients, {result['data']['patients']}. {result['notice']}"
-    )
-    table = Table("figure", "value x 100 (95 % interval)")
-    for group in ("metrics", "recurrent", "new_onset"):
-        for name, figure in result[group].items():
-            sizes = name.endswith("size_mean") or name.endswith("slope")
-            table.add_row(name if group == "metrics" else f"{group}: {name}", shown(figure, 1 if sizes else 100))
-    console.print(table)
-    if result["cuts"]:
-        table = Table("cut", "weighted F1", "codes a patient", "learned cut minus this")
-        table.add_row("learned", shown(result["cuts"]["learned"]), shown(result["metrics"]["cut_size_mean"], 1), "")
-        for row in result["cuts"]["others"]:
-            table.add_row(
-                row["cut"],
-                shown(row["weighted_f1"]),
-                shown(row["size_mean"], 1),
-                shown(row["learned_minus_this"]),
-            )
-        console.print(table)
-    if result["baselines"]:
-        table = Table("baseline", *COMPARED, *(f"ours minus it: {name}" for name in COMPARED))
-        for row in result["baselines"]:
-            theirs = [shown(row["metrics"][name]) for name in COMPARED]
-            table.add_row(row["name"], *theirs, *(shown(row["ours_minus_this"][name]) for name in COMPARED))
-        console.print(table)
-    else:
-        console.print("No baselines: " + result["baselines_absent"] + ".")

@@ -17,6 +17,7 @@ from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
 from training import backbone as backbones
 from training.config import MemorizeConfig
+from training.optimizer import make_optimizer
 from training.trainer import run_trainer
 
 IGNORE = -100
@@ -71,7 +72,8 @@ class QuestionSampler:
         drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
         for asked in self.hierarchy.values():
             count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
-            drawn += [rng.choice(asked) for _ in range(count)]
+            # the lower the level, the more answers there are to tell apart
+            drawn += rng.choices(asked, weights=range(1, len(asked) + 1), k=count)
         rng.shuffle(drawn)
         return drawn
 
@@ -146,32 +148,53 @@ def batches_by_length(items: list, length, batch_size: int, rng: random.Random) 
     return batches
 
 
-def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int) -> torch.Tensor:
-    """Cross-entropy of the answers: words against words and a draw of codes, codes against the whole vocabulary.
+NEIGHBOURS = 2
+"""Codes on either side of each code asked about, in book order, among the candidates for its definition's words."""
 
-    Mean over word answers plus mean over code answers. The drawn codes teach the model which alphabet a question wants
-    at a fraction of a full softmax's cost.
+
+def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int) -> torch.Tensor:
+    """Cross-entropy of the answers of a batch of questions: see `answer_loss`.
 
     Args:
         parts: `input_ids` and `labels` of each, as `QuestionSampler.batch` makes them.
     """
-    states, answers = [], []
-    for part in parts:
-        asked = part["labels"] >= 0
-        states.append(model.hidden(part["input_ids"])[asked])
-        answers.append(part["labels"][asked])
-    hidden, labels = torch.cat(states), torch.cat(answers)
+    return answer_loss(model, parts, model.hidden_of_parts([part["input_ids"] for part in parts]), undivided_codes)
+
+
+def answer_loss(
+    model: MeraModel, parts: list[dict[str, torch.Tensor]], hidden: list[torch.Tensor], undivided_codes: int
+) -> torch.Tensor:
+    """Cross-entropy of words against words and some codes, plus that of codes against the whole vocabulary.
+
+    Mean over word answers plus mean over code answers. The codes that stand against words are those asked about, their
+    neighbours in the book, and `undivided_codes` drawn ones: they teach the model which alphabet a question wants, at a
+    fraction of a full softmax's cost.
+
+    Args:
+        hidden: states [B, T, H] of each part.
+    """
+    asked = [part["labels"] >= 0 for part in parts]
+    states = torch.cat([state[where] for state, where in zip(hidden, asked, strict=True)])
+    labels = torch.cat([part["labels"][where] for part, where in zip(parts, asked, strict=True)])
     n_words, total = model.vocabulary.n_words, len(model.vocabulary)
-    loss = hidden.new_zeros((), dtype=torch.float32)
+    loss = states.new_zeros((), dtype=torch.float32)
     is_word = labels < n_words
     if is_word.any():
-        # EOV stands at n_words, the codes after it
-        drawn = torch.randint(n_words, total, (min(undivided_codes, total - n_words),), device=labels.device)
-        candidates = torch.cat([torch.arange(n_words, device=labels.device), drawn])
-        loss = loss + F.cross_entropy(model.logits(hidden[is_word], candidates).float(), labels[is_word])
+        candidates = _word_candidates(parts, n_words, total, undivided_codes)
+        loss = loss + F.cross_entropy(model.logits(states[is_word], candidates).float(), labels[is_word])
     if not is_word.all():
-        loss = loss + F.cross_entropy(model.logits(hidden[~is_word], slice(0, total)).float(), labels[~is_word])
+        loss = loss + F.cross_entropy(model.logits(states[~is_word], slice(0, total)).float(), labels[~is_word])
     return loss
+
+
+def _word_candidates(parts: list[dict[str, torch.Tensor]], n_words: int, total: int, drawn: int) -> torch.Tensor:
+    """Every word piece, EOV (at n_words), and the codes that stand against words in this batch."""
+    ids = torch.cat([part["input_ids"].flatten() for part in parts])
+    codes = ids[ids > n_words]
+    near = (codes[:, None] + torch.arange(-NEIGHBOURS, NEIGHBOURS + 1, device=ids.device)).flatten()
+    random_codes = torch.randint(n_words + 1, total, (min(drawn, total - n_words - 1),), device=ids.device)
+    against = torch.cat([near.clamp(n_words + 1, total - 1), random_codes]).unique()
+    return torch.cat([torch.arange(n_words + 1, device=ids.device), against])
 
 
 def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[Code]]:
@@ -189,7 +212,8 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
     elif backbone.get_input_embeddings().weight.shape[0] < len(vocabulary):
         backbone.resize_token_embeddings(rows, mean_resizing=False)
     if config.row_start != "random":
-        start_code_rows(backbone, vocabulary, book, decay=0.5 if config.row_start == "definition" else 0.0)
+        decay = 0.5 if config.row_start == "definition" else 0.0
+        start_code_rows(backbone, vocabulary, book, decay, config.common_direction)
     return MeraModel(backbone, vocabulary), list(book)
 
 
@@ -213,6 +237,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         config,
         out,
         lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes),
+        make_optimizer(model, config, model.backbone),
     )
     return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
 

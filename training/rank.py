@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from mera_core import metrics
+from mera_core.calibration import Calibration
 from mera_core.checkpoint import Manifest, load_checkpoint, save_checkpoint, sha256
 from mera_core.engine import Engine
 from mera_core.errors import InputError
@@ -27,16 +28,20 @@ from mera_core.sequence import Encoder, SequenceConfig
 from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, with_codes
 from training.config import RankConfig
 from training.histories import HistoryBatches
-from training.memorize import QuestionSampler, memorize_loss
+from training.memorize import QuestionSampler, answer_loss
+from training.optimizer import make_optimizer
 from training.trainer import run_trainer
 
-TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Powers of a code's frequency that the cut may take off its score."""
+ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""The same for the order of the codes below the cut."""
 
 
 def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
     """Weighted mean over the batch's targets of `L_HCL + lambda L_EOV`, plus the rehearsal of stage 1."""
-    hidden = model.hidden(batch["input_ids"])
+    questions = batch.get("questions", [])
+    hidden, *recalled = model.hidden_of_parts([batch["input_ids"], *(part["input_ids"] for part in questions)])
     scores, eov = model.scores(hidden[batch["row"], batch["position"]], batch["seen"])
     positive, weight = batch["positive"], batch["weight"]
     if config.ranking_loss == "hierarchical":
@@ -50,9 +55,8 @@ def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, 
             scores, eov, positive, config.threshold, config.threshold_positive_weight, reduction="none"
         )
     total = (loss * weight).sum() / weight.sum().clamp_min(1e-9)
-    if "questions" in batch:
-        rehearsed = memorize_loss(model, batch["questions"], 512)
-        total = total + config.rehearsal_weight * rehearsed
+    if questions:
+        total = total + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
     return total
 
 
@@ -192,7 +196,8 @@ def run(config: RankConfig, out: Path) -> Manifest:
     train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
     set_attention_dropout(model.backbone, 0.0)
     model.eval()
-    manifest.method["cut"] = fit_cut(engine, validation, counts)
+    manifest.method["cut"], calibration = fit_cut(engine, validation, counts)
+    manifest.calibration.update(calibration.to_dict())
     return save_checkpoint(model, manifest, out)
 
 
@@ -226,26 +231,18 @@ def train(
         config,
         out,
         lambda m, batch: rank_loss(m, batch, hierarchy, config),
+        rank_optimizer(model, config),
         callbacks,
-        parameters=parameter_groups(model, config),
     )
     if average:
         average.swap()
 
 
-def parameter_groups(model: MeraModel, config: RankConfig) -> list[dict]:
-    """AdamW's groups: the body, the embedding rows, and the head's one-a-label numbers, each with its learning rate."""
-    rows = [t.weight for t in (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())]
-    rows = rows[:1] if rows[0] is rows[1] else rows
+def rank_optimizer(model: MeraModel, config: RankConfig) -> torch.optim.Optimizer:
+    """The run's optimizer; the score head's one-a-label numbers learn at their own rate."""
     # the head's map from the state learns as the body does
     head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
-    apart = {id(p) for p in (*rows, *head)}
-    body = [p for p in model.parameters() if id(p) not in apart]
-    return [
-        {"params": body, "lr": config.learning_rate},
-        {"params": rows, "lr": config.row_learning_rate or config.learning_rate},
-        {"params": head, "lr": config.head_learning_rate, "weight_decay": 0.0},
-    ]
+    return make_optimizer(model, config, model.backbone, head, config.head_learning_rate)
 
 
 def set_attention_dropout(backbone, share: float) -> None:
@@ -256,11 +253,15 @@ def set_attention_dropout(backbone, share: float) -> None:
             module.attention_dropout = share
 
 
-def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> dict:
-    """Fit by how much each code must pass EOV, on validation patients; leaves it in the score head.
+def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict, Calibration]:
+    """Fit, on validation patients, the cut and the order below it (left in the score head) and the calibration.
 
-    `offset_c = a + b log rate_c`: b from `TILTS`, a from every threshold, the pair with the highest weighted F1 of the
-    cut. Returns what was fitted and, for comparison, the best fixed k and the best thresholds on the same patients.
+    `cut_offset_c = a + b log rate_c`: b from `TILTS`, a from every threshold, the pair with the highest weighted F1 of
+    the cut. `order_offset_c = d log rate_c`: d from `ORDER_TILTS`, by recall@20.
+
+    Returns:
+        What was fitted and, for comparison, the best fixed k and the best thresholds on the same patients; and the
+        curve from `s_c - s_EOV` to a probability.
     """
     if not patients:
         raise InputError("No validation patient has two visits, so the cut can't be fitted.")
@@ -272,7 +273,14 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     offset = a + tilt * log_rate
     with torch.no_grad():
         engine.model.head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
-    ranked = ranking_scores(scores, eov, offset)
+    recalls = {}
+    for tilt_below in ORDER_TILTS:
+        top = metrics.top_labels(ranking_scores(scores, eov, offset, tilt_below * log_rate), 20)
+        recalls[tilt_below] = float(metrics.recall_at(top, truth, 20).mean())
+    order_tilt = max(recalls, key=recalls.get)
+    with torch.no_grad():
+        engine.model.head.order_offset.copy_(torch.tensor(order_tilt * log_rate, dtype=torch.float32))
+    ranked = engine.ranked(scores, eov)
     size, size_f1 = metrics.best_fixed_size(ranked, truth)
     share = np.exp(scores - scores.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
@@ -282,14 +290,16 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
         "share": metrics.best_threshold(share, truth),
         "over_eov": metrics.best_threshold(margin, truth),
     }
-    return {
+    fitted_on_validation = {
         "patients": len(patients),
         "offset": a,
         "frequency_tilt": tilt,
+        "order_tilt": order_tilt,
         "weighted_f1": best_f1,
         "best_fixed_k": {"k": size, "weighted_f1": size_f1},
         "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
     }
+    return fitted_on_validation, Calibration.fit(margin, truth.positive)
 
 
 def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:

@@ -72,13 +72,10 @@ def run_trainer(
     config: RunConfig,
     out: Path,
     loss: Callable,
+    optimizer: torch.optim.Optimizer,
     callbacks: Sequence[TrainerCallback] = (),
-    parameters: list[dict] | None = None,
 ) -> StageTrainer:
-    """Train `model` on `data` (item i = batch of step i) with AdamW and a cosine schedule.
-
-    Args:
-        parameters: AdamW parameter groups where they differ (learning rates); None trains everything alike.
+    """Train `model` on `data` (item i = batch of step i) with `optimizer`'s rates as the peaks of a cosine schedule.
 
     Logs to TensorBoard under `logs/` beside `out`; keeps the last two checkpoints under `out/steps` and resumes from the
     last complete one.
@@ -108,9 +105,6 @@ def run_trainer(
         train_sampling_strategy="sequential",
     )
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.parent / "logs" / out.name)  # outlives the steps in `out`
-    optimizer = None
-    if parameters is not None:
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     trainer = StageTrainer(
         model=model,
         args=arguments,

@@ -1,61 +1,91 @@
 """One entry point for every source format: `read(path, format)`.
 
-A format is a module of this folder with a `READER`; its name in READERS is all that joins it. Modules are
-imported when a source needs them, so a format's libraries cost nothing until then.
+A format is a module of this folder with `FORMAT`, `detect(source)` and `read(source, report, ontology, **options)`; its
+line in READERS is all that joins it. Modules are imported when a source needs them, so a format's libraries cost
+nothing until then.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from mera_core.errors import InputError
-from mera_core.readers.base import Cohort, ImportReport, Reader, Source
+from mera_core.ontology import Ontology
+from mera_core.readers.base import Cohort, ImportReport, Progress, Source
 
-__all__ = ["FORMATS", "READERS", "Cohort", "ImportReport", "Reader", "Source", "detect", "read"]
+__all__ = ["FORMATS", "READERS", "Cohort", "ImportReport", "Progress", "Source", "detect", "options_of", "read"]
 
-# Tried in this order by detection; 'table' comes last because its JSON check is the widest.
+# A file is asked in this order; 'table' comes last because its JSON check is the widest.
 READERS: dict[str, str] = {
-    "uci_diabetes130": "mera_core.readers.uci_diabetes130",
-    "mimic3": "mera_core.readers.mimic3",
-    "table": "mera_core.readers.table",
+    name: f"mera_core.readers.{name}"
+    for name in ("uci_diabetes130", "synpuf", "mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "table")
 }
 FORMATS = ("mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "uci_diabetes130", "synpuf", "table")
 
 
-def read(source: str | Path, format: str = "auto", **options: Any) -> Cohort:
+def read(
+    source: str | Path,
+    format: str = "auto",
+    ontology: Ontology | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Cohort:
     """Read patients from a file or folder, plain or gzipped.
 
-    format: one of FORMATS, or 'auto' to recognise it; the report says which and why.
+    format: one of FORMATS, or 'auto' to recognise it; the report says which and why. progress: told what is read and
+    how far. options: those of the format's own `read` (see its page in docs/data).
     Raises InputError for a source that is missing, damaged, unrecognised, or not of the format named.
     """
-    where = Source(source)
-    if format == "auto":
-        name, why = detect(where)
-    else:
-        name, why = format, "as asked"
-    cohort = _reader(name).read(where, **options)
-    cohort.report.why = why
-    return cohort
+    where = Source(source, progress)
+    name, why = detect(where) if format == "auto" else (format, "as asked")
+    reader = _reader(name)
+    unknown = sorted(set(options) - set(options_of(name)))
+    if unknown:
+        known = ", ".join(options_of(name)) or "no options"
+        raise InputError(f"the format {name} has no option {unknown[0]!r}; it has {known}.")
+    return reader.read(where, ImportReport(name, why), ontology, **options)
 
 
 def detect(source: str | Path | Source) -> tuple[str, str]:
-    """The format of a source and why it is taken for it; InputError when no reader knows it."""
+    """The format of a source and why it is taken for it.
+
+    Raises InputError when no reader knows it, or a folder holds several formats.
+    """
     where = source if isinstance(source, Source) else Source(source)
+    found = []
     for name in READERS:
+        if find_spec(READERS[name]) is None:
+            continue
         why = _reader(name).detect(where)
         if why:
-            return name, why
+            found.append((name, why))
+            if where.path.is_file():
+                break
+    if len(found) > 1:
+        named = "; ".join(f"{name}: {why}" for name, why in found)
+        raise InputError(f"{where.path} holds more than one format ({named}); name the one to read.")
+    if found:
+        return found[0]
     raise InputError(
         f"{where.path} is in no format that is known here ({', '.join(READERS)}); "
         "name the format if it is one of these."
     )
 
 
-def _reader(name: str) -> Reader:
-    if name in READERS:
-        return import_module(READERS[name]).READER
+def options_of(format: str) -> dict[str, Any]:
+    """The options that a format's reader takes beside the source, with their defaults."""
+    parameters = signature(_reader(format).read).parameters.values()
+    return {each.name: each.default for each in parameters if each.name not in ("source", "report", "ontology")}
+
+
+def _reader(name: str) -> ModuleType:
+    if name in READERS and find_spec(READERS[name]) is not None:
+        return import_module(READERS[name])
     if name in FORMATS:
         raise InputError(f"the reader for {name} isn't there yet; there are {', '.join(READERS)}.")
     raise InputError(f"there is no format {name!r}; formats are auto, {', '.join(FORMATS)}.")

@@ -1,6 +1,8 @@
-"""What every reader shares: sources, strict delimited files, and the count of what was kept and left out.
+"""What every reader shares: the source, the count of what was kept and left out, and the cohort that comes out.
 
-Knows no format and no code book; readers build on it, `readers.read` picks the reader.
+Knows no format and no code book. A reader is a module of this folder with `FORMAT`, `detect(source)` and
+`read(source, report, ontology, **options)`; delimited files are read by `readers.delimited`, columns become a cohort in
+`readers.assemble`, and `readers.read` picks the reader.
 """
 
 from __future__ import annotations
@@ -10,21 +12,24 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
+import pandas as pd
 
 from mera_core.errors import InputError
-from mera_core.ontology import AmbiguousCodeError, Code, Ontology, UnknownCodeError
 from mera_core.records import Patient
+from mera_core.visit_columns import VisitColumns
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
+COMMONEST = 20  # unknown codes that a report names
 _HEAD = 1 << 16  # bytes read to recognise a file
+Progress = Callable[[str, int, int], None]
+"""Called now and then while reading: what is read, how much is done, of how much (bytes or rows)."""
 
 
 @dataclass
@@ -34,6 +39,8 @@ class ImportReport:
     rows: diagnosis entries in the source; always codes + the sum of left_out.
     left_out: reason -> diagnosis entries. aside: reason -> whole visits, patients or files without diagnoses,
     which take no entry with them. unknown_codes: the text of each unread code -> times it was met.
+    systems: code system -> codes kept in it. approximate: kept codes that are a translation, not the code recorded.
+    guessed_order: visits whose place among their patient's visits the source does not settle.
     """
 
     format: str
@@ -45,14 +52,28 @@ class ImportReport:
     left_out: Counter[str] = field(default_factory=Counter)
     aside: Counter[str] = field(default_factory=Counter)
     unknown_codes: Counter[str] = field(default_factory=Counter)
+    systems: Counter[str] = field(default_factory=Counter)
+    approximate: int = 0
+    guessed_order: int = 0
     remarks: list[str] = field(default_factory=list)
 
-    def count(self, patients: Iterable[Patient]) -> None:
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Count diagnosis entries that are not kept."""
+        if count:
+            self.left_out[reason] += int(count)
+
+    def set_aside(self, reason: str, count: int = 1) -> None:
+        """Count whole visits, patients or files that take no entry with them."""
+        if count:
+            self.aside[reason] += int(count)
+
+    def count(self, kept: VisitColumns) -> None:
         """Set the counts of what was kept."""
-        patients = list(patients)
-        self.patients = len(patients)
-        self.visits = sum(len(patient.visits) for patient in patients)
-        self.codes = sum(len(visit.codes) for patient in patients for visit in patient.visits)
+        self.patients, self.visits, self.codes = len(kept.ids), len(kept.person), len(kept.code)
+        times = pd.Series(kept.code).value_counts()
+        self.systems = Counter()
+        for row, count in times.items():
+            self.systems[getattr(kept.codes[row], "system", "unresolved")] += int(count)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
@@ -65,9 +86,29 @@ class ImportReport:
             "rows": self.rows,
             "left_out": dict(self.left_out.most_common()),
             "aside": dict(self.aside.most_common()),
-            "unknown_codes": dict(self.unknown_codes.most_common()),
+            "unknown_codes": dict(self.unknown_codes.most_common(COMMONEST)),
+            "unknown_codes_distinct": len(self.unknown_codes),
+            "systems": dict(sorted(self.systems.items())),
+            "approximate": self.approximate,
+            "guessed_order": self.guessed_order,
             "remarks": list(self.remarks),
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """The report as a table: one row a count, with the columns kind, what and count."""
+        rows: list[tuple[str, str, int]] = [
+            ("source", "diagnosis entries", self.rows),
+            ("kept", "patients", self.patients),
+            ("kept", "visits", self.visits),
+            ("kept", "codes", self.codes),
+            *[("kept", f"codes of {system}", count) for system, count in sorted(self.systems.items())],
+            ("kept", "codes that are an approximate translation", self.approximate),
+            ("kept", "visits whose order is a guess", self.guessed_order),
+            *[("left out", reason, count) for reason, count in self.left_out.most_common()],
+            *[("aside", reason, count) for reason, count in self.aside.most_common()],
+            *[("unknown code", code, count) for code, count in self.unknown_codes.most_common(COMMONEST)],
+        ]
+        return pd.DataFrame(rows, columns=["kind", "what", "count"])
 
     def lines(self) -> list[str]:
         """The report in plain sentences, one a line."""
@@ -76,21 +117,51 @@ class ImportReport:
             f"format: {self.format}" + (f" ({self.why})" if self.why else ""),
             f"{kept} of {self.rows:,} diagnosis entries",
         ]
+        if self.systems:
+            lines.append("code systems: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.systems.items())))
         lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]
         if self.unknown_codes:
-            named = ", ".join(f"{code} ({count:,})" for code, count in self.unknown_codes.most_common(20))
-            more = len(self.unknown_codes) - 20
+            named = ", ".join(f"{code} ({count:,})" for code, count in self.unknown_codes.most_common(COMMONEST))
+            more = len(self.unknown_codes) - COMMONEST
             lines.append(f"unknown codes: {named}" + (f" and {more:,} more" if more > 0 else ""))
+        if self.approximate:
+            lines.append(f"approximate: {self.approximate:,} codes are translated, not as recorded")
+        if self.guessed_order:
+            lines.append(f"order: that of {self.guessed_order:,} visits among their patient's visits is a guess")
         return lines + self.remarks
 
 
-@dataclass
 class Cohort:
-    """Patients read from a source, and the report of how."""
+    """What was read from a source, and the report of how.
 
-    patients: list[Patient]
-    report: ImportReport
+    It is held either as columns or as records; the other form is made when it is first asked for.
+    """
+
+    def __init__(self, patients: list[Patient], report: ImportReport) -> None:
+        self.report = report
+        self.patients = patients
+
+    @classmethod
+    def of(cls, columns: VisitColumns, report: ImportReport) -> Cohort:
+        """A cohort held as columns."""
+        cohort = cls.__new__(cls)
+        cohort.report, cohort.columns = report, columns
+        return cohort
+
+    @cached_property
+    def patients(self) -> list[Patient]:
+        """The patients as records, in the order of the source."""
+        return self.columns.patients()
+
+    @cached_property
+    def columns(self) -> VisitColumns:
+        """The same as columns."""
+        return VisitColumns.of(self.patients)
+
+    def table(self) -> pd.DataFrame:
+        """The visits table (see `mera_core.records`)."""
+        return self.columns.table()
 
 
 class Source:
@@ -99,42 +170,74 @@ class Source:
     Raises InputError when there is no such file or folder, or it is empty.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, progress: Progress | None = None) -> None:
         self.path = Path(path)
+        self._listener = progress
         try:
             if not self.path.exists():
                 raise InputError(f"there is no file or folder {self.path}.")
             if self.path.is_file() and self.path.stat().st_size == 0:
                 raise InputError(f"{self.path} is empty.")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} can't be opened: {getattr(error, 'strerror', None) or error}.") from error
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Tell whoever listens how far the reading is (bytes or rows)."""
+        if self._listener is not None:
+            self._listener(what, done, total)
+
+    def within(self, path: Path) -> Source:
+        """A part of this source, with the same listener."""
+        return Source(path, self._listener)
+
+    @cached_property
+    def _named(self) -> dict[str, list[Path]]:
+        """Lower-case name without .gz -> every file so called, the plain one first."""
+        try:
+            paths = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
         except OSError as error:
             raise InputError(f"{self.path} can't be opened: {error.strerror or error}.") from error
+        found: dict[str, list[Path]] = {}
+        for path in sorted(paths, key=lambda path: path.name.lower().endswith(".gz")):
+            if path.is_file() and not path.name.startswith("."):
+                found.setdefault(path.name.lower().removesuffix(".gz"), []).append(path)
+        return found
 
     @cached_property
     def files(self) -> dict[str, Path]:
         """Lower-case name without .gz -> path, of the files in the folder, or of the file itself."""
-        paths = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-        found: dict[str, Path] = {}
-        for path in paths:
-            if path.is_file():
-                found.setdefault(path.name.lower().removesuffix(".gz"), path)
-        return found
+        return {name: paths[0] for name, paths in self._named.items()}
 
     def file(self, name: str) -> Path:
-        """The file of that name in any case, plain or gzipped; InputError when the folder lacks it."""
-        if name.lower() not in self.files:
+        """The file of that name in any case, plain or gzipped.
+
+        Raises InputError when the folder lacks it, or holds two that could be meant and differ in more than packing.
+        """
+        paths = self._named.get(name.lower())
+        if not paths:
             raise InputError(f"{self.path} has no file {name} or {name}.gz.")
-        return self.files[name.lower()]
+        rivals = [path for path in paths[1:] if path.name.removesuffix(".gz") != paths[0].name]
+        if rivals:
+            raise InputError(
+                f"{self.path} holds both {paths[0].name} and {rivals[0].name}; which is meant isn't clear."
+            )
+        return paths[0]
 
     @cached_property
     def header(self) -> tuple[str, ...]:
-        """Lower-case column names of a delimited text file; () for a folder or anything else."""
+        """Lower-case column names of a comma-separated text file; () for a folder or anything else."""
+        return self.header_by(",")
+
+    def header_by(self, delimiter: str) -> tuple[str, ...]:
+        """Lower-case column names of a text file separated so; () for a folder or anything else."""
         if not self.path.is_file():
             return ()
         try:
             with open_bytes(self.path) as stream:
                 head = stream.read(_HEAD)
-            text = head.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="ignore")
-            return tuple(name.strip().lower() for name in next(csv.reader(io.StringIO(text, newline=""))))
+            text = head.removeprefix(BOM).decode("utf-8", errors="ignore")
+            names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+            return tuple(name.strip().lower() for name in names)
         except (OSError, EOFError, zlib.error, csv.Error, StopIteration):
             return ()
 
@@ -142,7 +245,7 @@ class Source:
 def open_bytes(path: Path) -> io.BufferedIOBase:
     """The file's bytes, unpacked when it is gzipped (told by its first bytes, not by its name)."""
     with path.open("rb") as stream:
-        gzipped = stream.read(2) == _GZIP_MAGIC
+        gzipped = stream.read(2) == GZIP_MAGIC
     return gzip.open(path, "rb") if gzipped else path.open("rb")  # type: ignore[return-value]
 
 
@@ -158,96 +261,3 @@ def read_bytes(path: Path) -> bytes:
     if not content.strip():
         raise InputError(f"{path} is empty.")
     return content
-
-
-def read_delimited(path: Path, required: Iterable[str], lower: bool = True) -> dict[str, list[str]]:
-    """A comma-separated file as column name (in lower case, unless told not to) -> texts, '' where empty.
-
-    Takes plain or gzipped, LF or CRLF, with or without a byte-order mark. Nothing is guessed: every value
-    stays text, and every line must have as many cells as the first.
-    Raises InputError naming the file and the missing column, the line of another length, the wrong
-    delimiter or the wrong encoding.
-    """
-    content = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} is not UTF-8 text (line {line}).") from error
-    if b"\x00" in content:
-        raise InputError(f"{path} is not a text file: it holds zero bytes.")
-    header = csv.reader(io.StringIO(text, newline=""))
-    names = [name.strip() if not lower else name.strip().lower() for name in next(header)]
-    missing = [column for column in required if column not in map(str.lower, names)]
-    if missing:
-        for delimiter, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if delimiter in text.splitlines()[0]:
-                raise InputError(f"{path} is separated by {word}; it must be separated by commas.")
-        raise InputError(f"{path} has no column {missing[0]!r}.")
-    doubled = [name for name, times in Counter(names).items() if times > 1]
-    if doubled:
-        raise InputError(f"{path} has the column {doubled[0]!r} more than once.")
-    ragged: list[tuple[int | None, int]] = []
-
-    def note_ragged(row: pa_csv.InvalidRow) -> str:
-        ragged.append((row.number, row.actual_columns))
-        return "error"
-
-    quoted = b'"' in content
-    if content.count(b'"') % 2:  # the parser would take the rest of the file for one cell
-        raise InputError(f"{path} is not a sound comma-separated file: a quote is left open.")
-    try:
-        table = pa_csv.read_csv(
-            pa.BufferReader(content),
-            read_options=pa_csv.ReadOptions(column_names=names, skip_rows=header.line_num, use_threads=False),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=quoted, invalid_row_handler=note_ragged),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if ragged:  # the library's own message quotes the row; a message must not carry a patient's data
-            line, cells = ragged[0]
-            where = f"line {line}" if line else "one line"
-            raise InputError(f"{path}: {where} has {cells} cells where the header has {len(names)}.") from error
-        raise InputError(f"{path} is not a sound comma-separated file") from error
-    return {name: table.column(name).to_pylist() for name in names}
-
-
-class CodeReader:
-    """Reads code texts of one source, each distinct text once; keeps count of what it can't read.
-
-    rules: further arguments of `Ontology.parse` that hold for the whole source.
-    """
-
-    def __init__(self, report: ImportReport, ontology: Ontology | None = None, **rules: Any) -> None:
-        self._ontology = ontology or Ontology.load()
-        self._rules = rules
-        self._report = report
-        self._read: dict[tuple[str, str | None], Code | str] = {}
-
-    def __call__(self, text: str, system: str | None = None) -> Code | None:
-        """The code, or None after counting the entry as left out."""
-        key = (text, system)
-        if key not in self._read:
-            try:
-                self._read[key] = self._ontology.parse(text, system, **self._rules)
-            except AmbiguousCodeError:
-                self._read[key] = "code in both systems, and no system given"
-            except UnknownCodeError:
-                self._read[key] = "code not in the code book"
-        outcome = self._read[key]
-        if isinstance(outcome, Code):
-            return outcome
-        self._report.left_out[outcome] += 1
-        self._report.unknown_codes[text] += 1
-        return None
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One source format. detect: why the source is of it, or None. read: source, **options -> Cohort."""
-
-    name: str
-    detect: Callable[[Source], str | None]
-    read: Callable[..., Cohort]

@@ -1,38 +1,32 @@
-"""The project's own files: the visits table (parquet, CSV, JSON lines) and HISTORY.json, one or a list.
+"""The project's own files, and plain tables of one row a diagnosis: parquet, CSV, JSON lines; HISTORY.json, one or a list.
 
-Says what each file is by its content, not by its name alone.
+Says what each file is by its content, not by its name alone. A table whose columns are called otherwise is read through a
+map of column names; see `readers.table_columns` for what the columns may hold.
 """
 
 from __future__ import annotations
 
-import io
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
 from mera_core.history import parse_json
 from mera_core.ontology import Code, Ontology
-from mera_core.readers.base import (
-    CodeReader,
-    Cohort,
-    ImportReport,
-    Reader,
-    Source,
-    open_bytes,
-    read_bytes,
-    read_delimited,
-)
-from mera_core.records import VISITS_TABLE_COLUMNS, Patient, Visit, from_table, patient_from_json
+from mera_core.readers.assemble import Entries, People, Visits, assemble
+from mera_core.readers.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes
+from mera_core.readers.delimited import read_delimited
+from mera_core.readers.table_columns import Table, cohort_of
+from mera_core.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
 
 FORMAT = "table"
 _KEYS = ("patient_id", "visit", "system", "code")
 _PARQUET_MAGIC = b"PAR1"
+_DELIMITERS = ",;\t|"
 
 
 def detect(source: Source) -> str | None:
@@ -44,98 +38,131 @@ def detect(source: Source) -> str | None:
         except (pa.ArrowInvalid, OSError):
             return "it is a parquet file, though a damaged one"
         return "a parquet file with the columns of the visits table" if set(_KEYS) <= names else None
-    if kind == "json":
+    if kind == "json" and b'"visits"' in _head(source):
         return "JSON that holds a history or a list of them"
-    if kind == "jsonl":
+    if kind == "jsonl" and b'"patient_id"' in _head(source):
         return "JSON lines with patient_id, as in the visits table"
     if kind == "csv" and set(_KEYS) <= set(source.header):
         return "its columns are those of the visits table"
     return None
 
 
-def read(source: Source, ontology: Ontology | None = None) -> Cohort:
+def read(
+    source: Source,
+    report: ImportReport,
+    ontology: Ontology | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Cohort:
     """Read a visits table or histories; every code is checked against the code books.
 
-    A history without an id is named history-1, history-2 ... by its place.
-    Raises InputError naming the file and the row, line or place.
+    columns: our name of a column -> the file's name, for tables that are not of our making; then only these are read, and
+    visits may be told by `visit_id` or by `time` alone (see `readers.table_columns`). A history without an id is named
+    history-1, history-2 ... by its place.
+    Raises InputError naming the file and the line, row or place.
     """
     path = source.path
     kind = _kind(source)
     if kind is None:
         raise InputError(f"{path} is no visits table (parquet, CSV, JSON lines) and no HISTORY.json.")
-    report = ImportReport(FORMAT)
-    try:
-        patients = _histories(read_bytes(path), report) if kind == "json" else from_table(_table(path, kind))
-    except InputError as error:
-        message = str(error)
-        raise error if str(path) in message else InputError(f"{path}: {message}") from error
-    if not patients:
-        raise InputError(f"{path} holds no patient.")
-    report.rows = sum(len(visit.codes) for patient in patients for visit in patient.visits)
-    code_of = CodeReader(report, ontology)
-    patients = [
-        replace(patient, visits=tuple(_checked(visit, code_of, report) for visit in patient.visits))
-        for patient in patients
-    ]
-    report.count(patients)
-    return Cohort(patients, report)
+    if kind == "json":
+        if columns:
+            raise InputError(f"{path} holds histories, not a table, so it has no columns to name.")
+        patients = _histories(read_bytes(path), report, str(path))
+        return _of_histories(patients, report, ontology)
+    return cohort_of(_table(source, kind, columns, report), report, ontology)
 
 
 def _kind(source: Source) -> str | None:
     """'parquet' | 'json' | 'jsonl' | 'csv', by the first bytes."""
     if not source.path.is_file():
         return None
-    try:
-        with open_bytes(source.path) as stream:
-            head = stream.read(1 << 16)
-    except (OSError, EOFError, zlib.error):
-        return "csv"  # damaged: let the reading say so
+    head = _head(source)
     if head.startswith(_PARQUET_MAGIC):
         return "parquet"
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = head.removeprefix(BOM).lstrip()
     if start[:1] == b"[":
         return "json"
     if start[:1] == b"{":
-        return "jsonl" if b'"patient_id"' in start.split(b"\n", 1)[0] else "json"
+        return "jsonl" if b'"patient_id"' in start.split(b"\n", 1)[0] or b'"visits"' not in start else "json"
     return "csv"
 
 
-def _table(path: Path, kind: str) -> pd.DataFrame:
+def _head(source: Source) -> bytes:
+    """The first bytes, unpacked; none of a damaged file, which the reading will name."""
+    try:
+        with open_bytes(source.path) as stream:
+            return stream.read(1 << 16)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: ImportReport) -> Table:
+    path = source.path
     if kind == "parquet":
         try:
-            table = pd.read_parquet(io.BytesIO(read_bytes(path)))
+            # Bytes, because a gzipped parquet file is unpacked first.
+            whole = pq.read_table(pa.BufferReader(read_bytes(path)))
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is a damaged parquet file.") from error
+        table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
     elif kind == "jsonl":
-        lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-        table = pd.DataFrame(rows, dtype=object)
+        table = Table(path, _json_lines(read_bytes(path), str(path)), "line", 1)
     else:
-        table = pd.DataFrame(read_delimited(path, _KEYS, lower=False), dtype="str")
-    known = {name: name.lower() for name in map(str, table.columns) if name.lower() in VISITS_TABLE_COLUMNS}
-    return table.rename(columns=known)
+        required = _KEYS if named is None else list(named.values())
+        cells = read_delimited(source, required, None, report, "," if named is None else _DELIMITERS)
+        table = Table(path, cells.columns, "line", 2, cells.line)
+    if named is None:
+        ours = {name.lower(): name for name in table.columns if name.lower() in VISITS_TABLE_COLUMNS}
+        table.columns = {
+            name.lower() if name.lower() in ours else name: column for name, column in table.columns.items()
+        }
+        return table
+    return table.renamed(named)
 
 
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    row = parse_json(line, place)
-    if not isinstance(row, dict) or any(isinstance(value, (dict, list, bool)) for value in row.values()):
-        raise InputError(f"{place} must be one flat JSON object.")
-    return row
+def _json_lines(content: bytes, path: str) -> dict[str, pa.Array]:
+    """Column -> values; a value that a line lacks is null."""
+    columns: dict[str, list[Any]] = {}
+    size = 0
+    for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{path}, line {number}")
+        if not isinstance(row, dict) or any(isinstance(value, (dict, list, bool)) for value in row.values()):
+            raise InputError(f"{path}, line {number} must be one flat JSON object.")
+        for name, value in row.items():
+            if name.lower() == "code" and isinstance(value, (int, float)):  # 428.0 and 428 are two codes
+                raise InputError(f"{path}: line {number}, column 'code': the code stands as a number; it must be text.")
+            column = columns.setdefault(name, [])
+            column += [None] * (size - len(column))
+            column.append(value)
+        size += 1
+    arrays = {}
+    for name, column in columns.items():
+        column += [None] * (size - len(column))
+        kinds = {type(value) for value in column if value is not None}
+        arrays[name] = pa.array(column if len(kinds) <= 1 else [None if v is None else str(v) for v in column])
+    return arrays
 
 
-def _histories(content: bytes, report: ImportReport) -> list[Patient]:
-    decoded = parse_json(content, "it")
-    histories = decoded if isinstance(decoded, list) else [decoded]
-    patients = []
-    for number, history in enumerate(histories):
-        try:
-            patients.append(patient_from_json(history))
-        except InputError as error:
-            place = f"history {number + 1}: " if isinstance(decoded, list) else ""
-            raise InputError(f"{place}{error}") from error
+def _histories(content: bytes, report: ImportReport, path: str) -> list[Patient]:
+    try:
+        decoded = parse_json(content, "it")
+        patients = []
+        for number, history in enumerate(decoded if isinstance(decoded, list) else [decoded]):
+            try:
+                patients.append(patient_from_json(history))
+            except InputError as error:
+                place = f"history {number + 1}: " if isinstance(decoded, list) else ""
+                raise InputError(f"{place}{error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if not patients:
+        raise InputError(f"{path} holds no patient.")
     named = [patient.id for patient in patients if patient.id]
     if len(set(named)) != len(named):
-        raise InputError(f"two histories share the id {next(name for name in named if named.count(name) > 1)!r}.")
+        double = next(name for name in named if named.count(name) > 1)
+        raise InputError(f"{path}: two histories share the id {double!r}.")
     unnamed = [number for number, patient in enumerate(patients) if not patient.id]
     for number in unnamed:
         name = f"history-{number + 1}"
@@ -145,20 +172,37 @@ def _histories(content: bytes, report: ImportReport) -> list[Patient]:
     return patients
 
 
-def _checked(visit: Visit, code_of: CodeReader, report: ImportReport) -> Visit:
-    """The visit with codes of the code books only, each once; what is left out is counted."""
-    kept: dict[Code, int] = {}
-    for typed, position in zip(visit.codes, visit.positions or range(1, len(visit.codes) + 1), strict=True):
-        code = code_of(typed.code, typed.system) if isinstance(typed, Code) else code_of(typed)
-        if code is None:
-            continue
-        if code in kept:
-            report.left_out["named twice in one visit"] += 1
-        else:
-            kept[code] = position
-    if not kept:
-        report.aside["visits kept without any code"] += 1
-    return replace(visit, codes=tuple(kept), positions=tuple(kept.values()))
-
-
-READER = Reader(FORMAT, detect, read)
+def _of_histories(patients: list[Patient], report: ImportReport, ontology: Ontology | None) -> Cohort:
+    visits = [(row, visit) for row, patient in enumerate(patients) for visit in patient.visits]
+    codes = [
+        (number, code, position)
+        for number, (_, visit) in enumerate(visits)
+        for code, position in zip(visit.codes, visit.positions or range(1, len(visit.codes) + 1), strict=True)
+    ]
+    report.rows += len(codes)
+    person_words = dict.fromkeys(name for patient in patients for name in patient.details)
+    visit_words = dict.fromkeys(name for _, visit in visits for name in visit.details)
+    return assemble(
+        report,
+        People(
+            [patient.id for patient in patients],
+            [patient.sex for patient in patients],
+            {name: [patient.details.get(name) for patient in patients] for name in person_words},
+            [patient.age for patient in patients],
+        ),
+        Visits(
+            [row for row, _ in visits],
+            [visit.time for _, visit in visits],
+            list(range(len(visits))),
+            [visit.age for _, visit in visits],
+            {name: [visit.details.get(name) for _, visit in visits] for name in visit_words},
+            by_order=True,
+        ),
+        Entries(
+            [number for number, _, _ in codes],
+            [code.code if isinstance(code, Code) else code for _, code, _ in codes],
+            [code.system if isinstance(code, Code) else None for _, code, _ in codes],
+            [position for _, _, position in codes],
+        ),
+        ontology,
+    )

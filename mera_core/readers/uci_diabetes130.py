@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from pathlib import Path
 from typing import Literal
 
-from mera_core.errors import InputError
+import numpy as np
+import pyarrow as pa
+
 from mera_core.ontology import Ontology
-from mera_core.readers.base import CodeReader, Cohort, ImportReport, Reader, Source, read_delimited
-from mera_core.records import Patient, Visit
+from mera_core.readers.assemble import Entries, People, Visits, assemble
+from mera_core.readers.base import Cohort, ImportReport, Source
+from mera_core.readers.delimited import read_delimited
+from mera_core.readers.keyed import distinct, latest, replaced, rows_at, whole_numbers
+from mera_core.visit_columns import words
 
 FORMAT = "uci_diabetes130"
 MISSING = ("?", "", "None", "NULL")
@@ -110,7 +113,7 @@ _READ = (
     "medical_specialty", "payer_code", "a1cresult", "max_glu_serum", "insulin", "diabetesmed",
     *_COUNTS.values(), *_DRUGS,
 )  # fmt: skip
-Columns = dict[str, list[str | None]]
+Word = pa.DictionaryArray
 
 
 def uci_split(patient_id: str) -> Literal["test", "validation", "train"]:
@@ -135,123 +138,106 @@ def detect(source: Source) -> str | None:
     return None
 
 
-def read(source: Source, ontology: Ontology | None = None) -> Cohort:
+def read(source: Source, report: ImportReport, ontology: Ontology | None = None) -> Cohort:
     """Read `diabetic_data.csv` (or the folder that holds it): patients by number, encounters by id.
 
     Ages are the midpoints of ten-year bands, in years. Every diagnosis cell is counted: kept, missing,
     named twice in one encounter, or not in the code book. An encounter with no code left keeps its place.
+    A row that stands twice counts once. Raises InputError naming file, line and column.
     """
-    path = _file(source).path
-    columns = _known_cells(read_delimited(path, _REQUIRED))
-    report = ImportReport(FORMAT)
-    code_of = CodeReader(report, ontology, icd9_three_digit=True)
-    encounters = _encounters(columns, path)
-    details = _detail_columns(columns)
-    patients = []
-    for identity, rows in encounters.items():
-        visits = tuple(_visit(columns, details, row, code_of, report) for row in rows)
-        race = _RACE.get(columns["race"][rows[-1]] or "")
-        patients.append(
-            Patient(
-                visits,
-                sex=_SEX.get(columns["gender"][rows[-1]] or "", "U"),
-                age=visits[-1].age,
-                id=identity,
-                details={"ethnicity": race} if race else {},
-            )
-        )
-    report.rows = len(columns["patient_nbr"]) * len(DIAGNOSES)
-    report.count(patients)
-    return Cohort(patients, report)
+    rows = read_delimited(_file(source), _REQUIRED, _READ, report)
+    before = len(rows)
+    rows = distinct(rows, "encounter_id", report, "encounters")
+    report.rows += before * len(DIAGNOSES)
+    report.leave_out("row is repeated", (before - len(rows)) * len(DIAGNOSES))
+    missing = np.asarray(_known(rows["patient_nbr"]).is_null())
+    if missing.any():
+        raise rows.fault(int(np.argmax(missing)), "patient_nbr", "there is no patient_nbr")
+    order = whole_numbers(rows, "encounter_id")
+    known = {name: _known(rows.get(name)) for name in _READ}
+    ids, person = np.unique(rows_at(rows["patient_nbr"]), return_inverse=True)
+    first = np.full(len(ids), before, np.int64)
+    np.minimum.at(first, person, np.arange(len(person)))
+    place = np.empty(len(ids), np.int64)
+    place[np.argsort(first)] = np.arange(len(ids))  # patients in the order of their first row
+    person, ids = place[person], ids[np.argsort(first)]
+    at = order.to_numpy(zero_copy_only=False).astype("datetime64[us]")  # stands in for a time, to find the latest row
+    sexes = latest(person, at, replaced(known["gender"], _SEX.get), len(ids)).fill_null("U")
+    entries = [_entries(known[name], position, report) for position, name in enumerate(DIAGNOSES, start=1)]
+    return assemble(
+        report,
+        People(
+            id=rows["patient_nbr"].dictionary.take(pa.array(ids)),
+            sex=sexes,
+            words={"ethnicity": latest(person, at, replaced(known["race"], _RACE.get), len(ids))},
+        ),
+        Visits(person=person, order=order, age=_ages(known["age"]), words=_details(known), order_is_guess=True),
+        Entries(
+            visit=np.concatenate([visit for visit, _, _ in entries]),
+            text=pa.chunked_array([text.cast(pa.string()) for _, text, _ in entries]),
+            system="ICD9",
+            position=np.concatenate([position for _, _, position in entries]),
+        ),
+        ontology,
+        icd9_three_digit=True,
+    )
 
 
-def _known_cells(columns: dict[str, list[str]]) -> Columns:
-    """The columns that are read here, None where a cell is missing and all None where a column is."""
-    size = len(columns["patient_nbr"])
-    absent: list[str | None] = [None] * size
-    known: Columns = {}
-    for name in _READ:
-        words = {value: value.strip() for value in set(columns.get(name, ()))}
-        known[name] = [None if words[value] in MISSING else words[value] for value in columns.get(name, ())] or absent
-    return known
+def _known(column: Word) -> Word:
+    """The column with null where a cell is missing."""
+    return replaced(column, lambda text: None if text in MISSING else text)
 
 
-def _encounters(columns: Columns, path: Path) -> dict[str, list[int]]:
-    """Patient -> rows of the file, in the order of encounter_id."""
-    order: list[int] = []
-    encounters: dict[str, list[int]] = defaultdict(list)
-    for row, (patient, encounter) in enumerate(zip(columns["patient_nbr"], columns["encounter_id"], strict=True)):
-        if patient is None or encounter is None or not encounter.isdecimal():
-            raise InputError(f"{path}: line {row + 2} lacks a patient_nbr or a whole encounter_id.")
-        order.append(int(encounter))
-        encounters[patient].append(row)
-    if len(set(order)) != len(order):
-        raise InputError(f"{path} has an encounter_id more than once.")
-    for rows in encounters.values():
-        rows.sort(key=order.__getitem__)
-    return encounters
+def _entries(column: Word, position: int, report: ImportReport) -> tuple[np.ndarray, Word, np.ndarray]:
+    """(visit, code text, position) of one diagnosis column."""
+    told = np.asarray(column.is_valid())
+    report.leave_out("no diagnosis in the column", int((~told).sum()))
+    visit = np.flatnonzero(told)
+    return visit, column.filter(pa.array(told)), np.full(len(visit), position)
 
 
 def _file(source: Source) -> Source:
     if source.path.is_dir() and "diabetic_data.csv" in source.files:
-        return Source(source.files["diabetic_data.csv"])
+        return source.within(source.file("diabetic_data.csv"))
     return source
 
 
-def _visit(columns: Columns, details: Columns, row: int, code_of: CodeReader, report: ImportReport) -> Visit:
-    kept = {}
-    for position, name in enumerate(DIAGNOSES, start=1):
-        text = columns[name][row]
-        if text is None:
-            report.left_out["no diagnosis in the column"] += 1
-            continue
-        code = code_of(text, "ICD9")
-        if code is None:
-            continue
-        if code in kept:
-            report.left_out["named twice in one visit"] += 1
-        else:
-            kept[code] = position
-    if not kept:
-        report.aside["visits kept without any code"] += 1
-    return Visit(
-        codes=tuple(kept),
-        age=_age(columns["age"][row]),
-        details={word: words[row] for word, words in details.items() if words[row]},
-        positions=tuple(kept.values()),
-    )
+def _ages(bands: Word) -> np.ndarray:
+    middles = [_middle(band) for band in bands.dictionary.to_pylist()] + [np.nan]
+    return np.array(middles)[bands.indices.fill_null(len(middles) - 1).to_numpy(zero_copy_only=False)]
 
 
-def _age(band: str | None) -> float | None:
+def _middle(band: str) -> float:
     decade = _DECADE.fullmatch(band or "")
-    return (int(decade[1]) + int(decade[2])) / 2 if decade else None
+    return (int(decade[1]) + int(decade[2])) / 2 if decade else np.nan
 
 
-def _detail_columns(columns: Columns) -> Columns:
-    """Detail -> the word of each row, None where unknown; details always in this order."""
+def _details(known: dict[str, Word]) -> dict[str, Word]:
+    """Detail -> the word of each row, null where unknown; details always in this order."""
 
-    def translated(name: str, words: dict[str, str]) -> list[str | None]:
-        return [words.get(value or "") for value in columns[name]]
+    def translated(name: str, names: dict[str, str]) -> Word:
+        return replaced(known[name], names.get)
 
-    def lower(name: str) -> list[str | None]:
-        return [value.lower() if value else None for value in columns[name]]
-
-    given = [
-        [None if value in (None, "No") else f"{drug} {value.lower()}" for value in columns[drug]] for drug in _DRUGS
-    ]
     return {
         "admission": translated("admission_type_id", ADMISSION),
         "source": translated("admission_source_id", SOURCE),
         "discharge": translated("discharge_disposition_id", DISCHARGE),
-        "specialty": columns["medical_specialty"],
-        **{word: columns[name] for word, name in _COUNTS.items()},
+        "specialty": known["medical_specialty"],
+        **{word: known[name] for word, name in _COUNTS.items()},
         "a1c": translated("a1cresult", _LAB_WORDS),
         "glucose": translated("max_glu_serum", _LAB_WORDS),
-        "insulin": lower("insulin"),
-        "diabetes_medication": lower("diabetesmed"),
-        "payer": columns["payer_code"],
-        "drugs": [", ".join(filter(None, row)) or None for row in zip(*given, strict=True)],
+        "insulin": replaced(known["insulin"], str.lower),
+        "diabetes_medication": replaced(known["diabetesmed"], str.lower),
+        "payer": known["payer_code"],
+        "drugs": _drugs(known),
     }
 
 
-READER = Reader(FORMAT, detect, read)
+def _drugs(known: dict[str, Word]) -> Word:
+    """The drugs given and how their dose changed, in one text a row: 'metformin steady, glipizide up'."""
+    given = [
+        replaced(known[drug], lambda text, drug=drug: None if text == "No" else f"{drug} {text.lower()}")
+        for drug in _DRUGS
+    ]
+    rows = zip(*(column.to_pylist() for column in given), strict=True)
+    return words([", ".join(filter(None, row)) or None for row in rows])

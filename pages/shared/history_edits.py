@@ -1,13 +1,14 @@
 """Edits of a history as pure functions: Patient in, Patient out. No screen and no session.
 
 Dates and ages belong to the place in the history, codes and details to the visit: a visit that is moved leaves
-its date behind, so that dates stay in order.
+its date behind, so that dates stay in order. A visit that is given a date goes where that date belongs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import date, datetime, time
 
 from mera_core.ontology import Code
 from mera_core.records import Patient, Visit
@@ -27,10 +28,27 @@ def add_codes(patient: Patient, codes: Iterable[Code | str], visit: int | None) 
     return replace(patient, visits=tuple(visits))
 
 
+def add_visit(patient: Patient) -> Patient:
+    """The history with an empty visit at its end."""
+    return replace(patient, visits=(*patient.visits, Visit()))
+
+
 def remove_code(patient: Patient, visit: int, place: int) -> Patient:
     """The history without the code at `place` (0-based) of a visit; an emptied visit stays."""
     codes = patient.visits[visit].codes
     return _with_codes(patient, visit, (*codes[:place], *codes[place + 1 :]))
+
+
+def move_code(patient: Patient, visit: int, place: int, target: int | None) -> Patient:
+    """The history with the code at `place` of a visit moved to the end of visit `target`, or of a new one for None.
+
+    target: the visit itself makes the code its first. A visit that holds the code already keeps it once.
+    """
+    code = patient.visits[visit].codes[place]
+    rest = remove_code(patient, visit, place)
+    if target == visit:
+        return _with_codes(rest, visit, (code, *rest.visits[visit].codes))
+    return add_codes(rest, [code], target)
 
 
 def settle_code(patient: Patient, visit: int, place: int, code: Code) -> Patient:
@@ -54,6 +72,26 @@ def move_visit(patient: Patient, visit: int, step: int) -> Patient:
     visits[visit] = replace(there, time=here.time, age=here.age)
     visits[other] = replace(here, time=there.time, age=there.age)
     return replace(patient, visits=tuple(visits))
+
+
+def set_date(patient: Patient, visit: int, day: date | None) -> tuple[Patient, int]:
+    """The history with a visit dated (or, with None, undated), and the place where the visit stands then.
+
+    The visit moves, with its codes and age, only where the date would come before that of an earlier visit or after
+    that of a later one; visits without a date stay beside their neighbours. The time of day is kept where the day is.
+    """
+    old = patient.visits[visit]
+    if old.time is not None and day == old.time.date():
+        return patient, visit
+    dated = replace(old, time=None if day is None else datetime.combine(day, time()))
+    others = [*patient.visits[:visit], *patient.visits[visit + 1 :]]
+    place = visit
+    if dated.time is not None:
+        later = [n for n, other in enumerate(others) if other.time is not None and other.time > dated.time]
+        earlier = [n for n, other in enumerate(others) if other.time is not None and other.time <= dated.time]
+        place = min(place, later[0]) if later else place
+        place = max(place, earlier[-1] + 1) if earlier else place
+    return replace(patient, visits=(*others[:place], dated, *others[place:])), place
 
 
 def _with_codes(patient: Patient, visit: int, codes: tuple[Code | str, ...]) -> Patient:

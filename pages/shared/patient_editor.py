@@ -1,73 +1,98 @@
-"""The history on the screen: demo patients, profile, visits as cards, codes as chips, search and paste.
+"""The history on the screen: demo patients, profile, visits as a timeline of cards, codes as chips, ways to add.
 
 Every edit goes through `session.change`, so that each can be undone. Widgets show the history, never own it:
-their values are set from it before they are drawn.
+their values are set from it before they are drawn. A page that shows two histories names the second by its slot.
 """
 
 from __future__ import annotations
 
-import html
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
 
 import streamlit as st
 
 from mera_core.chapters import field_of
 from mera_core.errors import InputError
-from mera_core.history import MAX_CODES, MAX_VISITS
 from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
 from mera_core.patient import OLDEST_AGE
 from mera_core.records import Patient, Visit
 from pages.shared import history_edits as edits
-from pages.shared.code_search import code_search
-from pages.shared.pasted_list import Piece, read_list
-from pages.shared.session import change, demos, open_demo, patient, plain, undo
+from pages.shared import redo
+from pages.shared.add_codes import NEW_VISIT, add_codes
+from pages.shared.session import can_undo, change, demos, open_demo, patient, plain, shown_demo, slot_key, started_from
+
+__all__ = ["add_codes", "choose_demo", "edit_profile", "edit_visits", "patient_editor"]
 
 SEX_NAMES = {"F": "Female", "M": "Male", "U": "Not stated"}
 NEWEST_SHOWN = 6  # visits shown without asking; older ones fold away
-NEW_VISIT = -1
+EARLIEST = date(1900, 1, 1)
+_STYLE = Path(__file__).with_name("patient_editor.css")
 
 
-def choose_demo() -> None:
-    """The list of demo patients, with undo and a fresh start beside it."""
-    st.session_state["demo_choice"] = st.session_state["demo"]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+def patient_editor(slot: str = "") -> Patient:
+    """Everything with which a history is made, and the history as it stands."""
+    choose_demo(slot)
+    edit_profile(slot)
+    edit_visits(slot)
+    add_codes(slot)
+    return patient(slot)
+
+
+def choose_demo(slot: str = "") -> None:
+    """The list of demo patients, with undo, redo and a fresh start beside it."""
+    choice = slot_key("demo_choice", slot)
+    st.session_state[choice] = shown_demo(slot)
+    with st.container(horizontal=True, vertical_alignment="bottom", key=slot_key("start", slot)):
         st.selectbox(
             "Demo patient (invented)",
             options=list(demos()),
             format_func=lambda identity: demos()[identity].title,
-            key="demo_choice",
-            on_change=lambda: open_demo(st.session_state["demo_choice"]),
+            key=choice,
+            on_change=lambda: open_demo(st.session_state[choice], slot),
             index=None,
             placeholder="Choose one to start from",
             width=420,
         )
-        st.button("Undo", icon=":material/undo:", on_click=undo, disabled=not st.session_state["undo"])
-        st.button(
-            "Start empty",
-            icon=":material/restart_alt:",
-            on_click=open_demo,
-            args=(None,),
-            disabled=patient() == Patient(),
-        )
-    shown = st.session_state["demo"]
+        for label, icon, action, possible in (
+            ("Undo", "undo", redo.undo, can_undo(slot)),
+            ("Redo", "redo", redo.redo, redo.can_redo(slot)),
+            ("Start empty", "restart_alt", lambda slot: open_demo(None, slot), patient(slot) != Patient()),
+        ):
+            st.button(
+                label,
+                key=slot_key(f"do_{label}", slot),
+                icon=f":material/{icon}:",
+                on_click=action,
+                args=(slot,),
+                disabled=not possible,
+            )
+    shown = shown_demo(slot)
     if shown:
         st.caption(f"{plain(demos()[shown].story)} (Invented for demonstration.)")
-    elif st.session_state["started_from"]:
-        st.caption(f"Edited, from the invented patient “{plain(st.session_state['started_from'])}”.")
+    elif started_from(slot):
+        st.caption(f"Started from {plain(started_from(slot))}, then edited or opened from a file.")
 
 
-def edit_profile() -> None:
+def edit_profile(slot: str = "") -> None:
     """Age at the last visit, sex, and what else the history says of the person."""
-    person = patient()
-    st.session_state["age_field"] = None if person.age is None else int(person.age)
-    st.session_state["sex_field"] = person.sex
+    person = patient(slot)
+    age, sex = slot_key("age_field", slot), slot_key("sex_field", slot)
+    st.session_state[age] = None if person.age is None else int(person.age)
+    st.session_state[sex] = person.sex
+
+    def set_age() -> None:
+        years = st.session_state[age]
+        change(replace(patient(slot), age=None if years is None else float(years)), slot)
+
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input(
             "Age at last visit",
             min_value=0,
             max_value=int(OLDEST_AGE),
-            key="age_field",
-            on_change=_set_age,
+            key=age,
+            on_change=set_age,
             placeholder="years",
             width=130,
         )
@@ -75,50 +100,62 @@ def edit_profile() -> None:
             "Sex",
             options=list(SEX_NAMES),
             format_func=SEX_NAMES.get,
-            key="sex_field",
-            on_change=_set_sex,
+            key=sex,
+            on_change=lambda: change(replace(patient(slot), sex=st.session_state[sex]), slot),
             required=True,
         )
     if person.details:
         st.caption(" · ".join(f"{plain(key)}: {plain(value)}" for key, value in person.details.items()))
 
 
-def edit_visits() -> None:
-    """The visits as cards, oldest first; the earlier ones of a long history fold away."""
-    person = patient()
-    hidden = max(0, len(person.visits) - NEWEST_SHOWN)
-    if hidden and not st.toggle(f"Show {hidden} earlier visits", key="show_earlier", persist_state="session"):
-        first = hidden
-    else:
+def edit_visits(slot: str = "") -> None:
+    """The visits as cards on a line, oldest first; the earlier ones of a long history fold away."""
+    st.html(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>")
+    person = patient(slot)
+    first = max(0, len(person.visits) - NEWEST_SHOWN)
+    if first and st.toggle(f"Show {first} earlier visits", key=slot_key("show_earlier", slot), persist_state="session"):
         first = 0
     for number in range(first, len(person.visits)):
-        _visit_card(person, number)
+        _visit_card(person, number, slot)
+    st.button(
+        "Add a visit",
+        key=slot_key("add_visit", slot),
+        icon=":material/add:",
+        type="tertiary",
+        on_click=_add_visit,
+        args=(slot,),
+    )
 
 
-def _visit_card(person: Patient, number: int) -> None:
+def _visit_card(person: Patient, number: int, slot: str) -> None:
     visit, last = person.visits[number], len(person.visits) - 1
-    with st.container(border=True, key=f"visit_{number}", gap="xsmall"):
+    editing = st.session_state.get(slot_key("editing", slot)) == number
+    with st.container(border=True, key=slot_key(f"visit_{number}", slot), gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
             st.markdown(_visit_title(visit, number, last), width="stretch")
-            for icon, wanted, action, step, possible in (
-                (":material/arrow_upward:", "Move earlier", edits.move_visit, -1, number > 0),
-                (":material/arrow_downward:", "Move later", edits.move_visit, 1, number < last),
-                (":material/delete:", "Remove this visit", edits.remove_visit, None, True),
+            for icon, wanted, action, possible in (
+                ("arrow_upward", "Move earlier", lambda slot, n: _move_visit(slot, n, -1), number > 0),
+                ("arrow_downward", "Move later", lambda slot, n: _move_visit(slot, n, 1), number < last),
+                ("edit_calendar", "Date and moving codes", _toggle_editing, True),
+                ("delete", "Remove this visit", _remove_visit, True),
             ):
                 st.button(
-                    icon,
-                    key=f"do_{wanted}_{number}",
+                    f"{wanted} (visit {number + 1})",  # read aloud; on the screen the icon stands alone
+                    key=slot_key(f"do_{wanted}_{number}", slot),
+                    icon=f":material/{icon}:",
                     help=f"{wanted} (visit {number + 1})",
-                    type="tertiary",
+                    type="primary" if editing and action is _toggle_editing else "tertiary",
                     disabled=not possible,
-                    on_click=_edit,
-                    args=(action, number) if step is None else (action, number, step),
+                    on_click=action,
+                    args=(slot, number),
                 )
+        if editing:
+            _edit_panel(person, number, slot)
         if not visit.codes:
             st.caption("No codes in this visit yet.")
         with st.container(horizontal=True, gap="xsmall"):
             for place, code in enumerate(visit.codes):
-                _chip(code, number, place)
+                _chip(code, number, place, slot)
 
 
 def _visit_title(visit: Visit, number: int, last: int) -> str:
@@ -130,47 +167,98 @@ def _visit_title(visit: Visit, number: int, last: int) -> str:
     return " · ".join(facts + (["latest"] if number == last and last else []))
 
 
-def _chip(code: Code | str, visit: int, place: int) -> None:
-    """A code with its definition; a click removes it. Unread text is kept; with two meanings it offers both."""
-    if isinstance(code, Code) and code in Ontology.load():
-        definition = Ontology.load().definition(code)
-        st.button(
-            f"**{plain(code.code)}** {plain(definition)}",
-            key=f"chip_{field_of(code)}_{visit}_{place}_{code}",
-            icon=":material/close:",
-            icon_position="right",
-            help=f"Remove {code.code} ({SYSTEM_NAMES[code.system]})",
-            on_click=_edit,
-            args=(edits.remove_code, visit, place),
-            wrap=True,
+def _edit_panel(person: Patient, number: int, slot: str) -> None:
+    """The date of a visit, and where one of its codes is to go."""
+    visit = person.visits[number]
+    day, which, target = (slot_key(name, slot) for name in ("day_of_visit", "move_which", "move_target"))
+    st.session_state[day] = None if visit.time is None else visit.time.date()
+    with st.container(horizontal=True, vertical_alignment="bottom", key=slot_key("panel_of_visit", slot)):
+        st.date_input(
+            "Date of the visit (optional)",
+            key=day,
+            value=None,
+            min_value=min(EARLIEST, visit.time.date()) if visit.time else EARLIEST,
+            max_value=date.today() + timedelta(days=1),  # it is tomorrow somewhere already
+            format="YYYY-MM-DD",
+            on_change=lambda: _set_date(slot, number),
+            width=190,
         )
+        if not visit.codes:
+            return
+        st.session_state[which] = min(st.session_state.get(which) or 0, len(visit.codes) - 1)
+        targets = [number, *(other for other in range(len(person.visits)) if other != number), NEW_VISIT]
+        if st.session_state.get(target) not in targets:
+            st.session_state[target] = targets[-1]
+        names = {number: "first in this visit", NEW_VISIT: "a new visit"}
+        st.selectbox(
+            "Move the code",
+            list(range(len(visit.codes))),
+            format_func=lambda place: _short_name(visit.codes[place]),
+            key=which,
+            width=210,
+        )
+        st.selectbox(
+            "to",
+            targets,
+            format_func=lambda other: names.get(other, f"visit {other + 1}"),
+            key=target,
+            width=150,
+        )
+        st.button("Move", key=slot_key("move_code", slot), on_click=lambda: _move_code(slot, number))
+
+
+def _short_name(code: Code | str) -> str:
+    known = isinstance(code, Code) and code in Ontology.load()
+    return f"{code.code} {Ontology.load().definition(code)}" if known else str(code)
+
+
+def _chip(code: Code | str, visit: int, place: int, slot: str) -> None:
+    """A code with its definition; a click removes it. Unread text is kept; with two meanings it offers both."""
+    unread = slot_key(f"chip_unread_{visit}_{place}", slot)
+    if isinstance(code, Code) and code in Ontology.load():
+        key = slot_key(f"chip_{field_of(code)}_{visit}_{place}_{code}", slot)
+        definition = plain(Ontology.load().definition(code))
+        label, words = f"**{plain(code.code)}** {definition}", f"Remove {code.code} ({SYSTEM_NAMES[code.system]})"
+        _remover(label, key, words, visit, place, slot)
         return
     candidates, reason = _readings(code)
     if not candidates:
-        st.button(
-            f"**{plain(str(code))}** not read",
-            key=f"chip_unread_{visit}_{place}",
-            icon=":material/close:",
-            icon_position="right",
-            help=f"{plain(reason)} It is kept here and not used. Click to remove it.",
-            on_click=_edit,
-            args=(edits.remove_code, visit, place),
-        )
+        words = f"{plain(reason)} It is kept here and not used. Click to remove it."
+        _remover(f"**{plain(str(code))}** not read", unread, words, visit, place, slot)
         return
     with (
-        st.container(key=f"chip_unread_{visit}_{place}", width="content"),
+        st.container(key=unread, width="content"),
         st.popover(f"**{plain(str(code))}** has two meanings: choose", icon=":material/help:"),
     ):
         for candidate in candidates:
             st.button(
                 f"**{SYSTEM_NAMES[candidate.system]} {plain(candidate.code)}** "
                 f"{plain(Ontology.load().definition(candidate))}",
-                key=f"settle_{visit}_{place}_{candidate}",
+                key=slot_key(f"settle_{visit}_{place}_{candidate}", slot),
                 on_click=_edit,
-                args=(edits.settle_code, visit, place, candidate),
+                args=(slot, edits.settle_code, visit, place, candidate),
                 width="stretch",
             )
-        st.button("Remove it", key=f"drop_{visit}_{place}", on_click=_edit, args=(edits.remove_code, visit, place))
+        st.button(
+            "Remove it",
+            key=slot_key(f"drop_{visit}_{place}", slot),
+            on_click=_edit,
+            args=(slot, edits.remove_code, visit, place),
+        )
+
+
+def _remover(label: str, key: str, words: str, visit: int, place: int, slot: str) -> None:
+    """A chip: a button that takes the code at a place away."""
+    st.button(
+        label,
+        key=key,
+        icon=":material/close:",
+        icon_position="right",
+        help=words,
+        on_click=_edit,
+        args=(slot, edits.remove_code, visit, place),
+        wrap=True,
+    )
 
 
 def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
@@ -184,102 +272,40 @@ def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
         return (), str(error)
 
 
-def add_codes() -> None:
-    """Where codes are searched or pasted, and the visit they go to."""
-    person = patient()
-    with st.container(border=True, key="add_codes"):
-        targets = [*reversed(range(len(person.visits))), NEW_VISIT]
-        if st.session_state.get("add_target") not in targets:
-            st.session_state["add_target"] = targets[0]
-        st.selectbox(
-            "Add codes to",
-            options=targets,
-            format_func=lambda number: _target_name(number, len(person.visits)),
-            key="add_target",
-            persist_state="session",
-        )
-        search_tab, paste_tab = st.tabs(["Search", "Paste a list"], key="add_by")
-        with search_tab:
-            code_search("add", "Find a diagnosis by code or words", lambda code: _add([code]))
-        with paste_tab:
-            _paste()
-        if refusal := st.session_state.pop("refused", ""):
-            st.error(refusal, icon=":material/error:")
+def _edit(slot: str, action: Callable[..., Patient], *arguments: object) -> None:
+    change(action(patient(slot), *arguments), slot)
 
 
-def _target_name(number: int, visits: int) -> str:
-    if number == NEW_VISIT:
-        return "A new visit"
-    return f"Visit {number + 1}" + (" (latest)" if number == visits - 1 else "")
+def _add_visit(slot: str) -> None:
+    _edit(slot, edits.add_visit)
+    st.session_state[slot_key("add_target", slot)] = len(patient(slot).visits) - 1
 
 
-def _paste() -> None:
-    st.text_area(
-        "Codes parted by commas, semicolons, spaces or lines; descriptions may stand after them",
-        key="paste_text",
-        placeholder="250.00; 585.9\nI10 Essential (primary) hypertension",
-        height=110,
-        persist_state="session",
-    )
-    st.button("Add the list", icon=":material/playlist_add:", type="primary", on_click=_add_list, key="paste_button")
-    edited, pieces = st.session_state.get("pasted", (None, []))
-    if pieces and edited is patient():  # what the last list became, until the history is changed again
-        _show_pieces(pieces)
+def _move_visit(slot: str, number: int, step: int) -> None:
+    _edit(slot, edits.move_visit, number, step)
+    if st.session_state.get(slot_key("editing", slot)) is not None:
+        st.session_state[slot_key("editing", slot)] = number + step
 
 
-def _add_list() -> None:
-    """Read the list and add every piece, unread ones as typed. A list that is refused stays in its field."""
-    try:
-        pieces = read_list(st.session_state["paste_text"], Ontology.load())
-    except InputError as error:
-        st.session_state["refused"] = str(error)
-        return
-    if pieces and _add([piece.code or piece.typed for piece in pieces]):
-        st.session_state["paste_text"] = ""
-        st.session_state["pasted"] = (patient(), pieces)
+def _remove_visit(slot: str, number: int) -> None:
+    _edit(slot, edits.remove_visit, number)
+    st.session_state[slot_key("editing", slot)] = None
 
 
-def _show_pieces(pieces: list[Piece]) -> None:
-    unread = [piece for piece in pieces if piece.code is None]
-    if unread:
-        named = ", ".join(plain(piece.typed) for piece in unread)
-        st.warning(f"Not read, and kept as typed: {named}", icon=":material/help:")
-    rows = "".join(f"<tr><td>{html.escape(piece.typed)}</td><td>{_became(piece)}</td></tr>" for piece in pieces)
-    st.html(f'<table class="mera-pieces"><caption class="sub">What each piece became</caption>{rows}</table>')
+def _toggle_editing(slot: str, number: int) -> None:
+    key = slot_key("editing", slot)
+    st.session_state[key] = None if st.session_state.get(key) == number else number
 
 
-def _became(piece: Piece) -> str:
-    if piece.code is None:
-        return f"<b>not read.</b> {html.escape(piece.problem)}"
-    words = " (words after or before the code taken as its description)" if piece.words else ""
-    definition = html.escape(Ontology.load().definition(piece.code))
-    return f"<b>{SYSTEM_NAMES[piece.code.system]} {piece.code.code}</b> {definition}{words}"
+def _set_date(slot: str, number: int) -> None:
+    edited, place = edits.set_date(patient(slot), number, st.session_state[slot_key("day_of_visit", slot)])
+    change(edited, slot)
+    st.session_state[slot_key("editing", slot)] = place
+    if place != number:
+        st.toast(f"The visit stands at place {place + 1} now, by its date.", icon=":material/swap_vert:")
 
 
-def _add(codes: list[Code | str]) -> bool:
-    """Add codes to the chosen visit, which stays chosen; False where the history would be too long."""
-    target = st.session_state["add_target"]
-    edited = edits.add_codes(patient(), codes, None if target == NEW_VISIT else target)
-    size = sum(len(visit.codes) for visit in edited.visits)
-    if len(edited.visits) > MAX_VISITS or size > MAX_CODES:
-        st.session_state["refused"] = (
-            f"A history can hold {MAX_VISITS:,} visits and {MAX_CODES:,} codes; this would be more."
-        )
-        return False
-    change(edited)
-    if target == NEW_VISIT:
-        st.session_state["add_target"] = len(edited.visits) - 1
-    return True
-
-
-def _edit(action, *arguments) -> None:
-    change(action(patient(), *arguments))
-
-
-def _set_age() -> None:
-    age = st.session_state["age_field"]
-    change(replace(patient(), age=None if age is None else float(age)))
-
-
-def _set_sex() -> None:
-    change(replace(patient(), sex=st.session_state["sex_field"]))
+def _move_code(slot: str, number: int) -> None:
+    target = st.session_state[slot_key("move_target", slot)]
+    place = st.session_state[slot_key("move_which", slot)]
+    _edit(slot, edits.move_code, number, place, None if target == NEW_VISIT else target)

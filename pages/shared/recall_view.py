@@ -1,15 +1,20 @@
-"""An answer of the model's memory on the screen, beside the book's."""
+"""An answer of the model's memory on the screen, beside the book's; and how well each chapter is remembered."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 import streamlit as st
 
+from mera_core import memory_figures
 from mera_core.chapters import chapter_colour, chapter_name
-from mera_core.figures import OTHER_COLOUR, percent
-from mera_core.ontology import SYSTEM_NAMES
+from mera_core.figure_style import OTHER_COLOUR, percent
+from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.recall import Recall
+from mera_core.word_diff import word_diff
+from pages.shared.charts import draw, twin
+from pages.shared.session import plain
 
 _ICONS = {True: ":material/check_circle:", False: ":material/cancel:", None: ":material/help:"}
 _OF_CODE = {
@@ -22,6 +27,7 @@ _OF_DEFINITION = {
     False: "Wrong: the book gives another code.",
     None: "No entry of the book is worded exactly so: the model's nearest codes, neither right nor wrong.",
 }
+_MEMORY_CHARTS = {"Map": "treemap", "Bars": "bars"}
 
 
 def show_recall(recall: Recall, asked_code: bool) -> None:
@@ -32,21 +38,86 @@ def show_recall(recall: Recall, asked_code: bool) -> None:
     verdict = (_OF_CODE if asked_code else _OF_DEFINITION)[recall.exact]
     {True: st.success, False: st.error, None: st.info}[recall.exact](verdict, icon=_ICONS[recall.exact])
     first = recall.alternatives[0][0] if recall.alternatives else None
+    compared = asked_code and recall.exact is False and recall.answer
     model, book = st.columns(2, gap="medium")
     with model:
         colour = chapter_colour(first) if first else OTHER_COLOUR
         note = "" if asked_code or first is None else f"{recall.alternatives[0][1]} · {chapter_name(first)}"
-        _answer("The model's memory", recall.answer or "No answer", note, colour)
+        text = diff_html(recall.answer, recall.truth) if compared else html.escape(recall.answer or "No answer")
+        _answer("The model's memory", text, note, colour)
     with book:
-        _answer("The book", recall.truth or "No such entry", "", OTHER_COLOUR)
+        text = diff_html(recall.truth, recall.answer) if compared else html.escape(recall.truth or "No such entry")
+        _answer("The book", text, "", OTHER_COLOUR)
+    if compared:
+        st.caption("Marked: the words that only this one of the two says.")
     if recall.alternatives:
         _alternatives(recall, asked_code)
 
 
+def diff_html(text: str, other: str) -> str:
+    """`text` as HTML, with the words that `other` does not say marked."""
+    runs = [run for run in word_diff(text, other) if run.kind != "second"]
+    return " ".join(
+        html.escape(run.words) if run.kind == "same" else f"<mark>{html.escape(run.words)}</mark>" for run in runs
+    )
+
+
+def show_ancestors(code: Code, answers: Sequence[Recall], ontology: Ontology) -> None:
+    """What the model says stands above a code, level by level, beside the book's tree."""
+    right = sum(bool(answer.exact) for answer in answers)
+    st.markdown(f"**Where it stands in the tree**: {right} of {len(answers)} levels right")
+    rows = []
+    for answer, node in zip(answers, reversed(ontology.ancestors(code)), strict=True):
+        said, _, share = answer.alternatives[0]
+        rows.append(
+            {
+                "Level": ontology.kind(node),
+                "The model's memory": f"{said.code} {ontology.definition(said)}",
+                "Share": percent(share),
+                "The book": "the same" if answer.exact else f"{node.code} {ontology.definition(node)}",
+            }
+        )
+    st.table(rows, hide_index=True, border="horizontal")
+
+
+@st.fragment
+def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
+    """How well each chapter is remembered: a map of the book or bars, and the numbers as a table."""
+    if not memory:
+        st.info("This checkpoint carries no figures on how well each chapter is remembered.", icon=":material/info:")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        direction = st.segmented_control(
+            "Asked",
+            list(memory_figures.DIRECTIONS),
+            default="code_to_definition",
+            format_func=memory_figures.DIRECTIONS.get,
+            key="memory_direction",
+            required=True,
+            persist_state="session",
+        )
+        chart = st.segmented_control(
+            "Chart", list(_MEMORY_CHARTS), default="Map", key="memory_chart", required=True, persist_state="session"
+        )
+    words = memory_figures.describe_memory(memory, direction)
+    st.markdown(plain(words))
+    if chart == "Map":
+        figure = memory_figures.memory_treemap(memory, direction, ontology)
+    else:
+        figure = memory_figures.memory_bars(memory, direction)
+    draw(figure, "memory", words)
+    st.caption(
+        "Measured on every billable code when the checkpoint was made; “to the letter” means that not one word differs. "
+        "A click on a chapter opens it."
+    )
+    twin("every chapter", memory_figures.memory_frame(memory, ontology))
+
+
 def _answer(title: str, text: str, note: str, colour: str) -> None:
+    """text: HTML, escaped already."""
     small = f"<small>{html.escape(note)}</small>" if note else ""
     st.markdown(f"**{title}**")
-    st.html(f'<div class="mera-answer" style="border-color:{colour}">{html.escape(text)}{small}</div>')
+    st.html(f'<div class="mera-answer" style="border-color:{colour}">{text}{small}</div>')
 
 
 def _alternatives(recall: Recall, asked_code: bool) -> None:

@@ -1,6 +1,7 @@
-"""What every page opens with: page settings, the cached engine, and the history of this browser session.
+"""What every page opens with: page settings, the cached engine, and the histories of this browser session.
 
 A patient lives in the session state only: never in a URL, a cache shared between users, a log or a file.
+A page that shows two histories keeps the second in a slot of its own (`slot="b"`); the first slot is "".
 """
 
 from __future__ import annotations
@@ -20,10 +21,19 @@ from pages.shared.style import stylesheet
 
 NOTICE = "Research use, not for clinical decisions."
 CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled one
+CHECKPOINTS_VARIABLE = "MERA_CHECKPOINTS"  # a folder whose subfolders are checkpoints to choose from as well
 PAGES_FOLDER = Path(__file__).resolve().parent.parent
-ICONS = {"Predict": ":material/format_list_numbered:", "Recall": ":material/menu_book:"}
+ICONS = {
+    "Predict": ":material/format_list_numbered:",
+    "Compare": ":material/compare_arrows:",
+    "Recall": ":material/menu_book:",
+    "Cohort": ":material/groups:",
+    "Model Card": ":material/assignment:",
+    "Audit": ":material/fact_check:",
+}
 SIDEBAR_WIDTH = 210  # pixels; folds away on a phone
 _UNDO_DEPTH = 50
+_RANKINGS_KEPT = 8
 
 Result = TypeVar("Result")
 
@@ -36,17 +46,23 @@ def open_session(title: str) -> None:
     icon = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
     st.set_page_config(page_title=f"{title} · MERA", page_icon=icon, layout="wide", initial_sidebar_state=SIDEBAR_WIDTH)
     st.html(f"<style>{stylesheet()}</style>")
-    st.session_state.setdefault("patient", Patient())
-    st.session_state.setdefault("undo", [])
-    st.session_state.setdefault("demo", None)  # id of the demo patient shown, None once it is edited
-    st.session_state.setdefault("started_from", "")  # its title, kept after edits
+    _open_slot("")
     with st.sidebar:
         st.markdown("### MERA")
         st.page_link("app.py", label="Home", icon=":material/home:")
         for path in page_files():
             name = page_name(path)
             st.page_link(f"pages/{path.name}", label=name, icon=ICONS.get(name, ":material/article:"))
+        _choose_model()
         st.caption(NOTICE)
+
+
+def heading(title: str, lead: str = "") -> None:
+    """The page's title with the notice under it, and a sentence in Markdown on what the page is for."""
+    st.title(title, anchor=False)
+    st.html(f'<p class="mera-notice">{NOTICE}</p>')
+    if lead:
+        st.markdown(lead)
 
 
 def page_files() -> list[Path]:
@@ -59,19 +75,50 @@ def page_name(path: Path) -> str:
     return path.stem.split("_", 1)[1].replace("_", " ")
 
 
-def engine() -> Any:
-    """The loaded checkpoint, shared by all sessions. Where it can't be loaded, says why and stops."""
-    folder = os.environ.get(CHECKPOINT_VARIABLE) or None
-    return or_stop(lambda: _load(folder))
+def models() -> dict[str, Path | None]:
+    """The checkpoints one can choose from: id (the folder's name) -> folder; None is the bundled one. First: default."""
+    default = os.environ.get(CHECKPOINT_VARIABLE)
+    found: dict[str, Path | None] = {Path(default).name: Path(default)} if default else {"mera-mini": None}
+    more = os.environ.get(CHECKPOINTS_VARIABLE)
+    if more and Path(more).is_dir():
+        for folder in sorted(Path(more).iterdir()):
+            if (folder / "mera.json").is_file():
+                found.setdefault(folder.name, folder)
+    return found
+
+
+def model_id() -> str:
+    """The id of the checkpoint that this session uses."""
+    known = models()
+    chosen = st.session_state.get("model")
+    return chosen if chosen in known else next(iter(known))
+
+
+def engine(model: str | None = None, quantize: str | None = None) -> Any:
+    """A loaded checkpoint, shared by all sessions: the session's own, or `model`. Where it can't be loaded, says why."""
+    folder = models()[model_id() if model is None else model]
+    return or_stop(lambda: _load(None if folder is None else str(folder), quantize))
 
 
 @st.cache_resource(show_spinner="Loading the model: a few seconds, once …")
-def _load(folder: str | None) -> Any:
+def _load(folder: str | None, quantize: str | None = None) -> Any:
     from mera_core.engine import Engine  # brings in torch: only when a page needs the model
 
-    loaded = Engine.load(folder)
+    loaded = Engine.load(folder, quantize)
     Thread(target=search, args=("a",), daemon=True).start()  # builds the search index before someone types
     return loaded
+
+
+def ranking_of(person: Patient, model: str | None = None, quantize: str | None = None) -> Any:
+    """The ranking of a history; the newest few are kept for this session. Raises InputError as `Engine.rank` does."""
+    loaded = engine(model, quantize)
+    kept: list = st.session_state.setdefault("rankings", [])
+    for known, by, ranking in kept:
+        if by is loaded and known == person:
+            return ranking
+    ranking = loaded.rank(person)
+    st.session_state["rankings"] = [*kept, (person, loaded, ranking)][-_RANKINGS_KEPT:]
+    return ranking
 
 
 def or_stop(call: Callable[[], Result]) -> Result:
@@ -89,39 +136,76 @@ def demos() -> dict[str, DemoPatient]:
     return {demo.id: demo for demo in demo_patients()}
 
 
-def patient() -> Patient:
+def slot_key(name: str, slot: str = "") -> str:
+    """The session key of something that each slot has its own of: ("patient", "b") -> 'patient_b'."""
+    return f"{name}_{slot}" if slot else name
+
+
+def patient(slot: str = "") -> Patient:
     """The history on the screen; unread pieces stand in it as text."""
-    return st.session_state["patient"]
+    _open_slot(slot)
+    return st.session_state[slot_key("patient", slot)]
 
 
-def change(edited: Patient) -> None:
+def shown_demo(slot: str = "") -> str | None:
+    """The id of the demo patient on the screen; None once it is edited."""
+    _open_slot(slot)
+    return st.session_state[slot_key("demo", slot)]
+
+
+def started_from(slot: str = "") -> str:
+    """The title of the demo patient that the history began as; "" where there was none."""
+    _open_slot(slot)
+    return st.session_state[slot_key("started_from", slot)]
+
+
+def can_undo(slot: str = "") -> bool:
+    """Whether there is a change to take back."""
+    _open_slot(slot)
+    return bool(st.session_state[slot_key("undo", slot)])
+
+
+def before_change(slot: str = "") -> Patient | None:
+    """The history as it was before the last change; None where it was opened and not changed since."""
+    _open_slot(slot)
+    return st.session_state[slot_key("before", slot)]
+
+
+def change(edited: Patient, slot: str = "") -> None:
     """Put an edited history on the screen; `undo` brings the old one back."""
-    _remember()
-    st.session_state["patient"] = edited
-    st.session_state["demo"] = None
+    _open_slot(slot)
+    _remember(slot)
+    st.session_state[slot_key("before", slot)] = st.session_state[slot_key("patient", slot)]
+    st.session_state[slot_key("patient", slot)] = edited
+    st.session_state[slot_key("demo", slot)] = None
 
 
-def undo() -> None:
+def undo(slot: str = "") -> None:
     """Take back the last change, whatever it was."""
-    if st.session_state["undo"]:
-        for key, value in st.session_state["undo"].pop().items():
-            st.session_state[key] = value
+    if can_undo(slot):
+        for name, value in st.session_state[slot_key("undo", slot)].pop().items():
+            st.session_state[slot_key(name, slot)] = value
 
 
-def open_demo(identity: str | None) -> None:
+def open_demo(identity: str | None, slot: str = "") -> None:
     """Put a demo patient on the screen, or with None an empty history."""
-    if st.session_state["patient"] != Patient():
-        _remember()
     demo = demos()[identity] if identity else None
-    st.session_state["patient"] = demo.patient if demo else Patient()
-    st.session_state["demo"] = identity
-    st.session_state["started_from"] = demo.title if demo else ""
+    open_history(demo.patient if demo else Patient(), demo.title if demo else "", identity, slot)
+
+
+def open_history(person: Patient, title: str = "", demo: str | None = None, slot: str = "") -> None:
+    """Put another history on the screen; nothing before it is compared with it. `undo` brings the old one back."""
+    if patient(slot) != Patient():
+        _remember(slot)
+    values = {"patient": person, "demo": demo, "started_from": title, "before": None}
+    for name, value in values.items():
+        st.session_state[slot_key(name, slot)] = value
 
 
 def follow_link() -> None:
     """Open the demo patient that a link names (?demo=ID), and keep the address in step with the screen.
 
-    The id of a demo patient is the only thing that this app writes to or reads from an address.
+    The ids of a demo patient and of a model are the only things that this app writes to or reads from an address.
     """
     asked = st.query_params.get("demo")
     if asked and asked != st.session_state.get("linked"):
@@ -140,7 +224,7 @@ def follow_link() -> None:
 def footer() -> None:
     """The model behind the page, in one line."""
     loaded = engine()
-    st.caption(f"Model {loaded.name} · {len(loaded.label_space):,} codes ranked · {NOTICE}")
+    st.caption(f"Model {plain(loaded.name)} · {plain(loaded.scope)} · {NOTICE}")
 
 
 def sentence(text: str) -> str:
@@ -154,6 +238,39 @@ def plain(text: str) -> str:
     return "".join(f"\\{character}" if character in r"\`*_{}[]()#+-.!|<>~$:^" else character for character in text)
 
 
-def _remember() -> None:
-    kept = {key: st.session_state[key] for key in ("patient", "demo", "started_from")}
-    st.session_state["undo"] = [*st.session_state["undo"], kept][-_UNDO_DEPTH:]
+def _choose_model() -> None:
+    """The choice of a checkpoint where there are several; a link may name one (?model=ID), and only one that is here."""
+    known = models()
+    asked = st.query_params.get("model")
+    if asked and asked != st.session_state.get("linked_model"):
+        if asked in known:
+            st.session_state["model"] = asked
+        else:
+            st.warning("The link names a model that is not here; the usual one answers.")
+    if len(known) > 1:
+        st.session_state["model_choice"] = model_id()
+        st.selectbox(
+            "Model",
+            list(known),
+            key="model_choice",
+            on_change=lambda: st.session_state.update(model=st.session_state["model_choice"]),
+        )
+    shown = model_id() if model_id() != next(iter(known)) else None
+    if shown and asked != shown:
+        st.query_params["model"] = shown
+    elif asked and not shown:
+        del st.query_params["model"]
+    st.session_state["linked_model"] = shown
+
+
+def _open_slot(slot: str) -> None:
+    defaults = {"patient": Patient(), "undo": [], "demo": None, "started_from": "", "before": None}
+    for name, value in defaults.items():
+        st.session_state.setdefault(slot_key(name, slot), value)
+
+
+def _remember(slot: str) -> None:
+    names = ("patient", "demo", "started_from", "before")
+    kept = {name: st.session_state[slot_key(name, slot)] for name in names}
+    steps = st.session_state[slot_key("undo", slot)]
+    st.session_state[slot_key("undo", slot)] = [*steps, kept][-_UNDO_DEPTH:]

@@ -1,7 +1,8 @@
 """Takes the pictures of the documentation from the running app.
 
-python -m tests.browser.screenshots                the picture of the README, docs/images/predict.png
-python -m tests.browser.screenshots --all FOLDER   every page, at desk and on a phone, light and dark
+python -m tests.browser.screenshots                 every page, at desk and on a phone, light and dark, into docs/images,
+                                                    and docs/screens.md, which shows them
+python -m tests.browser.screenshots --only predict  the picture of the README, docs/images/predict.png
 """
 
 from __future__ import annotations
@@ -9,32 +10,60 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, ROOT, open_browser, running_app, settle
+from tests.browser.pages_to_show import PAGES, prepare
 
 FOLDER = ROOT / "docs" / "images"
-PAGES = {"home": "/", "predict": "/Predict?demo=demo-heart-failure", "recall": "/Recall"}
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
+SCHEMES = ("light", "dark")
 README = {"width": 1280, "height": 1500}  # the list and the first chart
 DRAWN = 1500  # milliseconds for Plotly's transitions and the fonts
+QUALITY = 78  # of the JPEGs: small, and text stays crisp
 
 
 def main() -> None:
     """Write the pictures asked for on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots")
-    parser.add_argument("--all", type=Path, metavar="FOLDER", help="write a picture of every page to FOLDER")
-    folder = parser.parse_args().all
+    parser.add_argument("--only", choices=["predict"], help="the picture of the README alone")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write (docs/images)")
+    given = parser.parse_args()
     with running_app() as address, sync_playwright() as playwright:
         browser = open_browser(playwright)
-        if folder is None:
-            take(browser, address, "predict", README, "light", FOLDER / "predict.png")
-        else:
+        take(browser, address, "predict", README, "light", given.folder / "predict.png")
+        if given.only is None:
             for name in PAGES:
                 for size, viewport in SIZES.items():
-                    for scheme in ("light", "dark"):
-                        take(browser, address, name, viewport, scheme, folder / f"{name}-{size}-{scheme}.png")
+                    for scheme in SCHEMES:
+                        take(browser, address, name, viewport, scheme, given.folder / picture(name, size, scheme))
+            (given.folder.parent / "screens.md").write_text(gallery(given.folder.name), encoding="utf-8")
         browser.close()
+
+
+def picture(name: str, size: str, scheme: str) -> str:
+    """The file name of a picture."""
+    return f"{name}-{size}-{scheme}.jpg"
+
+
+def gallery(folder: str) -> str:
+    """Markdown that shows every picture."""
+    parts = [
+        "# Screens\n",
+        "Every page with a demo patient, written by `python -m tests.browser.screenshots`. Research use, not for clinical "
+        "decisions; the patients are invented.\n",
+    ]
+    for name in PAGES:
+        title = name.replace("-", " ").capitalize()
+        parts.append(f"## {title}\n")
+        for size in SIZES:
+            width = 420 if size == "desktop" else 200
+            cells = [
+                f'<img src="{folder}/{picture(name, size, scheme)}" width="{width}" alt="{title}, {size}, {scheme} theme">'
+                for scheme in SCHEMES
+            ]
+            parts.append(" ".join(cells) + "\n")
+    return "\n".join(parts)
 
 
 def take(browser: Browser, address: str, name: str, viewport: dict, scheme: str, target: Path) -> None:
@@ -46,18 +75,16 @@ def take(browser: Browser, address: str, name: str, viewport: dict, scheme: str,
     page.wait_for_selector("[data-testid=stApp]")
     settle(page)
     prepare(page, name)
+    page.mouse.move(0, 0)
+    page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
     page.wait_for_timeout(DRAWN)
     target.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=target)
+    if target.suffix == ".png":
+        page.screenshot(path=target)
+    else:
+        page.screenshot(path=target, type="jpeg", quality=QUALITY)
     context.close()
     print(f"{target} ({target.stat().st_size // 1000} kB)")
-
-
-def prepare(page: Page, name: str) -> None:
-    """What a reader would do first on that page."""
-    if name == "recall":
-        page.get_by_role("button", name="428.0").click()
-        settle(page)
 
 
 if __name__ == "__main__":

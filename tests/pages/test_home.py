@@ -27,15 +27,16 @@ def test_says_what_it_is_which_model_and_the_notice():
     app = home()
     assert not app.exception
     assert app.title[0].value == "MERA"
-    assert "Research use, not for clinical decisions" in app.warning[0].value
+    notices = [element.proto.body for element in app.get("html") if "mera-notice" in element.proto.body[:40]]
+    assert notices == ['<p class="mera-notice">Research use, not for clinical decisions.</p>']
     words = " ".join(element.value for element in app.markdown)
     assert "ranks the diagnoses of the next one" in words
     engine = session.engine()
     name, fingerprint = engine.name.split()
     assert f"fingerprint `{fingerprint}`" in words
     assert session.plain(name) in words
-    assert f"{len(engine.label_space):,} codes" in words
-    assert session.plain(engine.manifest["label_level"]) in words
+    assert f"Ranks {session.plain(engine.scope)}" in words
+    assert engine.scope.startswith(f"{len(engine.label_space):,} codes of ")
 
 
 def test_links_to_every_page_and_every_demo_patient():
@@ -43,8 +44,8 @@ def test_links_to_every_page_and_every_demo_patient():
     assert not app.exception
     labels = [link.label for link in links(app)]
     assert [label for label in labels if label.startswith(("**Predict**", "**Recall**"))] == [
-        "**Predict**: rank the diagnoses of a patient's next visit",
-        "**Recall**: ask the model what a code means",
+        "**Predict**: rank the diagnoses of a patient's next visit, ask why, try what if",
+        "**Recall**: ask the model what a code means, or play against it",
     ]
     queries = [link.query_string for link in links(app) if link.query_string]
     assert queries == [f"demo={demo.id}" for demo in demo_patients()]

@@ -97,3 +97,46 @@ def test_a_moved_visit_leaves_its_date_and_age_behind():
     ]
     assert edits.move_visit(person, 0, -1) == person
     assert edits.remove_visit(person, 0).visits == (person.visits[1],)
+
+
+def test_codes_move_between_visits_and_to_the_front():
+    person = Patient((Visit((A, B, C)), Visit((B,))))
+    assert [visit.codes for visit in edits.move_code(person, 0, 2, 0).visits] == [(C, A, B), (B,)]
+    assert [visit.codes for visit in edits.move_code(person, 0, 0, 1).visits] == [(B, C), (B, A)]
+    assert [visit.codes for visit in edits.move_code(person, 0, 1, 1).visits] == [(A, C), (B,)]
+    assert [visit.codes for visit in edits.move_code(person, 1, 0, None).visits] == [(A, B, C), (), (B,)]
+    assert edits.add_visit(person).visits == (*person.visits, Visit())
+
+
+DAYS = [datetime(2020, month, 1) for month in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("times", "visit", "day", "place"),
+    [
+        ((DAYS[0], DAYS[1], DAYS[2]), 2, datetime(2019, 12, 31), 0),
+        ((DAYS[0], DAYS[1], DAYS[2]), 0, datetime(2020, 2, 15), 1),
+        ((DAYS[0], DAYS[1], DAYS[2]), 0, datetime(2021, 1, 1), 2),
+        ((DAYS[0], DAYS[1], DAYS[2]), 1, datetime(2020, 2, 20), 1),
+        ((DAYS[0], None, DAYS[2]), 1, datetime(2020, 2, 20), 1),
+        ((None, None, DAYS[2]), 0, datetime(2020, 2, 20), 0),
+        ((None, None), 1, datetime(2020, 2, 20), 1),
+        ((DAYS[0], DAYS[1]), 1, DAYS[0], 1),
+    ],
+)
+def test_a_dated_visit_goes_where_its_date_belongs(times, visit, day, place):
+    person = Patient(tuple(Visit((Code("ICD9", f"40{n}.9"),), time) for n, time in enumerate(times)))
+    edited, now_at = edits.set_date(person, visit, day.date())
+    assert now_at == place
+    assert edited.visits[place].codes == person.visits[visit].codes
+    assert edited.visits[place].time == day
+    dates = [visit.time for visit in edited.visits if visit.time is not None]
+    assert dates == sorted(dates)
+    assert sorted(str(visit.codes) for visit in edited.visits) == sorted(str(visit.codes) for visit in person.visits)
+
+
+def test_a_date_can_be_taken_away_and_a_time_of_day_stays():
+    person = Patient((Visit((A,), datetime(2020, 5, 6, 13, 30)),))
+    assert edits.set_date(person, 0, datetime(2020, 5, 6).date()) == (person, 0)
+    undated, place = edits.set_date(person, 0, None)
+    assert (undated.visits[0].time, place) == (None, 0)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
+from mera_core.memory_figures import chapter_memory
 from mera_core.ontology import Code
 from mera_core.records import Patient, Visit
 from pages.shared import session
+from pages.shared.recall_view import diff_html
+from tests.pages.apps import charts
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model
@@ -98,3 +102,73 @@ def test_a_long_and_an_icd10_history_stay_untouched():
         app.button(key="example_ICD9:250.40").click().run()
         assert not app.exception
         assert app.session_state["patient"] == Patient(visits)
+
+
+def test_differences_are_marked_word_by_word():
+    assert diff_html("Acute <b> failure", "Acute renal failure") == "Acute <mark>&lt;b&gt;</mark> failure"
+    assert diff_html("same words", "same words") == "same words"
+
+
+def test_a_wrong_answer_is_marked_beside_the_book():
+    engine = session.engine()
+    wrong = next(
+        code
+        for code in (Code(*text.split(":")) for text in engine.manifest["metrics"]["recall"]["not_exact"])
+        if engine.recall(code=code).exact is False
+    )
+    app = recall()
+    app.session_state["asked_code"] = wrong
+    app.run()
+    assert not app.exception
+    expected = engine.recall(code=wrong)
+    model, book = answers(app)
+    assert diff_html(expected.answer, expected.truth) in model
+    assert diff_html(expected.truth, expected.answer) in book
+    assert "<mark>" in model + book
+
+
+def test_ancestors_stand_beside_the_books_tree():
+    app = recall()
+    app.button(key="example_ICD9:428.0").click().run()
+    expected = session.engine().recall_ancestors("428.0")
+    assert [answer.truth for answer in expected] == ["CH07", "420-429", "428"]
+    table = app.table[1].value
+    assert list(table["Level"]) == ["chapter", "block", "category"]
+    assert [text.split()[0] for text in table["The model's memory"]] == [answer.answer for answer in expected]
+    assert [text == "the same" for text in table["The book"]] == [answer.exact for answer in expected]
+
+
+def test_chapters_are_drawn_over_the_tree():
+    app = recall()
+    app.segmented_control(key="direction").set_value("chapters").run()
+    assert not app.exception
+    memory = chapter_memory(session.engine().manifest)
+    (chart,) = charts(app)
+    assert chart["data"][0]["type"] == "treemap"
+    assert chart["data"][0]["values"][0] == sum(row.codes for row in memory)
+    app.segmented_control(key="memory_chart").set_value("Bars").run()
+    app.segmented_control(key="memory_direction").set_value("definition_to_code").run()
+    expected = sorted(100 * row.exact["definition_to_code"] for row in memory)
+    assert charts(app)[0]["data"][0]["x"] == pytest.approx(expected)
+    assert len(app.table[0].value) == len(memory)
+
+
+def test_a_quiz_from_start_to_result():
+    app = recall()
+    app.segmented_control(key="direction").set_value("quiz").run()
+    app.button(key="quiz_start").click().run()
+    quiz = app.session_state["quiz"]
+    assert quiz.model == session.engine().recall_definitions([question.code for question in quiz.questions])
+    for number, question in enumerate(quiz.questions):
+        assert app.button(key="quiz_answer").disabled
+        place = question.right if number < 7 else (question.right + 1) % 4
+        app.radio(key=f"quiz_{number}").set_value(place).run()
+        app.button(key="quiz_answer").click().run()
+        assert not app.exception
+        assert len(app.success) == (number < 7)
+        app.button(key="quiz_next").click().run()
+    exact = sum(answer == asked.options[asked.right] for answer, asked in zip(quiz.model, quiz.questions, strict=True))
+    assert app.subheader[0].value == f"You 7, the model {exact}, of 10"
+    assert list(app.table[0].value["You"]).count("right") == 7
+    app.button(key="quiz_again").click().run()
+    assert app.session_state["quiz"].chosen == []

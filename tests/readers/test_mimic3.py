@@ -92,10 +92,8 @@ def test_every_row_is_kept_or_left_out_with_its_reason(tmp_path):
     }
     assert report.codes + report.left_out.total() == report.rows
     assert report.unknown_codes == {"XX9": 1}
-    assert report.aside == {
-        "patients without an admission": 1,
-        "admissions of a patient who is not in PATIENTS": 1,
-    }
+    assert report.aside == {"patients without a visit": 1, "admissions: patient not in PATIENTS": 1}
+    assert report.systems == {"ICD9": 5}
     assert any("1 visits are of patients over 89" in line and "91.4" in line for line in report.lines())
 
 
@@ -112,16 +110,59 @@ def test_capitals_and_gzip_make_no_difference(tmp_path, upper, packed):
     ("changes", "said"),
     [
         ({"diagnoses_icd": DIAGNOSES.replace("icd9_code", "icd_code")}, "no column 'icd9_code'"),
-        ({"diagnoses_icd": DIAGNOSES.replace("101,2,", "101,x,")}, "line 2 has seq_num 'x'"),
-        ({"admissions": ADMISSIONS.replace("2164-10-23 21:09:00", "soon")}, "line 3 has 'soon'"),
-        ({"admissions": ADMISSIONS.replace("1,7,102", "1,7,101")}, "line 3 has an empty or repeated hadm_id"),
-        ({"patients": PATIENTS.replace("2,8,M", "2,7,M")}, "line 3 has an empty or repeated subject_id"),
+        (
+            {"diagnoses_icd": DIAGNOSES.replace("101,2,", "101,x,")},
+            "line 2, column 'seq_num': there is no whole number",
+        ),
+        (
+            {"admissions": ADMISSIONS.replace("2164-10-23 21:09:00", "soon")},
+            "line 3, column 'admittime': there is no date",
+        ),
+        (
+            {"admissions": ADMISSIONS.replace("1,7,102", "1,7,101")},
+            "line 3, column 'hadm_id': this hadm_id is repeated",
+        ),
+        ({"patients": PATIENTS.replace("2,8,M", "2,7,M")}, "line 3, column 'subject_id': this subject_id is repeated"),
     ],
 )
 def test_faults_name_file_and_line(tmp_path, changes, said):
     with pytest.raises(InputError, match=said) as error:
         read(folder(tmp_path, **changes), "mimic3")
     assert f"{next(iter(changes))}.csv" in str(error.value)
+
+
+def test_stays_that_end_before_they_begin_and_visits_before_birth_are_told(tmp_path):
+    backwards = ADMISSIONS.replace("2165-01-05 09:00:00", "2164-12-31 09:00:00")
+    report = read(folder(tmp_path, admissions=backwards)).report
+    assert any(
+        "1 stays end before they begin" in said and "line 2, column 'dischtime'" in said for said in report.remarks
+    )
+    unborn = PATIENTS.replace("2094-03-05", "2164-12-01")
+    report = read(folder(tmp_path, patients=unborn)).report
+    assert report.left_out["visit before birth"] == 3
+    assert report.aside["admissions: visit before birth"] == 1
+    assert report.rows == report.codes + report.left_out.total()
+
+
+def test_rows_that_stand_twice_count_once(tmp_path):
+    twice = {
+        "patients": PATIENTS + PATIENTS.split("\n")[1] + "\n",
+        "admissions": ADMISSIONS + ADMISSIONS.split("\n")[1] + "\n",
+        "diagnoses_icd": DIAGNOSES + DIAGNOSES.split("\n")[1] + "\n",
+    }
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    plain, cohort = read(folder(tmp_path / "a")), read(folder(tmp_path / "b", **twice))
+    assert cohort.patients == plain.patients
+    assert cohort.report.rows == 12 == cohort.report.codes + cohort.report.left_out.total()
+    assert cohort.report.left_out["row is repeated"] == 1
+    assert cohort.report.aside["repeated rows of PATIENTS"] == cohort.report.aside["repeated rows of ADMISSIONS"] == 1
+
+
+def test_a_visit_without_a_date_is_left_out_with_its_codes(tmp_path):
+    cohort = read(folder(tmp_path, admissions=ADMISSIONS.replace("2165-01-02 10:00:00", "")))
+    assert cohort.report.left_out["no date"] == 2
+    assert cohort.report.aside["admissions: no date"] == 1
 
 
 def test_a_missing_file_or_a_single_file_is_told(tmp_path):

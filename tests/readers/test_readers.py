@@ -8,7 +8,8 @@ import pytest
 
 from mera_core.errors import InputError
 from mera_core.readers import FORMATS, READERS, detect, read
-from mera_core.readers.base import ImportReport, Source, read_delimited
+from mera_core.readers.base import ImportReport, Source
+from mera_core.readers.delimited import read_delimited
 
 UCI_HEADER = b"encounter_id,patient_nbr,diag_1,diag_2,diag_3\n"
 UCI_ROWS = b"1,10,428,250.01,?\n2,10,8,V27,401\n"
@@ -38,15 +39,13 @@ def test_detection_says_which_and_why(tmp_path, name, content, format, why):
 
 
 def test_every_reader_is_a_format_of_the_contract():
-    assert set(READERS) <= set(FORMATS)
-    assert {"mimic3", "uci_diabetes130", "table"} <= set(READERS)
+    assert set(READERS) == set(FORMATS)
 
 
-def test_formats_without_a_reader_say_so(tmp_path):
+def test_unknown_formats_and_options_say_so(tmp_path):
     source = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
-    for name in set(FORMATS) - set(READERS):
-        with pytest.raises(InputError, match=f"reader for {name} isn't there yet"):
-            read(source, name)
+    with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has no options"):
+        read(source, gap=3)
     with pytest.raises(InputError, match="no format 'excel'"):
         read(source, "excel")
 
@@ -65,21 +64,23 @@ def test_unrecognised_and_missing_sources(tmp_path):
 FAULTS = {
     "wrong delimiter": (
         UCI_HEADER.replace(b",", b";") + UCI_ROWS.replace(b",", b";"),
-        "separated by semicolons",
+        "line 1 is separated by semicolons",
     ),
     "tabs": (UCI_HEADER.replace(b",", b"\t"), "separated by tabs"),
     "missing column": (b"encounter_id,patient_nbr,diag_1,diag_3\n1,10,428,?\n", "no column 'diag_2'"),
     "column twice": (
         b"encounter_id,patient_nbr,diag_1,diag_2,diag_3,diag_3\n1,1,1,1,1,1\n",
-        "'diag_3' more than once",
+        "line 1 has the column 'diag_3' more than once",
     ),
     "short line": (UCI_HEADER + b"1,10,428,250.01,?\n2,10,8\n", "line 3 has 3 cells where the header has 5"),
     "long line": (UCI_HEADER + b"1,10,428,250.01,?,7\n", "line 2 has 6 cells where the header has 5"),
     "cut gzip": (gzip.compress(UCI_HEADER + UCI_ROWS * 500)[:-20], "damaged gzip"),
     "altered gzip": (gzip.compress(UCI_HEADER + UCI_ROWS)[:-8] + b"\0" * 8, "damaged gzip"),
     "open quote": (UCI_HEADER + b'1,10,428,250.01,"?\n2,10,8,V27,401\n', "a quote is left open"),
-    "not utf-8": (UCI_HEADER + b"1,10,428,250.01,\xe9\n", "not UTF-8 text .line 2"),
-    "zero bytes": (UCI_HEADER + b"1,10,428,\0,?\n", "not a text file"),
+    "utf-16": ((UCI_HEADER + UCI_ROWS).decode().encode("utf-16"), "is UTF-16 text"),
+    "endless line": (UCI_HEADER + b"1,10,428,250.01," + b"9" * 3_000_000, "line 2 is longer than 1,048,576 bytes"),
+    "endless header": (b"encounter_id," + b"9" * 3_000_000, "line 1 is longer than 1,048,576 bytes"),
+    "zero bytes": (UCI_HEADER + b"1,10,428,\0,?\n", "line 2: it holds zero bytes"),
 }
 
 
@@ -94,7 +95,7 @@ def test_faulty_files_name_the_file_and_the_fault(tmp_path, fault):
 
 def test_messages_carry_no_row_of_a_patient(tmp_path):
     with pytest.raises(InputError) as error:
-        read_delimited(write(tmp_path / "a.csv", b"a,b\nsecret,words,more\n"), ["a"])
+        read_delimited(Source(write(tmp_path / "a.csv", b"a,b\nsecret,words,more\n")), ["a"])
     assert "secret" not in str(error.value)
 
 
@@ -114,8 +115,13 @@ def test_crlf_bom_case_and_quotes_make_no_difference(tmp_path):
 
 
 def test_a_quoted_cell_may_hold_commas_and_line_breaks(tmp_path):
-    path = write(tmp_path / "a.csv", b'"a,1",b\n"x\ny","p,q"\n')
-    assert read_delimited(path, ["b"]) == {"a,1": ["x\ny"], "b": ["p,q"]}
+    path = write(tmp_path / "a.csv", b'"a,1",b\n"x\ny","p,q"\nz,5" tube\n')
+    table = read_delimited(Source(path), ["b"], None)
+    assert {name: column.to_pylist() for name, column in table.columns.items()} == {
+        "a,1": ["x\ny", "z"],
+        "b": ["p,q", '5" tube'],
+    }
+    assert table.line(1) == 4
 
 
 def test_a_folder_may_hold_names_in_any_case(tmp_path):
@@ -126,6 +132,40 @@ def test_a_folder_may_hold_names_in_any_case(tmp_path):
         Source(tmp_path).file("x.csv")
 
 
+def test_latin_1_is_read_and_the_place_is_told(tmp_path):
+    content = UCI_HEADER.replace(b"\n", b",payer_code\n") + b"1,10,428,250.01,?,caf\xe9\n"
+    cohort = read(write(tmp_path / "a.csv", content))
+    assert cohort.patients[0].visits[0].details == {"payer": "café"}
+    assert "a.csv is not UTF-8 text (first at line 2, column 'payer_code')" in cohort.report.remarks[0]
+
+
+def test_several_gzip_members_in_a_row_are_one_file(tmp_path):
+    path = write(tmp_path / "a.csv.gz", gzip.compress(UCI_HEADER) + gzip.compress(UCI_ROWS) + b"\0" * 20)
+    assert read(path).report.codes == 5
+
+
+def test_a_folder_of_several_formats_names_them(tmp_path):
+    write(tmp_path / "diabetic_data.csv", UCI_HEADER + UCI_ROWS)
+    write(tmp_path / "claims.csv", b"DESYNPUF_ID,CLM_ID,CLM_FROM_DT,ICD9_DGNS_CD_1\na,1,20080101,4280\n")
+    with pytest.raises(InputError, match=r"more than one format .uci_diabetes130: .*; synpuf: "):
+        read(tmp_path)
+    assert read(tmp_path, "synpuf").report.codes == 1
+
+
+def test_two_files_that_could_be_meant_are_refused(tmp_path):
+    write(tmp_path / "X.csv", b"a\n1\n")
+    write(tmp_path / "x.csv", b"a\n2\n")
+    with pytest.raises(InputError, match=r"holds both X\.csv and x\.csv"):
+        Source(tmp_path).file("x.csv")
+
+
+def test_progress_is_told_in_bytes(tmp_path):
+    told = []
+    path = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
+    read(path, progress=lambda *step: told.append(step))
+    assert told[-1] == ("a.csv", path.stat().st_size, path.stat().st_size)
+
+
 def test_report_in_words():
     report = ImportReport("uci_diabetes130", "as asked", 1, 2, 3, 1_006)
     report.left_out["code not in the code book"] = 1_003
@@ -134,7 +174,13 @@ def test_report_in_words():
     assert lines[1] == "kept: 1 patients, 2 visits, 3 codes of 1,006 diagnosis entries"
     assert lines[2] == "left out: 1,003 entries: code not in the code book"
     assert lines[3].endswith("and 5 more")
-    assert report.to_dict()["left_out"] == {"code not in the code book": 1003}
+    written = report.to_dict()
+    assert written["left_out"] == {"code not in the code book": 1003}
+    assert (len(written["unknown_codes"]), written["unknown_codes_distinct"]) == (20, 25)
+    frame = report.to_frame()
+    assert frame.loc[frame["kind"] == "left out", ["what", "count"]].values.tolist() == [
+        ["code not in the code book", 1_003]
+    ]
 
 
 @pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
@@ -143,8 +189,9 @@ def test_real_files_are_accounted_for_to_the_row():
     for name, patients, visits, codes in [
         ("mimic_iii_demo", 100, 129, 1_761),
         ("uci_diabetes130", 64_069, 91_160, 266_865),
+        ("cms_desynpuf", 9_718, 17_260, 139_301),
     ]:
         report = read(data / name).report
         assert (report.patients, report.visits, report.codes) == (patients, visits, codes)
         assert report.rows == report.codes + report.left_out.total()
-        assert not report.unknown_codes
+        assert not report.unknown_codes or name == "cms_desynpuf"

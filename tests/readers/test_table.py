@@ -51,7 +51,7 @@ def test_codes_are_checked_and_counted(tmp_path):
         "code in both systems, and no system given": 1,
         "code not in the code book": 1,
     }
-    assert cohort.report.unknown_codes == {"E8021": 1, "ICD9:25.000": 1}
+    assert cohort.report.unknown_codes == {"E8021": 1, "25.000": 1}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_codes_are_checked_and_counted(tmp_path):
             "line 1 must be one flat",
         ),
         ("t.jsonl", b'{"patient_id":"a","visit":0,"system":"ICD9","code":428.0}\n', "as a number"),
-        ("t.csv", b"patient_id,visit,system,code\na,0,ICD11,1\n", "row 1 .*'ICD11'"),
+        ("t.csv", b"patient_id,visit,system,code\na,0,ICD11,1\n", "line 2, column 'system': there is 'ICD11'"),
         ("t.csv", b"patient_id,visit,system,code\n", "holds no patient"),
         ("t.csv", b"patient_id,visit,code\na,0,1\n", "no column 'system'"),
         ("h.json", b"{nope", "is not JSON"),

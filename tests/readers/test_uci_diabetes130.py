@@ -116,14 +116,22 @@ def test_ids_that_mean_unknown_have_no_words():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"patient_nbr": "?"}, "line 3 lacks a patient_nbr"),
-        ({"encounter_id": "x1"}, "line 3 lacks .* encounter_id"),
-        ({"encounter_id": "149190"}, "encounter_id more than once"),
+        ({"patient_nbr": "?"}, "line 3, column 'patient_nbr': there is no patient_nbr"),
+        ({"encounter_id": "x1"}, "line 3, column 'encounter_id': there is no whole number"),
+        ({"encounter_id": "149190"}, "line 3, column 'encounter_id': this encounter_id is repeated"),
     ],
 )
 def test_broken_numbers_are_told(tmp_path, change, said):
     with pytest.raises(InputError, match=said):
         read(write(tmp_path / "a.csv", LATER, {**EARLIER, **change}))
+
+
+def test_a_row_that_stands_twice_counts_once(cohort, tmp_path):
+    again = read(write(tmp_path / "twice.csv", LATER, EARLIER, LATER))
+    assert again.patients == cohort.patients
+    assert again.report.rows == 9 == again.report.codes + again.report.left_out.total()
+    assert again.report.left_out["row is repeated"] == 3
+    assert again.report.guessed_order == 2  # there are no dates
 
 
 def test_split_follows_the_first_byte():

@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
+from mera_core.calibration import Calibration
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ontology import Code
@@ -17,8 +19,10 @@ from mera_core.readers import read
 from mera_core.records import Patient, Visit, to_table, write_table
 from training import evaluate
 from training.cohort import split_of, with_codes
+from training.scored import Scored
 
 DRAWS = 20
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "evidence" / "evaluate.schema.json"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,16 @@ def test_the_json_has_the_contracts_keys(result) -> None:
     for name in ("recall@20", "weighted_f1_oracle", "weighted_f1_cut", "cut_size_mean", "true_size_mean", "ece"):
         assert set(result["metrics"][name]) >= {"value", "low", "high"}
     assert result["mode"] == "honest" and result["notice"] == "Research use, not for clinical decisions."
+
+
+def test_the_json_is_of_the_published_schema(result, tiny_checkpoint, invented_cohort) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(result, schema)
+    paper = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, paper=True)
+    jsonschema.validate(paper, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(result | {"metrics": {}}, schema)
 
 
 def test_every_value_is_finite_json(result) -> None:
@@ -113,12 +127,62 @@ def test_the_learned_cut_stands_beside_the_others(result) -> None:
 def test_subgroups_count_the_patients(result) -> None:
     # each kind of group divides the patients, those of unknown age apart
     names = {row["name"]: row["n"] for row in result["subgroups"]}
-    assert sum(n for name, n in names.items() if name.startswith("sex ")) == result["patients"]
+    for kind in ("sex ", "age ", "ethnicity "):
+        assert sum(n for name, n in names.items() if name.startswith(kind)) == result["patients"], kind
     assert sum(n for name, n in names.items() if "past visit" in name) == result["patients"]
 
 
 def test_heart_failure_is_scored_over_its_own_codes(result) -> None:
     assert result["heart_failure"]["codes"] == ["ICD9:428.0", "ICD9:428.23"]
+
+
+# --- probabilities
+
+
+def test_the_calibration_of_the_checkpoint_is_what_is_judged(tiny_checkpoint, invented_cohort) -> None:
+    engine = Engine.load(tiny_checkpoint)
+    patients = in_part(invented_cohort, "test")
+    engine.calibration = None
+    plain = Scored.of(engine, patients)
+    np.testing.assert_allclose(plain.probability(), 1 / (1 + np.exp(-plain.margin)))
+    assert "carries no calibration" in evaluate.calibration_in_words(plain)["ece_of"]
+    engine.calibration = Calibration("platt", 0.5, -1.0, patients=7)
+    calibrated = Scored.of(engine, patients)
+    for p, ranked in zip(calibrated.probability(), calibrated.ranked, strict=True):
+        assert (np.diff(p[np.argsort(-ranked, kind="stable")]) <= 0).all()  # the list is never reordered
+    expected = 1 / (1 + np.exp(-(0.5 * calibrated.margin - 1)))
+    assert calibrated.probability().sum() == pytest.approx(expected.sum())
+    words = evaluate.calibration_in_words(calibrated)
+    assert "platt calibration fitted on 7 validation patients" in words["ece_of"]
+    columns = calibrated.heart_failure_columns()
+    np.testing.assert_allclose(calibrated.event(columns), expected[:, columns].max(1))
+
+
+# --- two checkpoints
+
+
+def test_a_checkpoint_against_itself_differs_by_nothing(tiny_checkpoint, invented_cohort) -> None:
+    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, against=tiny_checkpoint)
+    against = out["against"]
+    assert against["patients"] == out["patients"]
+    for name, figure in against["ours_minus_this"].items():
+        assert figure["value"] == 0 and figure["low"] in (0, None) and figure["high"] in (0, None), name
+    assert against["metrics"]["recall@20"]["value"] == out["metrics"]["recall@20"]["value"]
+    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_a_difference_between_checkpoints_is_paired_on_the_same_patients(tiny_checkpoint, invented_cohort) -> None:
+    patients = in_part(invented_cohort, "test")
+    ours, theirs = (Scored.of(Engine.load(tiny_checkpoint), patients) for _ in range(2))
+    worse = Scored(theirs.engine, theirs.patients, theirs.truth, theirs.scores, theirs.eov, -theirs.ranked)
+    out = evaluate.compare(ours, worse, DRAWS)
+    figure = out["ours_minus_this"]["recall@5"]
+    assert figure["value"] == pytest.approx(
+        evaluate.compare(worse, ours, DRAWS)["metrics"]["recall@5"]["value"] - out["metrics"]["recall@5"]["value"]
+    )
+    assert 0 < figure["low"] <= figure["value"] <= figure["high"] <= 1
+    fewer = ours.take({patients[0].id, patients[3].id})
+    assert evaluate.compare(fewer, worse, DRAWS)["patients"] == 2
 
 
 # --- who is counted
@@ -147,7 +211,7 @@ def test_patients_of_another_source_are_all_new(tiny_checkpoint) -> None:
 
 
 def test_a_part_that_does_not_exist(tiny_checkpoint) -> None:
-    with pytest.raises(InputError, match='--part is "tset"; it can be auto, all, train, validation, test'):
+    with pytest.raises(InputError, match='--part is "tset"; it can be auto, all, train, validation, test or paper'):
         evaluate.choose_part([], Engine.load(tiny_checkpoint), "table", "tset")
 
 

@@ -133,6 +133,9 @@ def test_the_loss_is_the_mean_over_word_answers_plus_the_mean_over_code_answers(
     drawn = source.one_pass(rng, 1.0, 1.0)[:24]
     parts = source.batch(drawn, random.Random(3))
     words, codes = [], []
+    asked = {int(i) for part in parts for i in part["input_ids"].flatten() if i > vocabulary.n_words}
+    near = {c + step for c in asked for step in (-2, -1, 0, 1, 2)}
+    rivals = [*range(vocabulary.n_words + 1), *(c for c in near if vocabulary.n_words < c < len(vocabulary))]
     with torch.inference_mode():
         for part in parts:
             for ids, labels in zip(part["input_ids"], part["labels"], strict=True):
@@ -141,9 +144,8 @@ def test_the_loss_is_the_mean_over_word_answers_plus_the_mean_over_code_answers(
                     target = int(labels[place])
                     loss = F.cross_entropy(logits[place][None], labels[place][None])
                     if target < vocabulary.n_words:
-                        # without a draw of codes the words compete among themselves
-                        row = logits[place][None, : vocabulary.n_words]
-                        words.append(F.cross_entropy(row, labels[place][None]))
+                        # words compete with words, EOV, the codes asked about in the batch and their neighbours
+                        words.append(F.cross_entropy(logits[place][rivals][None], torch.tensor([rivals.index(target)])))
                     else:
                         codes.append(loss)
         expected = torch.stack(words).mean() + torch.stack(codes).mean()

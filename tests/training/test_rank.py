@@ -16,6 +16,7 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, independent_threshold
 from mera_core.ontology import Ontology
+from mera_core.ranking import ranking_scores
 from mera_core.records import Patient, Visit, to_table, write_table
 from mera_core.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model
@@ -178,7 +179,7 @@ def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict]:
     cohort = patients(60, seed=3)
     engine = tiny_engine(tiny_model(seed=2))
     counts = LabelCounts(CODES, np.geomspace(0.01, 0.5, 10))
-    return engine, cohort, counts, fit_cut(engine, cohort, counts)
+    return engine, cohort, counts, fit_cut(engine, cohort, counts)[0]
 
 
 def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
@@ -186,6 +187,19 @@ def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
     assert engine.cut_offset == pytest.approx(cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate), rel=1e-5)
     assert np.ptp(engine.cut_offset) > 0 or cut["frequency_tilt"] == 0
     assert cut["patients"] == 60 and cut["frequency_tilt"] in rank.TILTS
+
+
+def test_the_order_below_the_cut_is_the_one_with_the_best_recall(fitted) -> None:
+    engine, cohort, counts, cut = fitted
+    histories, truth, _ = histories_and_truth(engine, cohort)
+    scores, eov = engine.scores(histories)
+
+    def recall(tilt: float) -> float:
+        ranked = ranking_scores(scores, eov, engine.cut_offset, tilt * np.log(counts.rate))
+        return float(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20).mean())
+
+    assert engine.model.head.order_offset.numpy() == pytest.approx(cut["order_tilt"] * np.log(counts.rate), rel=1e-5)
+    assert recall(cut["order_tilt"]) == max(map(recall, rank.ORDER_TILTS))
 
 
 def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
@@ -226,7 +240,7 @@ def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
         (signal + 0.4 * np.log(rate)).astype(np.float32),
         np.zeros(80, np.float32),
     )
-    cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))
+    cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))[0]
     assert cut["frequency_tilt"] == pytest.approx(0.4, abs=0.11)
     assert cut["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
 

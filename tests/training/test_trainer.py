@@ -61,7 +61,8 @@ def trained(out: Path, kill_at: int | None = None, **settings) -> dict[str, torc
     assert len(data) == 12
     torch.manual_seed(config.seed)
     callbacks = [KillAt(kill_at)] if kill_at else []
-    run_trainer(model, data, config, out, lambda m, batch: rank.rank_loss(m, batch, hierarchy, config), callbacks)
+    optimizer = rank.rank_optimizer(model, config)
+    run_trainer(model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks)
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -152,7 +153,9 @@ def test_accumulated_batches_are_one_step(tmp_path) -> None:
             steps.append(state.global_step)
 
     model, data, config, hierarchy = parts(accumulate=3, save_every=0)
-    run_trainer(model, data, config, tmp_path / "out", lambda m, b: rank.rank_loss(m, b, hierarchy, config), [Count()])
+    optimizer = rank.rank_optimizer(model, config)
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    run_trainer(model, data, config, tmp_path / "out", loss, optimizer, [Count()])
     assert steps == [1, 2, 3, 4]
 
 
@@ -163,6 +166,6 @@ def test_parameter_groups_learn_at_their_own_rates(tmp_path) -> None:
     groups = [{"params": list(model.backbone.parameters()), "lr": 0.0, "weight_decay": 0.0}]
     groups.append({"params": list(model.head.parameters()), "lr": 1e-2})
     loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
-    run_trainer(model, data, config, tmp_path / "out", loss, parameters=groups)
+    run_trainer(model, data, config, tmp_path / "out", loss, torch.optim.AdamW(groups))
     assert all(torch.equal(p, frozen[name]) for name, p in model.backbone.named_parameters())
     assert not torch.equal(model.head.bias, before)

@@ -1,0 +1,107 @@
+"""Two Rankings side by side: the lists joined, differences first, and the ranking mass of each medical field.
+
+Boundary: knows rankings and chapters; no screen, no model. The rankings may be of two histories or of two checkpoints
+with different label spaces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mera_core.chapters import FIELDS, field_of
+from mera_core.listing import lines
+from mera_core.ontology import Code
+from mera_core.ranking import Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where a code stands in one of the rankings: rank from 1, score 0 to 100, share of ranking mass."""
+
+    rank: int
+    strength: float
+    share: float
+    above: bool
+    recurrent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A code in both rankings; a side is None where that checkpoint does not rank the code."""
+
+    code: Code
+    first: Side | None
+    second: Side | None
+
+    @property
+    def climbed(self) -> int | None:
+        """Places won from the first ranking to the second (negative: lost)."""
+        return self.first.rank - self.second.rank if self.first and self.second else None
+
+    @property
+    def gained(self) -> float | None:
+        """Points of score won from the first ranking to the second (negative: lost)."""
+        return self.second.strength - self.first.strength if self.first and self.second else None
+
+    @property
+    def crossed(self) -> bool:
+        """Whether exactly one of the rankings predicts the code."""
+        return bool(self.first and self.first.above) != bool(self.second and self.second.above)
+
+    @property
+    def best_rank(self) -> int:
+        """The better of the two ranks."""
+        return min(side.rank for side in (self.first, self.second) if side)
+
+
+def join(first: Ranking, second: Ranking) -> dict[Code, Pair]:
+    """Every code of either ranking with its place in both, in the order of the second, then of the first."""
+    sides = [
+        {line.code: Side(line.rank, line.strength, line.share, line.above, line.recurrent) for line in lines(ranking)}
+        for ranking in (first, second)
+    ]
+    order = dict.fromkeys((*second.codes, *first.codes))
+    return {code: Pair(code, sides[0].get(code), sides[1].get(code)) for code in order}
+
+
+def differences_first(pairs: Sequence[Pair], top: int) -> list[Pair]:
+    """The codes among the `top` of either ranking or predicted by one; the largest difference stands first.
+
+    Codes that only one ranking predicts come first, then codes that only one ranks at all; within each by how far the
+    score moved, then by the better rank.
+    """
+    seen = [
+        pair for pair in pairs if pair.best_rank <= top or any(side.above for side in (pair.first, pair.second) if side)
+    ]
+    return sorted(
+        seen,
+        key=lambda pair: (
+            not pair.crossed,
+            pair.gained is not None,
+            -abs(pair.gained or 0.0),
+            pair.best_rank,
+            pair.code,
+        ),
+    )
+
+
+def field_masses(first: Ranking, second: Ranking) -> list[tuple[str, float, float]]:
+    """(field, share in the first, share in the second) of each medical field, largest of the two together first.
+
+    field: a key of `chapters.FIELDS`, so that ICD-9-CM and ICD-10-CM stand side by side. Shares of ranking mass, 0 to 1.
+    """
+    sums: list[dict[str, list[float]]] = []
+    for ranking in (first, second):
+        found: dict[str, list[float]] = {}
+        for code, share in zip(ranking.codes, ranking.share.tolist(), strict=True):
+            found.setdefault(field_of(code), []).append(share)
+        sums.append(found)
+    rows = [(field, *(math.fsum(side.get(field, ())) for side in sums)) for field in FIELDS]
+    return sorted((row for row in rows if row[1] or row[2]), key=lambda row: (-row[1] - row[2], row[0]))
+
+
+def overlap(first: Ranking, second: Ranking, top: int) -> int:
+    """How many codes the first `top` places of both rankings share."""
+    return len(set(first.codes[:top]) & set(second.codes[:top]))

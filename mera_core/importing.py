@@ -1,0 +1,127 @@
+"""One import from a source to a visits-table file: read, apply cohort rules if asked, write whole or not at all, report.
+
+Knows readers, cohort rules and the writer; prints nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mera_core import cohort_rules
+from mera_core.cohort_rules import Flow
+from mera_core.errors import InputError
+from mera_core.readers import Cohort, ImportReport, Progress, detect, options_of, read
+from mera_core.records import TABLE_SUFFIXES
+from mera_core.visits_file import write_visits, written_aside
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to read, how, and where to. options: those of the format's reader. columns: our name -> the table's name."""
+
+    source: Path
+    out: Path
+    format: str = "auto"
+    report: Path | None = None
+    rules: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() not in TABLE_SUFFIXES:
+            raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {self.out.name!r}.")
+        for path in filter(None, (self.out, self.report)):
+            if not path.parent.is_dir():
+                raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, so no file can be written there.")
+            if path.exists() and self.source.exists() and path.samefile(self.source):
+                raise InputError(f"{path} is the source itself; write to another file.")
+        if self.report is not None and self.report.resolve() == self.out.resolve():
+            raise InputError("--out and --report name the same file.")
+        if self.rules is not None:
+            cohort_rules.named(self.rules)
+
+
+@dataclass
+class Result:
+    """What was read, what the rules left, and where it was written."""
+
+    report: ImportReport
+    out: Path
+    flow: Flow | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the report, the cohort rules' steps where there are any, and the file."""
+        flow = {"cohort": self.flow.to_dict()} if self.flow else {}
+        return {**self.report.to_dict(), **flow, "out": str(self.out)}
+
+    def lines(self) -> list[str]:
+        """The same in plain sentences."""
+        return [*self.report.lines(), *(self.flow.lines() if self.flow else []), f"written: {self.out}"]
+
+
+def run(job: Job, progress: Progress | None = None) -> Result:
+    """Do one job. Raises InputError for whatever the user can mend; then neither file is written."""
+    with _ended_by_signals():
+        cohort = _read(job, progress)
+        columns, flow = cohort.columns, None
+        if job.rules is not None:
+            columns, flow = cohort_rules.apply(columns, cohort_rules.named(job.rules))
+            if not columns.ids:
+                raise InputError(f"the cohort rules {job.rules} leave no patient of {job.source}.")
+        result = Result(cohort.report, job.out, flow)
+        with written_aside(job.report) if job.report else nullcontext() as aside:
+            write_visits(columns, job.out, progress)
+            if aside is not None:
+                aside.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _read(job: Job, progress: Progress | None) -> Cohort:
+    options: dict[str, Any] = {}
+    if job.options or job.columns:
+        name = job.format if job.format != "auto" else "table" if job.columns else detect(job.source)[0]
+        known = options_of(name)
+        if job.columns and "columns" not in known:
+            raise InputError(f"the format {name} has columns of its own, so --column is for the format table.")
+        options = {key: _of_kind(key, value, known.get(key)) for key, value in job.options.items()}
+        options |= {"columns": dict(job.columns)} if job.columns else {}
+        job_format = name
+    else:
+        job_format = job.format
+    return read(job.source, job_format, progress=progress, **options)
+
+
+def _of_kind(name: str, value: str, default: object) -> object:
+    """The text of an option as the kind of thing that its default is."""
+    if isinstance(default, bool) or not isinstance(default, (int, float)):
+        return value
+    try:
+        return float(value)
+    except ValueError as error:
+        raise InputError(f"the option {name} must be a number, not {value!r}.") from error
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A request to end the process unwinds it, so that the file written aside is taken away."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,196 @@
+"""FHIR resources as decoded JSON, one at a time: of a Bundle, a folder of Bundles, NDJSON or a bulk-export folder.
+
+Boundary: files and JSON; knows of FHIR only resourceType, entry and fullUrl. Sizes and depth are limited, so that no file can
+use up the memory without being named.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mera_core.errors import InputError
+from mera_core.readers.base import BOM, ImportReport, Source, open_bytes
+
+SUFFIXES = (".json", ".ndjson", ".jsonl", ".fhir")
+READ = ("Patient", "Encounter", "Condition")
+LONGEST_LINE = 32 << 20  # bytes of one NDJSON line; a resource with embedded documents may be large
+LARGEST_FILE = 512 << 20  # bytes of one JSON document, unpacked
+_HEAD = 1 << 16
+_WANTED = tuple(f'"{name}"'.encode() for name in (*READ, "Bundle"))
+_PROGRESS_EVERY = 20_000  # lines
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A resource; the name of its Bundle (None outside of one), its fullUrl, and where it stands, for messages."""
+
+    resource: dict[str, Any]
+    bundle: str | None
+    url: str | None
+    place: str
+
+
+def candidates(source: Source) -> list[Path]:
+    """The files whose names could be FHIR JSON; of a single file, that one."""
+    if source.path.is_file():
+        return [source.path]
+    return [path for name, path in sorted(source.files.items()) if name.endswith(SUFFIXES)]
+
+
+def looks_like_fhir(path: Path) -> bool:
+    """Whether the beginning of a file is JSON that names a resourceType."""
+    try:
+        with open_bytes(path) as stream:
+            head = stream.read(_HEAD).removeprefix(BOM).lstrip()
+    except (OSError, EOFError, zlib.error):
+        return False
+    return head[:1] in (b"{", b"[") and b'"resourceType"' in head
+
+
+def resources(source: Source, report: ImportReport) -> Iterator[Found]:
+    """Every Patient, Encounter and Condition, and whatever else stands in the same Bundles.
+
+    Bulk-export files of other resources are set aside unread. Raises InputError naming the file and the line or the entry.
+    """
+    paths = candidates(source)
+    total, done = sum(path.stat().st_size for path in paths), 0
+    for path in paths:
+        if not looks_like_fhir(path) and source.path.is_dir():
+            _refuse_damaged(path)
+            report.set_aside("JSON files that hold no FHIR resources")
+        elif _is_lines(path):
+            yield from _of_lines(path, source, report, done, total)
+        else:
+            yield from _unfolded(_document(path), None, None, str(path))
+        done += path.stat().st_size
+        source.progress(path.name, done, total)
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether each line is a JSON document: so named, or the first line is one and there are more."""
+    if path.name.lower().removesuffix(".gz").endswith((".ndjson", ".jsonl")):
+        return True
+    with _opened(path) as stream:
+        first = stream.readline(_HEAD).strip().removeprefix(BOM)
+        if not first.endswith(b"}") or not first.startswith(b"{"):
+            return False
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            return False
+        return bool(stream.readline(_HEAD).strip())
+
+
+def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total: int) -> Iterator[Found]:
+    with _opened(path) as stream:
+        number, size = 0, path.stat().st_size
+        while True:
+            try:
+                line = stream.readline(LONGEST_LINE + 1)
+            except (EOFError, zlib.error, OSError) as error:
+                raise InputError(f"{path} is damaged after line {number}: it is cut short or altered.") from error
+            if not line:
+                return
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB.")
+            line = line.strip().removeprefix(BOM)
+            if not line:
+                continue
+            if number == 1:
+                other = _resource_type(_decoded(line, f"{path}: line 1"))
+                if other not in (*READ, "Bundle") and other.lower() in path.name.lower():
+                    report.set_aside("files of other resources, not read")
+                    return
+            if any(name in line for name in _WANTED) or not (line.startswith(b"{") and line.endswith(b"}")):
+                place = f"{path}: line {number}"
+                yield from _unfolded(_decoded(line, place), None, None, place)
+            if number % _PROGRESS_EVERY == 0:
+                source.progress(path.name, min(done + _position(stream), done + size), total)
+
+
+def _unfolded(value: Any, bundle: str | None, url: str | None, place: str) -> Iterator[Found]:
+    """The resource, or those of the Bundle, or of a list of either."""
+    if isinstance(value, list):
+        for number, each in enumerate(value, start=1):
+            yield from _unfolded(each, f"{place}#{number}", None, f"{place}, item {number}")
+        return
+    if not isinstance(value, dict) or not isinstance(value.get("resourceType"), str):
+        raise InputError(f"{place} is no FHIR resource: it names no resourceType.")
+    if value["resourceType"] != "Bundle":
+        yield Found(value, bundle, url, place)
+        return
+    entries = value.get("entry", [])
+    if not isinstance(entries, list):
+        raise InputError(f"{place}: the Bundle's entry must be a list.")
+    for number, entry in enumerate(entries, start=1):
+        where = f"{place}, entry {number}"
+        if not isinstance(entry, dict):
+            raise InputError(f"{where} must be an object.")
+        if "resource" not in entry:  # a deletion, or an answer of a server
+            continue
+        full_url = entry.get("fullUrl")
+        yield from _unfolded(entry["resource"], place, full_url if isinstance(full_url, str) else None, where)
+
+
+def _document(path: Path) -> Any:
+    with _opened(path) as stream:
+        try:
+            content = stream.read(LARGEST_FILE + 1)
+        except (EOFError, zlib.error, OSError) as error:
+            raise InputError(f"{path} is damaged: it is cut short or altered.") from error
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"{path} is larger than {LARGEST_FILE >> 20} MiB; export it as NDJSON, one resource a line.")
+    content = content.removeprefix(BOM).strip()
+    if content[:1] == b"<":
+        raise InputError(f"{path} is XML; FHIR is read as JSON or NDJSON.")
+    return _decoded(content, str(path))
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Say so where a file that could be FHIR can't be told because its packing is damaged."""
+    with _opened(path) as stream:
+        try:
+            stream.read(_HEAD)
+        except (EOFError, zlib.error, OSError) as error:
+            raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
+
+
+def _decoded(content: bytes, place: str) -> Any:
+    try:
+        decoded = json.loads(content.decode("utf-8"))
+        if b"\\ud" in content.lower():  # half of a surrogate pair is legal JSON and no text
+            json.dumps(decoded, ensure_ascii=False).encode("utf-8")
+        return decoded
+    except UnicodeError as error:
+        raise InputError(f"{place} is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise InputError(f"{place} is nested too deeply to be FHIR.") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise InputError(f"{place} is not JSON: {error.msg} at {where}.") from error
+    except ValueError as error:  # a whole number of more than 4,300 digits
+        raise InputError(f"{place} is not JSON that can be read: it holds an endless number.") from error
+
+
+def _resource_type(value: Any) -> str:
+    name = value.get("resourceType") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    try:
+        return open_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+
+
+def _position(stream: io.BufferedIOBase) -> int:
+    packed = getattr(stream, "fileobj", None)  # of a gzip file, how much of it is unpacked
+    return (packed or stream).tell()

@@ -1,0 +1,178 @@
+"""Text columns as ids, times and numbers, and the joins between tables by id; a bad value is named by file and line.
+
+Works on the dictionaries of `readers.delimited`: a text is looked at once, however often it stands in the table. Knows no
+format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mera_core.readers.base import ImportReport
+from mera_core.readers.delimited import Delimited
+from mera_core.visit_columns import words
+
+NOWHERE = -1
+
+
+def rows_at(column: pa.DictionaryArray) -> np.ndarray:
+    """For each row the index of its text among the distinct texts."""
+    return column.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def is_empty(column: pa.DictionaryArray) -> np.ndarray:
+    """Whether each row's text is empty."""
+    texts = np.array([not text for text in column.dictionary.to_pylist()], bool)
+    return texts[rows_at(column)] if len(texts) else np.zeros(len(column), bool)
+
+
+def taken(column: pa.DictionaryArray, rows: np.ndarray) -> pa.DictionaryArray:
+    """The texts of some rows; NOWHERE gives null."""
+    return column.take(pa.array(rows, mask=rows < 0))
+
+
+def distinct(table: Delimited, key: str, report: ImportReport, what: str) -> Delimited:
+    """The table with each id once: rows that are wholly the same count once, and the report says so.
+
+    Raises InputError for an empty id, or one that stands again with other values.
+    """
+    column = table[key]
+    empty = is_empty(column)
+    if empty.any():
+        raise table.fault(int(np.argmax(empty)), key, f"{what} without {key}")
+    indices = rows_at(column)
+    _, first = np.unique(indices, return_index=True)
+    if len(first) == len(indices):
+        return table
+    first_of = np.zeros(len(column.dictionary), np.int64)
+    first_of[indices[first]] = first
+    original = first_of[indices]
+    again = original != np.arange(len(indices))
+    for name, each in table.columns.items():
+        differs = again & (rows_at(each) != rows_at(each)[original])
+        if differs.any():
+            raise table.fault(
+                int(np.argmax(differs)), key, f"this {key} is repeated, with another {name!r} than where it stood first"
+            )
+    report.set_aside(f"repeated rows of {what}", int(again.sum()))
+    kept = pa.array(np.sort(first))
+    return Delimited(table.path, {name: each.take(kept) for name, each in table.columns.items()}, table.delimiter)
+
+
+def rows_of(column: pa.DictionaryArray, among: pa.DictionaryArray) -> np.ndarray:
+    """For each row the row of `among` with the same text (each once there), NOWHERE where there is none."""
+    row_by_text = np.full(len(among.dictionary) + 1, NOWHERE, np.int64)
+    row_by_text[rows_at(among)] = np.arange(len(among))
+    return row_by_text[same_text(column, among)]
+
+
+def same_text(column: pa.DictionaryArray, among: pa.DictionaryArray) -> np.ndarray:
+    """For each row the index of its text among the distinct texts of `among`, NOWHERE where it is not there."""
+    if not len(column.dictionary):
+        return np.zeros(0, np.int64)
+    found = pc.index_in(column.dictionary, value_set=among.dictionary).fill_null(NOWHERE)
+    return found.to_numpy(zero_copy_only=False).astype(np.int64)[rows_at(column)]
+
+
+def times(table: Delimited, name: str) -> np.ndarray:
+    """A column of dates, with or without time of day, as microseconds; NaT where empty.
+
+    Raises InputError naming the first line that has something else.
+    """
+    column = table.get(name)
+    texts = column.dictionary
+    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    try:
+        moments = texts.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        found = [_moment(text) for text in texts.to_pylist()]
+        _refuse(table, name, found, "no date such as 2150-01-31 or 2150-01-31 10:00:00")
+        moments = pa.array(found, pa.timestamp("us"))
+    values = np.asarray(moments).astype("datetime64[us]")
+    return values[rows_at(column)] if len(values) else np.zeros(len(column), "datetime64[us]")
+
+
+def _moment(text: str | None) -> datetime | bool | None:
+    """The moment that a text writes; None for none, False for something else."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def whole_numbers(table: Delimited, name: str) -> pa.Array:
+    """A column of whole numbers, null where empty; `1.0` counts as 1. Raises InputError naming the first other line."""
+
+    def read(text: str) -> int | bool | None:
+        if not text:
+            return None
+        digits = text.removesuffix(".0")
+        return int(digits) if digits.removeprefix("-").isdecimal() and len(digits) < 19 else False
+
+    return _each(table, name, read, pa.int64(), "no whole number")
+
+
+def numbers(table: Delimited, name: str) -> np.ndarray:
+    """A column of numbers, NaN where empty. Raises InputError naming the first line that has something else."""
+
+    def read(text: str) -> float | bool | None:
+        try:
+            return float(text) if text else None
+        except ValueError:
+            return False
+
+    return _each(table, name, read, pa.float64(), "no number").to_numpy(zero_copy_only=False).astype(float)
+
+
+def _each(table: Delimited, name: str, read: Callable[[str], object], kind: pa.DataType, wrong: str) -> pa.Array:
+    column = table.get(name)
+    found = [read(text) for text in column.dictionary.to_pylist()]
+    _refuse(table, name, found, wrong)
+    return pa.array(found, kind).take(column.indices)
+
+
+def _refuse(table: Delimited, name: str, found: Sequence[object], wrong: str) -> None:
+    """Raises InputError naming the first row whose text was read as False; the value itself may be a patient's."""
+    bad = np.array([value is False for value in found], bool)
+    if bad.any():
+        raise table.fault(int(np.argmax(bad[rows_at(table.get(name))])), name, f"there is {wrong}")
+
+
+def translated(
+    column: pa.DictionaryArray, names: Mapping[str, str] | None = None, unknown: Sequence[str] = ("",)
+) -> pa.DictionaryArray:
+    """Texts in other words: by `names` (upper case -> word), else in lower case; null for those that say nothing."""
+    names = names or {}
+    return replaced(column, lambda text: None if text.upper() in unknown else names.get(text.upper(), text.lower()))
+
+
+def replaced(column: pa.DictionaryArray, change: Callable[[str], str | None]) -> pa.DictionaryArray:
+    """Each distinct text changed once."""
+    changed = words([change(text) for text in column.dictionary.to_pylist()])
+    return changed.take(column.indices)
+
+
+def latest(person: np.ndarray, time: np.ndarray, column: pa.DictionaryArray, people: int) -> pa.DictionaryArray:
+    """Each person's last text that says something, by time and then by row."""
+    told = np.flatnonzero(np.asarray(column.is_valid()) & (person >= 0))
+    order = told[np.lexsort((told, time[told], person[told]))]
+    row = np.full(people, NOWHERE, np.int64)
+    row[person[order]] = order  # the last one written stays
+    return taken(column, row)
+
+
+def leave_out_by(report: ImportReport, reasons: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Count each entry under the first reason whose mask names it; the mask of entries that none names."""
+    open_ = np.ones(len(next(iter(reasons.values()))), bool)
+    for reason, mask in reasons.items():
+        report.leave_out(reason, int((open_ & mask).sum()))
+        open_ &= ~mask
+    return open_

@@ -1,0 +1,167 @@
+"""Rankings of next visits as MEDS label and prediction tables, which MEDS evaluation tools read.
+
+Boundary: patients and their rankings in, parquet tables out; runs no model. A task is boolean: does the next visit hold any
+code of a group? Its tables are
+
+    labels/<task>/0.parquet        subject_id, prediction_time, boolean_value        (the LabelSchema of `meds` 0.4)
+    predictions/<task>/0.parquet   the same, and predicted_boolean_value, predicted_boolean_probability
+                                   (the PredictionSchema of meds-evaluation)
+    labels/next_visit_codes/0.parquet   a row for each true code: categorical_value, as 'ICD10CM/I50.22'
+
+`prediction_time` is the end of the last visit that the ranking was made from, as `writers.meds` dates it: all that was known
+then may be used. subject_id is that of `writers.meds`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mera_core.errors import InputError
+from mera_core.ontology import Code, Ontology
+from mera_core.ranking import NOTICE, Ranking
+from mera_core.records import Patient
+from mera_core.visit_columns import VisitColumns
+from mera_core.writers.subjects import completed, subject_number
+from mera_core.writers.whole import Report, written_whole
+
+LABEL = pa.schema(
+    [
+        pa.field("subject_id", pa.int64(), nullable=False),
+        pa.field("prediction_time", pa.timestamp("us"), nullable=False),
+        pa.field("boolean_value", pa.bool_(), nullable=False),
+    ]
+)
+PREDICTION = LABEL.append(pa.field("predicted_boolean_value", pa.bool_())).append(
+    pa.field("predicted_boolean_probability", pa.float32())
+)
+CODES_LABEL = pa.schema([LABEL.field(0), LABEL.field(1), pa.field("categorical_value", pa.string(), nullable=False)])
+NEXT_VISIT_CODES = "next_visit_codes"
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Whether the next visit holds any of `codes`, or a code below one of them. name: of its folder."""
+
+    name: str
+    codes: tuple[Code, ...]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or set(self.name) == {"."} or self.name == NEXT_VISIT_CODES:
+            raise InputError(f"a task can't be called {self.name!r}: use letters, digits, '_', '-' and '.'.")
+        if not self.codes:
+            raise InputError(f"the task {self.name!r} names no code.")
+
+
+HEART_FAILURE = Task("heart_failure", (Code("ICD9", "428"), Code("ICD10", "I50")))
+
+
+def task_of(code: Code) -> Task:
+    """The task of one code: `task_of(Code("ICD9", "428.0")).name` is 'ICD9-428.0'."""
+    return Task(f"{code.system}-{code.code}", (code,))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A patient who is ranked for the visit after `history`; target: the codes of that visit."""
+
+    history: Patient
+    target: frozenset[Code]
+    ranking: Ranking
+
+
+def write_predictions(samples: Iterable[Sample], out: str | Path, tasks: Sequence[Task] = (HEART_FAILURE,)) -> Report:
+    """Write labels and predictions of each task into the folder `out`, whole or not at all.
+
+    The probability of a task is that of its likeliest code: the calibrated one where the checkpoint has it, else
+    sigma(s - s_EOV), which is a score in [0, 1] and no probability; README.md in the folder says which.
+    Raises InputError where no sample has a dated history, or two tasks share a name.
+    """
+    samples = list(samples)
+    if len({task.name for task in tasks}) != len(tasks):
+        raise InputError("two tasks share a name.")
+    dated = [sample for sample in samples if sample.history.visits and sample.history.visits[-1].time is not None]
+    if not dated:
+        raise InputError("no patient has a dated last visit, and MEDS tables need a prediction_time.")
+    subject = np.array([subject_number(sample.history.id) for sample in dated], dtype=np.int64)
+    time = _ends([sample.history for sample in dated])
+    report = Report("meds predictions", len(set(subject.tolist())), len(dated))
+    with written_whole(Path(out), folder=True) as part:
+        for task in tasks:
+            truth, above, score = _judged(dated, task)
+            columns = {"subject_id": subject, "prediction_time": time, "boolean_value": truth}
+            _put(part / "labels" / task.name, pa.table(columns, schema=LABEL))
+            columns |= {"predicted_boolean_value": above, "predicted_boolean_probability": score}
+            _put(part / "predictions" / task.name, pa.table(columns, schema=PREDICTION))
+        truths = [sorted(sample.target) for sample in dated]
+        rows = np.repeat(np.arange(len(dated)), [len(codes) for codes in truths])
+        names = pa.array([f"{code.system}CM/{code.code}" for codes in truths for code in codes], pa.string())
+        columns = {"subject_id": subject[rows], "prediction_time": time[rows], "categorical_value": names}
+        _put(part / "labels" / NEXT_VISIT_CODES, pa.table(columns, schema=CODES_LABEL))
+        (part / "README.md").write_text(_told(dated, tasks), encoding="utf-8")
+    report.codes, report.files, report.path = len(names), 2 * len(tasks) + 2, Path(out)
+    if len(dated) < len(samples):
+        report.remarks.append(f"{len(samples) - len(dated):,} patients have no dated last visit and are left out")
+    report.remarks.append(NOTICE)
+    return report
+
+
+def _judged(samples: list[Sample], task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, whether any code of the task is above the cut, and the score of its likeliest code; each [samples]."""
+    truth, above, score = np.zeros(len(samples), bool), np.zeros(len(samples), bool), np.zeros(len(samples), np.float32)
+    ontology = samples[0].ranking.ontology
+    members: dict[Code, bool] = {}
+    for row, sample in enumerate(samples):
+        ranking = sample.ranking
+        truth[row] = any(_belongs(code, task, ontology, members) for code in sample.target)
+        own = np.array([_belongs(code, task, ontology, members) for code in ranking.codes])
+        if own.any():
+            above[row] = (ranking.scores[own] > ranking.cut).any()
+            score[row] = _likelihood(ranking)[own].max()
+    return truth, above, score
+
+
+def _belongs(code: Code, task: Task, ontology: Ontology, members: dict[Code, bool]) -> bool:
+    if code not in members:
+        above = ontology.ancestors(code) if code in ontology else ()
+        members[code] = code in task.codes or any(node in task.codes for node in above)
+    return members[code]
+
+
+def _likelihood(ranking: Ranking) -> np.ndarray:
+    """[C] the calibrated probability, else sigma(s - s_EOV)."""
+    if ranking.probability is not None:
+        return ranking.probability
+    return 1.0 / (1.0 + np.exp(-np.clip(ranking.scores - ranking.cut, -60.0, 60.0)))
+
+
+def _ends(histories: list[Patient]) -> np.ndarray:
+    columns = VisitColumns.of(histories)
+    return completed(columns.time, columns.visit_words.get("stay"))[columns.visits_of[1:] - 1]
+
+
+def _put(folder: Path, table: pa.Table) -> None:
+    folder.mkdir(parents=True)
+    pq.write_table(table, folder / "0.parquet")
+
+
+def _told(samples: list[Sample], tasks: Sequence[Task]) -> str:
+    ranking = samples[0].ranking
+    kind = (
+        "a calibrated probability"
+        if ranking.probability is not None
+        else "sigma(s - s_EOV), a score, not a probability"
+    )
+    lines = [f"- {task.name}: any of {', '.join(map(str, task.codes))}, or a code below" for task in tasks]
+    return (
+        f"# Predictions of the next visit's diagnoses\n\n{NOTICE}\n\nCheckpoint: {ranking.checkpoint}. "
+        f"Samples: {len(samples):,}.\npredicted_boolean_probability is {kind}, of the likeliest code of the task;\n"
+        "predicted_boolean_value says whether any of them is above the cut.\n\n" + "\n".join(lines) + "\n"
+    )

@@ -1,0 +1,30 @@
+"""Cohort: many patients from a file, scored with progress and a way to stop, and what they add up to."""
+
+import streamlit as st
+
+from pages.shared import cohort_view
+from pages.shared.session import engine, footer, heading, open_session
+
+open_session("Cohort")
+
+heading("Score a cohort", "Many patients at once: where their next visits point, and how often the ranking was right.")
+loaded = engine()
+with st.container():
+    cohort = cohort_view.choose_cohort()
+if cohort is None:
+    st.html(
+        '<div class="mera-empty"><b>No cohort yet.</b><br>Upload records in any format known here, or take the invented '
+        "sample: distribution over chapters, new predictions and figures appear here.</div>"
+    )
+else:
+    with st.container():
+        scoring = cohort_view.score(loaded, cohort.patients)
+    if scoring is not None and scoring.scored:
+        cohort_view.show_summary(scoring)
+        if scoring.hold_out:
+            cohort_view.show_figures(scoring)
+        cohort_view.show_chapters(scoring)
+        cohort_view.show_new(scoring)
+        cohort_view.show_patients(scoring, cohort.patients)
+        cohort_view.download(scoring)
+footer()

@@ -1,0 +1,26 @@
+"""Model Card: what the loaded checkpoint is, what it was made from, how good it is, and where not to trust it."""
+
+import streamlit as st
+
+from mera_core.model_card import evaluations
+from pages.shared import model_card_view as view
+from pages.shared.session import engine, footer, heading, open_session
+
+open_session("Model Card")
+
+heading("Model card", "Everything here is read from the checkpoint's own `mera.json`; what it does not record is said.")
+loaded = engine()
+results = evaluations(loaded.manifest)
+view.show_facts(loaded, "Basic information", "Release", "Summary", "Uses and directions")
+view.show_limits(loaded.manifest)
+chosen = view.choose_result(results)
+if chosen is not None:
+    view.show_usefulness(chosen)
+    view.show_fairness(chosen)
+    view.show_reliability(chosen, loaded.manifest)
+else:
+    st.info("The manifest holds no figure measured on patients.", icon=":material/info:")
+view.show_memory(loaded.manifest)
+view.show_facts(loaded, "Trust ingredients", "Resources")
+view.download(loaded)
+footer()

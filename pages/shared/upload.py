@@ -1,0 +1,136 @@
+"""Uploaded files -> patients, through the readers. No screen; nothing of an upload outlives the reading.
+
+Readers work on files and folders: an upload is laid into a private temporary folder, read, and removed, whatever
+happens. Names of the sender's are kept only as far as they can't lead out of that folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from mera_core.errors import InputError
+from mera_core.readers import Cohort, ImportReport, read
+from mera_core.records import Patient, parse_json, patient_from_json
+
+_MOST_UNPACKED = 400_000_000  # bytes that an archive may hold when it is unpacked
+_MOST_MEMBERS = 2_000
+
+
+class Upload(Protocol):
+    """A file as the browser sends it."""
+
+    name: str
+
+    def getvalue(self) -> bytes:
+        """The content."""
+
+
+def read_uploads(uploads: Sequence[Upload], format: str = "auto") -> Cohort:
+    """The patients of one file, or of several that belong together (the tables of one data set, a ZIP of them).
+
+    format: one of `readers.FORMATS`, or "auto" to recognise it.
+
+    A single HISTORY.json is taken as it was typed, unread codes included; every other format is read, and its report
+    names what was left out.
+    Raises InputError naming the file, never a folder of this machine.
+    """
+    if len(uploads) == 1 and format in ("auto", "table") and (patient := as_typed(uploads[0].getvalue())) is not None:
+        return _alone(patient)
+    with tempfile.TemporaryDirectory(prefix="mera-upload-") as folder:
+        root = Path(folder)
+        try:
+            written = [path for upload in uploads for path in _lay(upload, root)]
+            if not written:
+                raise InputError("The upload holds no file.")
+            cohort = read(written[0] if len(written) == 1 else _innermost(root), format)
+            patients = cohort.patients  # read now: the files are about to go
+        except InputError as error:
+            raise InputError(_without_folder(str(error), root)) from None
+        report = cohort.report
+        report.remarks = [_without_folder(remark, root) for remark in report.remarks]
+        report.why = _without_folder(report.why, root)
+    return Cohort(patients, report)
+
+
+def as_typed(content: bytes) -> Patient | None:
+    """The history of a HISTORY.json; None where the content is no single JSON object with visits.
+
+    Raises InputError for a history that breaks the contract.
+    """
+    try:
+        decoded = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(decoded, dict) or not isinstance(decoded.get("visits"), list):
+        return None
+    return patient_from_json(parse_json(content, "the file"))
+
+
+def _alone(patient: Patient) -> Cohort:
+    codes = sum(len(visit.codes) for visit in patient.visits)
+    report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), codes, codes)
+    return Cohort([patient], report)
+
+
+def _lay(upload: Upload, root: Path) -> list[Path]:
+    """Write an upload, or what its archive holds, under `root`; the files written."""
+    content = upload.getvalue()
+    if not content.startswith(b"PK\x03\x04"):
+        return [_write(root, upload.name, content)]
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in members if not member.filename.startswith("__MACOSX/")]
+            if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_UNPACKED:
+                raise InputError(f"{_own_name(upload.name)} is too large when it is unpacked.")
+            return [_write(root, member.filename, _unpacked(archive, member)) for member in members]
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InputError(f"{_own_name(upload.name)} is a ZIP archive that can't be unpacked.") from error
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """A member's bytes, never more than it says it has: an archive may lie about its size."""
+    with archive.open(member) as stream:
+        content = stream.read(member.file_size + 1)
+    if len(content) > member.file_size:
+        raise InputError(f"{_own_name(member.filename)} is larger than its archive says.")
+    return content
+
+
+def _write(root: Path, name: str, content: bytes) -> Path:
+    path = root.joinpath(*_parts(name))
+    if path.exists():
+        raise InputError(f"Two of the files are called {'/'.join(_parts(name))}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _parts(name: str) -> list[str]:
+    """A sent name as folders and a file, with nothing that leads out of a folder."""
+    parts = PurePosixPath(name.replace("\\", "/").replace("\0", "")).parts
+    return [part for part in parts if part not in ("/", "..", ".") and ":" not in part][-6:] or ["upload"]
+
+
+def _own_name(name: str) -> str:
+    return _parts(name)[-1]
+
+
+def _innermost(root: Path) -> Path:
+    """The folder that a data set's tables lie in, where an archive wraps it in others."""
+    here = root
+    while True:
+        inside = list(here.iterdir())
+        if len(inside) != 1 or not inside[0].is_dir():
+            return here
+        here = inside[0]
+
+
+def _without_folder(text: str, root: Path) -> str:
+    return text.replace(f"{root}/", "").replace(str(root), "The upload")

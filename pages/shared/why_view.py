@@ -1,0 +1,72 @@
+"""Why a diagnosis stands where it stands: the effect of leaving out each past code and visit, on the timeline."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mera_core.effect_figures import MOST_BARS, describe_effects, effect_bars, effect_frame
+from mera_core.explain import Sensitivity, leave_one_out
+from mera_core.listing import lines
+from mera_core.ontology import Code
+from mera_core.ranking import Ranking
+from mera_core.records import Patient
+from pages.shared.charts import draw, twin
+from pages.shared.session import engine, plain
+
+OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
+_CAVEAT = (
+    "This is **sensitivity, not cause**: the history is ranked again without each code and without each visit, and the "
+    "difference is shown. It says what the model reacts to, not why a patient falls ill. Two codes that say the same can "
+    "each seem to matter little, and the bars do not add up to the score."
+)
+
+
+def ask(code: str, ranking: Ranking) -> None:
+    """Choose the diagnosis to explain, given as text such as 'ICD9:428'; what is not ranked is passed over."""
+    found = next((each for each in ranking.codes if str(each) == code), None)
+    if found is not None:
+        st.session_state["why"] = found
+        st.session_state["panel"] = "Why"
+
+
+def show_why(ranking: Ranking, person: Patient) -> None:
+    """The diagnosis to explain, the chart of effects, and the same numbers as a table."""
+    offered = [line.code for line in lines(ranking, most=OFFERED)]
+    chosen = st.session_state.get("why")
+    if chosen in ranking.codes and chosen not in offered:
+        offered.append(chosen)
+    elif chosen not in offered:
+        st.session_state["why"] = offered[0]
+    places = {code: place for place, code in enumerate(ranking.codes, start=1)}
+    st.subheader("Why is it on the list?", anchor="why")
+    diagnosis: Code = st.selectbox(
+        "Diagnosis",
+        offered,
+        format_func=lambda code: f"{places[code]} · {code.code} {ranking.ontology.definition(code)}",
+        key="why",
+        persist_state="session",
+    )
+    found = _sensitivity(person)
+    effects, rank = found.of(diagnosis), found.rank(diagnosis)
+    words = describe_effects(effects, ranking.ontology)
+    st.markdown(
+        f"**{plain(diagnosis.code)}** has rank {rank} and a score of {found.strength(diagnosis):.0f}. {plain(words)}"
+    )
+    draw(effect_bars(effects, rank, diagnosis, ranking.ontology), "why_bars", words)
+    if len(effects) > MOST_BARS:
+        st.caption(f"The {MOST_BARS} strongest of {len(effects)} entries are drawn; the table holds all of them.")
+    if found.untested:
+        st.caption(f"The oldest {found.untested:,} entries of this long history were not left out in turn.")
+    st.caption(_CAVEAT)
+    twin("each code and visit", effect_frame(effects, rank, ranking.ontology))
+
+
+def _sensitivity(person: Patient) -> Sensitivity:
+    """The effects of a history's parts; the newest is kept for this session, whatever diagnosis is asked for."""
+    loaded = engine()
+    kept = st.session_state.get("sensitivity")
+    if kept is None or kept[0] != (loaded.name, person):
+        with st.spinner("Ranking the history again without each code and visit …"):
+            kept = ((loaded.name, person), leave_one_out(loaded, person))
+        st.session_state["sensitivity"] = kept
+    return kept[1]

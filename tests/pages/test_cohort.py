@@ -1,0 +1,145 @@
+"""The page Cohort, as Streamlit runs it: empty, with the sample, an upload, a scoring that was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mera_core.cohort import CohortScoring
+from mera_core.export import history_csv
+from mera_core.readers import read
+from mera_core.records import Patient, Visit, demo_patients
+from pages.shared import session
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 90  # seconds: the first run loads the model
+SAMPLE = ROOT / "sample_data" / "cohort.csv"
+
+
+def cohort_page() -> AppTest:
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=PATIENCE).switch_page("pages/4_Cohort.py").run()
+    assert not app.exception
+    return app
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    next(button for button in app.button if button.key == key).click().run()
+    assert not app.exception
+    return app
+
+
+def keys(app: AppTest) -> set[str]:
+    return {one.key for one in [*app.button, *app.download_button] if one.key}
+
+
+def upload(app: AppTest, name: str, content: bytes) -> AppTest:
+    app.file_uploader(key="cohort_files").set_value([(name, content, "text/csv")]).run()
+    assert not app.exception
+    return app
+
+
+def charts(app: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def test_an_empty_session_says_what_to_do():
+    app = cohort_page()
+    assert any("No cohort yet" in one.proto.body for one in app.get("html"))
+    assert "cohort_score" not in keys(app)
+    assert charts(app) == []
+
+
+def test_the_sample_is_scored_and_looked_at():
+    app = press(cohort_page(), "cohort_sample")
+    people = read(SAMPLE, "table").patients
+    assert charts(app) == []
+    press(app, "cohort_score")
+    scoring: CohortScoring = app.session_state["scoring"]
+    assert scoring.finished
+    assert len(scoring.scored) + sum(scoring.left_out.values()) == len(people)
+    values = {one.label: one.value for one in app.metric}
+    assert values["Patients scored"] == f"{len(scoring.scored):,}"
+    titles = [chart["layout"]["title"]["text"] for chart in charts(app)]
+    assert titles == [
+        "How many codes are predicted for a patient",
+        "Chapters: the histories, and where the rankings point",
+        "Most frequent new predictions, in patients",
+    ]
+    mass = charts(app)[1]["data"][0]["x"]
+    shown = scoring.chapters()["mass"].head(14)
+    assert mass == pytest.approx((100 * shown).tolist())
+    assert "cohort_csv" in keys(app)
+    first = people[0]
+    ranking = session.engine().rank(first)
+    assert ranking.codes[0].code in app.table[-1].value.to_string()
+
+
+def test_holding_out_the_last_visit_measures():
+    app = press(cohort_page(), "cohort_sample")
+    app.segmented_control(key="cohort_hold_out").set_value(True).run()
+    press(app, "cohort_score")
+    scoring = app.session_state["scoring"]
+    assert scoring.hold_out
+    figures = scoring.figures()["all"]
+    shown = app.table[0].value
+    (recall,) = [row for row in shown.to_dict("records") if row["Figure"].startswith("Recall at 20")]
+    assert recall["All codes"].startswith(f"{100 * figures['recall@20'].value:.1f} % (")
+    assert recall["New onset"].endswith(")")
+
+
+def test_a_stopped_scoring_keeps_what_it_has_and_goes_on():
+    app = press(cohort_page(), "cohort_sample")
+    _, cohort = app.session_state["cohort"]
+    stopped = CohortScoring(session.engine(), cohort.patients)
+    stopped.step(9)
+    app.session_state["scoring"], app.session_state["scoring_runs"] = stopped, False
+    app.run()
+    assert not app.exception
+    assert {one.label: one.value for one in app.metric}["Patients scored"] == str(len(stopped.scored))
+    assert any(one.value.startswith("Stopped after 9 of") for one in app.caption)
+    button = next(one for one in app.button if one.key == "cohort_score")
+    assert button.label.startswith("Go on with the other")
+    press(app, "cohort_score")
+    assert app.session_state["scoring"] is stopped
+    assert stopped.finished
+
+
+def test_uploads_are_read_reported_and_long_or_icd10_histories_scored():
+    visit = demo_patients()[0].patient.visits[0]
+    long = Patient(tuple(Visit(visit.codes) for _ in range(60)), "F", 80, "long")
+    ten = Patient((Visit(("ICD10:I50.22",)), Visit(("I10", "nonsense"))), "M", 70, "ten")
+    app = upload(cohort_page(), "two.csv", history_csv([long, ten]).encode())
+    assert any("2 patients" in one.label.replace("\\", "") for one in app.expander)
+    assert any("nonsense (1)" in line.value.replace("\\", "") for one in app.expander for line in one.markdown)
+    press(app, "cohort_score")
+    assert [one.patient_id for one in app.session_state["scoring"].scored] == ["long", "ten"]
+
+
+def test_a_wrong_upload_is_told_and_the_cohort_before_it_stays():
+    app = press(cohort_page(), "cohort_sample")
+    app = upload(app, "notes.csv", b"a,b\n1,2\n")
+    assert app.error[0].value.startswith("Notes.csv is in no format that is known here")
+    assert app.session_state["cohort"][0] == "the invented sample cohort"
+
+
+def test_a_patient_of_the_cohort_is_opened_in_predict_and_the_cohort_stays():
+    app = press(press(cohort_page(), "cohort_sample"), "cohort_score")
+    chosen = app.selectbox(key="cohort_patient").value
+    press(app, "cohort_open")
+    assert app.session_state["patient"].id == chosen
+    assert app.title[0].value == "Predict the next visit"
+    app.switch_page("pages/4_Cohort.py").run()
+    assert not app.exception
+    assert len(charts(app)) == 3
+
+
+def test_another_choice_of_what_to_score_asks_to_score_again():
+    app = press(press(cohort_page(), "cohort_sample"), "cohort_score")
+    assert next(one for one in app.button if one.key == "cohort_score").proto.disabled
+    app.segmented_control(key="cohort_hold_out").set_value(True).run()
+    assert not next(one for one in app.button if one.key == "cohort_score").proto.disabled
+    press(app, "cohort_away")
+    assert any("No cohort yet" in one.proto.body for one in app.get("html"))

@@ -1,0 +1,372 @@
+"""The patient editor inside the page Predict, as Streamlit runs it, and in a page of its own with two histories."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mera_core.errors import InputError
+from mera_core.export import history_csv, history_json
+from mera_core.history import DEMO_PATIENTS
+from mera_core.ontology import Code
+from mera_core.records import Patient, Visit, demo_patients
+from pages.shared.code_search import label_of
+from pages.shared.upload import as_typed, read_uploads
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60  # seconds: the first run loads the model
+A, B, C = Code("ICD9", "428.0"), Code("ICD9", "401.9"), Code("ICD10", "I10")
+TWO = Patient((Visit((A, B), datetime(2020, 1, 1)), Visit((C, "foo"), datetime(2021, 1, 1))), "F", 72)
+
+
+def predict(patient: Patient | None = None) -> AppTest:
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=PATIENCE).switch_page("pages/1_Predict.py")
+    if patient is not None:
+        app.session_state["patient"] = patient
+    app.run()
+    assert not app.exception
+    return app
+
+
+def _two_histories() -> None:
+    from pages.shared.patient_editor import patient_editor
+
+    patient_editor()
+    patient_editor("b")
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    next(button for button in app.button if button.key == key).click().run()
+    assert not app.exception
+    return app
+
+
+def button(app: AppTest, key: str):
+    return next(one for one in app.button if one.key == key)
+
+
+def codes(app: AppTest, key: str = "patient") -> list[tuple]:
+    return [visit.codes for visit in app.session_state[key].visits]
+
+
+def markdown(app: AppTest) -> str:
+    return " ".join(element.value for element in app.markdown)
+
+
+# --- undo and redo
+
+
+def test_what_was_undone_comes_again_until_something_else_is_done():
+    app = predict(TWO)
+    assert button(app, "do_Undo").disabled
+    assert button(app, "do_Redo").disabled
+    press(app, "do_Remove this visit_0")
+    press(app, "chip_circulatory_0_0_ICD10:I10")
+    assert codes(app) == [("foo",)]
+    press(app, "do_Undo")
+    press(app, "do_Undo")
+    assert app.session_state["patient"] == TWO
+    press(app, "do_Redo")
+    assert codes(app) == [(C, "foo")]
+    press(app, "do_Redo")
+    assert codes(app) == [("foo",)]
+    assert button(app, "do_Redo").disabled
+    press(app, "do_Undo")
+    press(app, "add_visit")
+    assert button(app, "do_Redo").disabled
+    press(app, "do_Undo")
+    assert codes(app) == [(C, "foo")]
+
+
+def test_a_demo_patient_comes_back_with_its_story():
+    app = predict()
+    app.selectbox(key="demo_choice").set_value("demo-copd").run()
+    app.number_input(key="age_field").set_value(40).run()
+    press(app, "do_Undo")
+    assert app.session_state["demo"] == "demo-copd"
+    press(app, "do_Redo")
+    assert app.session_state["demo"] is None
+    assert app.session_state["patient"].age == 40
+
+
+# --- visits
+
+
+def test_a_date_is_given_and_the_visit_goes_to_its_place():
+    app = predict(TWO)
+    press(app, "do_Date and moving codes_1")
+    assert app.date_input(key="day_of_visit").value == date(2021, 1, 1)
+    app.date_input(key="day_of_visit").set_value(date(2019, 5, 6)).run()
+    assert not app.exception
+    assert codes(app) == [(C, "foo"), (A, B)]
+    assert app.session_state["patient"].visits[0].time == datetime(2019, 5, 6)
+    assert "6 May 2019" in markdown(app)
+    assert app.date_input(key="day_of_visit").value == date(2019, 5, 6)
+    app.date_input(key="day_of_visit").set_value(None).run()
+    assert app.session_state["patient"].visits[0].time is None
+    press(app, "do_Date and moving codes_0")
+    assert len(app.date_input) == 0
+
+
+def test_codes_move_to_another_visit_to_the_front_and_to_a_new_one():
+    app = predict(TWO)
+    press(app, "do_Date and moving codes_0")
+    app.selectbox(key="move_which").set_value(1).run()
+    app.selectbox(key="move_target").set_value(1).run()
+    press(app, "move_code")
+    assert codes(app) == [(A,), (C, "foo", B)]
+    press(app, "do_Date and moving codes_1")
+    app.selectbox(key="move_which").set_value(2).run()
+    app.selectbox(key="move_target").set_value(1).run()
+    press(app, "move_code")
+    assert codes(app) == [(A,), (B, C, "foo")]
+    app.selectbox(key="move_which").set_value(2).run()
+    app.selectbox(key="move_target").set_value(-1).run()
+    press(app, "move_code")
+    assert codes(app) == [(A,), (B, C), ("foo",)]
+
+
+def test_a_visit_is_added_and_codes_go_there():
+    app = predict(TWO)
+    press(app, "add_visit")
+    assert len(app.session_state["patient"].visits) == 3
+    assert app.selectbox(key="add_target").value == 2
+    app.text_area(key="paste_text").set_value("486").run()
+    press(app, "paste_button")
+    assert codes(app)[2] == (Code("ICD9", "486"),)
+
+
+def test_the_panel_follows_its_visit():
+    app = predict(TWO)
+    press(app, "do_Date and moving codes_0")
+    press(app, "do_Move later_0")
+    assert app.session_state["editing"] == 1
+    press(app, "do_Remove this visit_0")
+    assert app.session_state["editing"] is None
+
+
+# --- search
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("428.0", "ICD9:428.0"),
+        ("i50.22", "ICD10:I50.22"),
+        ("heart fail", "ICD9:428.9"),
+        ("hypertention", None),
+        ("diabetis", None),
+    ],
+)
+def test_search_finds_exact_codes_first_and_forgives_typing(typed, first):
+    app = predict(Patient((Visit((A,)),)))
+    app.text_input(key="add_query").set_value(typed).run()
+    assert not app.exception
+    found = [one for one in app.button if (one.key or "").startswith("found_")]
+    assert found
+    if first:
+        assert any(one.key.endswith(first) for one in found[:3])
+    if typed[0].isdigit() or typed == "i50.22":
+        assert found[0].key.endswith(first)
+    assert all("**" in one.label for one in found[:1])
+
+
+def test_results_are_named_by_their_code_and_said():
+    app = predict(Patient((Visit((A,)),)))
+    app.text_input(key="add_query").set_value("heart fail").run()
+    found = [one for one in app.button if (one.key or "").startswith("found_")]
+    assert len({one.key for one in found}) == len(found) == 10
+    said = [one.proto.body for one in app.get("html") if 'class="mera-found"' in one.proto.body]
+    assert said == [
+        '<p class="mera-found" role="status">first 10 results: Enter takes the first, ↓ and ↑ walk through them</p>'
+    ]
+    app.text_input(key="add_query").set_value("xqzjv").run()
+    assert any("Nothing found" in one.proto.body for one in app.get("html"))
+
+
+def test_matched_parts_are_marked():
+    from mera_core.search import search
+
+    (first, *_) = search("428.0")
+    assert label_of(first).startswith("**428\\.0**")
+    labels = [label_of(match) for match in search("heart fail", limit=3)]
+    assert all("**eart**" not in label and "eart** **fail**" in label for label in labels)
+
+
+# --- nothing typed is lost
+
+
+def test_what_is_typed_outlives_a_change_of_page_and_an_error():
+    app = predict(Patient((Visit((A,)),)))
+    app.text_input(key="add_query").set_value("heart").run()
+    app.text_area(key="paste_text").set_value("486; 401.9").run()
+    app.switch_page("pages/3_Recall.py").run()
+    app.switch_page("pages/1_Predict.py").run()
+    assert not app.exception
+    assert app.text_input(key="add_query").value == "heart"
+    assert app.text_area(key="paste_text").value == "486; 401.9"
+    assert codes(app) == [(A,)]
+
+
+def test_a_long_history_edits_in_time_and_an_icd10_history_too():
+    visits = tuple(Visit((A, Code("ICD9", code))) for code in ("401.9", "250.00", "585.9") * 20)
+    app = predict(Patient(visits, "F", 81))
+    press(app, "do_Remove this visit_59")
+    assert len(app.session_state["patient"].visits) == 59
+    app.toggle(key="show_earlier").set_value(True).run()
+    press(app, "do_Date and moving codes_0")
+    app.date_input(key="day_of_visit").set_value(date(2020, 1, 1)).run()
+    assert app.session_state["patient"].visits[0].time == datetime(2020, 1, 1)
+    ten = predict(Patient((Visit((Code("ICD10", "I50.22"), Code("ICD10", "E11.9"))),)))
+    press(ten, "chip_endocrine_0_1_ICD10:E11.9")
+    assert codes(ten) == [(Code("ICD10", "I50.22"),)]
+
+
+# --- two histories on one page
+
+
+def test_two_histories_do_not_touch_each_other():
+    app = AppTest.from_function(_two_histories, default_timeout=PATIENCE).run()
+    assert not app.exception
+    app.text_area(key="paste_text").set_value("428.0").run()
+    press(app, "paste_button")
+    app.text_area(key="paste_text_b").set_value("I10; 401.9").run()
+    press(app, "paste_button_b")
+    assert codes(app) == [(A,)]
+    assert codes(app, "patient_b") == [(C, B)]
+    press(app, "chip_circulatory_0_0_ICD10:I10_b")
+    press(app, "do_Undo")
+    assert codes(app) == []
+    assert codes(app, "patient_b") == [(B,)]
+    press(app, "do_Undo_b")
+    assert codes(app, "patient_b") == [(C, B)]
+
+
+# --- files
+
+
+class Sent:
+    """A file as the browser sends it."""
+
+    def __init__(self, name: str, content: bytes | str):
+        self.name, self.content = name, content.encode() if isinstance(content, str) else content
+
+    def getvalue(self) -> bytes:
+        return self.content
+
+
+def test_a_history_is_uploaded_as_it_was_typed():
+    app = predict()
+    app.file_uploader(key="history_files").set_value(
+        [("mine.json", history_json(TWO).encode(), "application/json")]
+    ).run()
+    assert not app.exception
+    assert app.session_state["patient"] == TWO
+    assert any("**foo** not read" in one.label for one in app.button)
+    assert app.session_state["started_from"] == "mine.json"
+
+
+def test_a_file_with_several_patients_lets_one_choose():
+    app = predict()
+    people = [demo.patient for demo in demo_patients()[:3]]
+    app.file_uploader(key="history_files").set_value([("three.csv", history_csv(people).encode(), "text/csv")]).run()
+    assert not app.exception
+    assert app.session_state["patient"] == Patient()
+    assert any(
+        "kept: 3 patients" in one.value.replace("\\", "") for expander in app.expander for one in expander.markdown
+    )
+    app.selectbox(key="opened_choice").set_value(1).run()
+    press(app, "open_button")
+    assert codes(app) == [visit.codes for visit in people[1].visits]
+
+
+def test_a_wrong_file_is_told_and_changes_nothing():
+    app = predict(TWO)
+    app.file_uploader(key="history_files").set_value([("notes.csv", b"a,b\n1,2\n", "text/csv")]).run()
+    assert not app.exception
+    (error,) = [one.value for one in app.error if "format" in one.value]
+    assert error.startswith("Notes.csv is in no format that is known here")
+    assert "tmp" not in error
+    assert app.session_state["patient"] == TWO
+
+
+def test_downloads_stand_only_where_there_is_a_history():
+    app = predict()
+    history = {one.key: one.proto.disabled for one in app.download_button if (one.key or "").startswith("history_")}
+    assert history == {"history_json": True, "history_csv": True}
+    app = predict(TWO)
+    assert not any(one.proto.disabled for one in app.download_button if (one.key or "").startswith("history_"))
+
+
+def test_uploads_of_every_kind_are_read(tmp_path):
+    people = [demo.patient for demo in demo_patients()[:2]]
+    table = history_csv(people).encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("wrapped/../inner/cohort.csv", table)
+    for sent in (
+        Sent("cohort.csv", table),
+        Sent("cohort.csv.gz", gzip.compress(table)),
+        Sent("cohort.zip", packed.getvalue()),
+        Sent("../../cohort.csv", table),
+        Sent("cohort.json", json.dumps([json.loads(history_json(person)) for person in people])),
+    ):
+        cohort = read_uploads([sent])
+        assert [[visit.codes for visit in one.visits] for one in cohort.patients] == [
+            [visit.codes for visit in one.visits] for one in people
+        ], sent.name
+    assert read_uploads([Sent("demos.json", DEMO_PATIENTS.read_bytes())]).report.patients == len(demo_patients())
+
+
+def test_tables_that_belong_together_go_in_together():
+    sent = [
+        Sent(
+            "ADMISSIONS.csv",
+            "row_id,subject_id,hadm_id,admittime,dischtime,admission_type,admission_location,discharge_location,insurance,"
+            "ethnicity\n1,1,10,2101-01-01 00:00:00,2101-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n"
+            "2,1,11,2102-01-01 00:00:00,2102-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n",
+        ),
+        Sent(
+            "DIAGNOSES_ICD.csv",
+            "row_id,subject_id,hadm_id,seq_num,icd9_code\n1,1,10,1,4280\n2,1,11,1,25000\n3,1,11,2,5859\n",
+        ),
+        Sent("PATIENTS.csv", "row_id,subject_id,gender,dob,dod\n1,1,F,2040-01-01 00:00:00,\n"),
+    ]
+    cohort = read_uploads(sent)
+    assert cohort.report.format == "mimic3"
+    assert [[str(code) for code in visit.codes] for visit in cohort.patients[0].visits] == [
+        ["ICD9:428.0"],
+        ["ICD9:250.00", "ICD9:585.9"],
+    ]
+
+
+def test_hostile_uploads_are_refused_in_a_sentence():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.csv", b"0" * 401_000_000)
+    with pytest.raises(InputError, match=r"^bomb\.zip is too large when it is unpacked\.$"):
+        read_uploads([Sent("bomb.zip", packed.getvalue())])
+    with pytest.raises(InputError, match="can't be unpacked"):
+        read_uploads([Sent("broken.zip", b"PK\x03\x04 and no more")])
+    with pytest.raises(InputError, match=r"^Two of the files are called a\.csv\.$"):
+        read_uploads([Sent("a.csv", "x"), Sent("a.csv", "y")])
+    with pytest.raises(InputError, match=r"visits\[0\]\.codes"):
+        read_uploads([Sent("history.json", '{"visits": [{"codes": 1}]}')])
+    with pytest.raises(InputError) as told:
+        read_uploads([Sent("../../etc/x.csv", "patient_id,visit,system,code\n1,0,ICD9\n")])
+    assert "tmp" not in str(told.value)
+    assert "mera-upload" not in str(told.value)
+
+
+def test_only_a_single_history_is_taken_as_typed():
+    assert as_typed(history_json(TWO).encode()) == TWO
+    assert as_typed(b"[]") is None
+    assert as_typed(b'{"patient_id": "1"}') is None
+    assert as_typed(b"patient_id,visit") is None

@@ -1,0 +1,17 @@
+"""The models to beat, each fitted on training patients and scoring the label space of a MERA model: one interface for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mera_core.ontology import Code
+from training.baselines.regression import HistoryRegression
+from training.baselines.samples import Baseline, truth_of
+from training.baselines.simple import CodeFrequency, CopyThePast
+
+__all__ = ["Baseline", "CodeFrequency", "CopyThePast", "HistoryRegression", "all_baselines", "truth_of"]
+
+
+def all_baselines(labels: Sequence[Code]) -> tuple[Baseline, ...]:
+    """The three that `evaluate` fits each time, being quick; `compare` adds the slow ones. Not yet fitted."""
+    return (CodeFrequency(labels), CopyThePast(labels), HistoryRegression(labels))

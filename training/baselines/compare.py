@@ -1,0 +1,196 @@
+"""The baseline table: every baseline on the split and label space of a checkpoint, row by row, as JSON that is kept.
+
+A row is written when it is done, and a run that is started again goes on with the next one. Figures are those of
+`mera_core.metrics`, on validation and on test patients, with one bootstrap for all, so that differences are paired.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from mera_core import metrics
+from mera_core.errors import InputError
+from mera_core.ranking import NOTICE
+from mera_core.readers import read
+from mera_core.records import Patient
+from mera_core.resampling import Bootstrap, Estimate, over_seeds
+from mera_core.truth import Truth
+from training.baselines import handover as pyhealth
+from training.baselines.samples import truth_of
+from training.baselines.simple import CodeFrequency
+from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, families, tuned
+from training.cohort import SPLIT_RULE, split_of, with_codes
+from training.evaluate import load
+from training.evaluation_table import without_nan
+from training.scored import Scored
+
+log = logging.getLogger(__name__)
+
+PARTS = ("validation", "test")
+KS = (5, 10, 20, 30)
+SHOWN = ("recall@10", "recall@20", "recall@30", "weighted_f1_oracle", "weighted_f1_cut", "new_onset_recall@20")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the patients: how the checkpoint ranks them, and its figures over the draws of `bootstrap`."""
+
+    ours: Scored
+    bootstrap: Bootstrap
+    figures: dict[str, Estimate]
+
+
+def figures_of(scores: np.ndarray, sets: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """The figures of the table for one scoring of a part's patients; sets are what its cut predicts."""
+    evaluation = metrics.evaluate_ranking(scores, truth, sets, ks=KS, bootstrap=bootstrap, areas=False)
+    return evaluation.metrics | {
+        f"{group}_recall@20": getattr(evaluation, group)["recall@20"] for group in ("recurrent", "new_onset")
+    }
+
+
+def run(
+    checkpoint: Path,
+    data: str,
+    format: str,
+    out: Path,
+    seeds: Sequence[int] = (1, 2, 3),
+    draws: int = 1000,
+    only: Sequence[str] = (),
+    pyhealth_python: Path | None = None,
+    work: Path = Path("runs/pyhealth"),
+) -> dict[str, Any]:
+    """Fill the table in `out` (JSON), going on where it stands; returns it.
+
+    Args:
+        only: names of the rows to run; empty runs all. pyhealth_python: the interpreter of an environment that holds
+            PyHealth 1.1.6; without one its rows say that they were not run. work: where the split is handed over to it.
+
+    Raises:
+        InputError: `out` holds the table of another checkpoint or cohort, or a name in `only` is no row.
+    """
+    engine = load(checkpoint)
+    patients = with_codes(read(data, format).patients)
+    train = [p for p in patients if split_of(p.id) == "train"]
+    parts = {name: _part(engine, patients, name, draws) for name in PARTS}
+    everyone = families(engine.label_space)
+    names = [family.name for family in everyone] + list(pyhealth.MODELS)
+    if unknown := sorted(set(only) - set(names)):
+        raise InputError(f"There is no baseline {', '.join(unknown)}; there are {', '.join(names)}.")
+    about = {
+        "checkpoint": engine.name,
+        "notice": NOTICE,
+        "data": {"source": Path(data).name, "format": format, "split": SPLIT_RULE},
+        "patients": {"train": len(train)} | {name: len(part.ours.patients) for name, part in parts.items()},
+        "seeds": list(seeds),
+        "draws": draws,
+        "budget": BUDGET_IN_WORDS,
+        "interval": "95 %, over draws of patients and, where a row has several seeds, of seeds",
+        "cut": "weighted_f1_cut: MERA's own cut; for a baseline the best of all fixed sizes and thresholds on validation "
+        "patients, and for those that score by logits also with a power of the code's frequency taken off, as MERA's cut does",
+        "mera": {name: {key: one.to_dict() for key, one in part.figures.items()} for name, part in parts.items()},
+    }
+    table = _going_on(out, without_nan(about))
+    done = {row["name"] for row in table["rows"] if "not_run" not in row}
+    for family in everyone:
+        if family.name in done or (only and family.name not in only):
+            continue
+        log.info("baseline: %s", family.name)
+        _keep(table, out, _row(family, train, parts, seeds))
+    for name in pyhealth.MODELS:
+        if name in done or (only and name not in only):
+            continue
+        _keep(table, out, _pyhealth_row(name, train, parts, seeds, pyhealth_python, work))
+    return table
+
+
+def _part(engine, patients: Sequence[Patient], name: str, draws: int) -> Part:
+    chosen = [p for p in patients if split_of(p.id) == name and len(p.visits) > 1]
+    if not chosen:
+        raise InputError(f"The data hold no patient with two visits in the {name} part.")
+    ours = Scored.of(engine, chosen)
+    bootstrap = Bootstrap(len(ours.patients), draws)
+    return Part(ours, bootstrap, figures_of(ours.ranked, ours.predicted, ours.truth, bootstrap))
+
+
+def _row(family: Family, train: Sequence[Patient], parts: dict[str, Part], seeds: Sequence[int]) -> dict[str, Any]:
+    """Tune with the first seed, fit the chosen settings with every seed, measure on both parts."""
+    began = time.perf_counter()
+    validation = parts["validation"].ours.patients
+    labels = parts["validation"].ours.engine.label_space
+    make, fitted, tried = tuned(family, train, validation, truth_of(validation, labels), seeds[0])
+    models = [fitted]
+    if family.random:
+        models += [make(seed).fit(train, validation) for seed in seeds[1:]]
+    scored = [{name: model.scores(part.ours.patients) for name, part in parts.items()} for model in models]
+    rate = CodeFrequency(labels).fit(train).rate
+    log_rate = np.log(rate + 1e-5) if family.logits else None
+    row = {"name": family.name, "settings": fitted.settings, "tuning": tried, "runs": len(tried) + len(models) - 1}
+    return row | _measured(scored, parts, log_rate) | {"seconds": round(time.perf_counter() - began, 1)}
+
+
+def _measured(
+    scored: Sequence[dict[str, np.ndarray]], parts: dict[str, Part], log_rate: np.ndarray | None
+) -> dict[str, Any]:
+    """Figures of one row on both parts; `scored` holds the scores of each seed's model."""
+    cuts = [Cut.fit(scores["validation"], parts["validation"].ours.truth, log_rate) for scores in scored]
+    out: dict[str, Any] = {"seeds": len(scored), "cut": cuts[0].to_dict()}
+    for name, part in parts.items():
+        each = [
+            figures_of(scores[name], cut.sets(scores[name], log_rate), part.ours.truth, part.bootstrap)
+            for scores, cut in zip(scored, cuts, strict=True)
+        ]
+        together = {key: over_seeds([one[key] for one in each]) for key in each[0]}
+        out[name] = {
+            "metrics": {key: one.to_dict() for key, one in together.items()},
+            "by_seed": {key: [one[key].value for one in each] for key in SHOWN},
+            "mera_minus_this": {key: part.figures[key].minus(together[key]).to_dict() for key in SHOWN},
+        }
+    return out
+
+
+def _pyhealth_row(
+    name: str,
+    train: Sequence[Patient],
+    parts: dict[str, Part],
+    seeds: Sequence[int],
+    python: Path | None,
+    work: Path,
+) -> dict[str, Any]:
+    if python is None:
+        return {"name": name, "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})"}
+    began = time.perf_counter()
+    labels = parts["test"].ours.engine.label_space
+    people = {part: each.ours.patients for part, each in parts.items()}
+    result = pyhealth.run(name, train, people, labels, seeds, python, work)
+    row = {"name": name, "settings": result.settings, "tuning": result.tried, "runs": result.runs}
+    log_rate = np.log(CodeFrequency(labels).fit(train).rate + 1e-5)
+    row |= _measured(result.scores, parts, log_rate) | {"seconds": round(time.perf_counter() - began, 1)}
+    return row | {"version": result.version}
+
+
+def _going_on(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The table that `out` holds, or an empty one; refuses to mix two checkpoints or cohorts."""
+    if not out.is_file():
+        return about | {"rows": []}
+    table = json.loads(out.read_text(encoding="utf-8"))
+    for key in ("checkpoint", "data", "patients", "seeds", "draws"):
+        if table.get(key) != about[key]:
+            raise InputError(f"{out} holds the table of another {key}; name another file, or remove it.")
+    return about | {"rows": table["rows"]}
+
+
+def _keep(table: dict[str, Any], out: Path, row: dict[str, Any]) -> None:
+    """Put the row into the table and the table into the file, whole or not at all."""
+    table["rows"] = [one for one in table["rows"] if one["name"] != row["name"]] + [without_nan(row)]
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(out)

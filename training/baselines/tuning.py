@@ -1,0 +1,139 @@
+"""The same budget of runs for every baseline, chosen on validation patients; and the best cut each can be given there.
+
+Knows the settings worth trying; fits through the one interface and measures nothing on test patients.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from mera_core import metrics
+from mera_core.ontology import Code
+from mera_core.records import Patient
+from mera_core.truth import Truth
+from training.baselines.architectures import ARCHITECTURES
+from training.baselines.neural import NeuralBaseline, NeuralSettings
+from training.baselines.regression import HistoryRegression
+from training.baselines.samples import Baseline, recall_at_20
+from training.baselines.simple import CodeFrequency, CopyThePast
+
+log = logging.getLogger(__name__)
+
+BUDGET = 8
+BUDGET_IN_WORDS = (
+    f"at most {BUDGET} settings each, all fitted on the training patients; the one with the best recall@20 on validation "
+    "patients is kept. Networks: width 128 or 256, learning rate 0.001 or 0.003, dropout 0.2 or 0.5, stopped when recall@20 on "
+    "validation patients no longer rises. Logistic regression: past codes with or without the newest visit's again, four "
+    "penalties. Copying: newest or most frequent first. Code frequency has nothing to choose."
+)
+NEURAL_GRID = tuple(
+    NeuralSettings(width=width, learning_rate=rate, dropout=dropout)
+    for width, rate, dropout in product((128, 256), (1e-3, 3e-3), (0.2, 0.5))
+)
+TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Powers of a code's frequency that a cut may take off its score, as MERA's own cut does."""
+
+Make = Callable[[int], Baseline]  # seed -> a baseline that is not fitted yet
+
+
+@dataclass(frozen=True)
+class Family:
+    """One baseline with the settings to try; `random` ones are fitted again with each seed."""
+
+    name: str
+    candidates: tuple[Make, ...]
+    random: bool = False
+    logits: bool = True  # whether scores are on a scale where frequency may be taken off
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.candidates) <= BUDGET:
+            raise ValueError(f"{self.name} has {len(self.candidates)} settings to try; the budget is {BUDGET}.")
+
+
+def families(labels: Sequence[Code], grid: Sequence[NeuralSettings] = NEURAL_GRID) -> list[Family]:
+    """Every baseline that runs in this environment, the quick ones first."""
+
+    def network(architecture: str, settings: NeuralSettings) -> Make:
+        return lambda seed: NeuralBaseline(labels, architecture, settings, seed)
+
+    def regression(features: Any, l2: float) -> Make:
+        return lambda _: HistoryRegression(labels, features, l2=(l2,))
+
+    return [
+        Family(CodeFrequency.name, (lambda _: CodeFrequency(labels),), logits=False),
+        Family(
+            CopyThePast.name,
+            (lambda _: CopyThePast(labels), lambda _: CopyThePast(labels, order="count")),
+            logits=False,
+        ),
+        Family(
+            HistoryRegression.name,
+            tuple(regression(*each) for each in product(("binary", "recent"), (10.0, 3.0, 1.0, 0.3))),
+        ),
+        *(
+            Family(NeuralBaseline(labels, name).name, tuple(network(name, settings) for settings in grid), random=True)
+            for name in ARCHITECTURES
+        ),
+    ]
+
+
+def tuned(
+    family: Family, train: Sequence[Patient], validation: Sequence[Patient], truth: Truth, seed: int
+) -> tuple[Make, Baseline, list[dict[str, Any]]]:
+    """The best candidate, fitted with `seed`, how to make it again, and what each one reached on validation patients.
+
+    truth: of the last visits of `validation`.
+    """
+    tried: list[dict[str, Any]] = []
+    best, chosen, kept = -1.0, family.candidates[0], None
+    for make in family.candidates:
+        fitted = make(seed).fit(train, validation)
+        recall = recall_at_20(fitted.scores(validation), truth)
+        tried.append({"settings": fitted.settings, "validation_recall@20": recall})
+        log.info("%s %s: recall@20 %.4f on validation patients", family.name, fitted.settings, recall)
+        if recall > best:
+            best, chosen, kept = recall, make, fitted
+    return chosen, kept, tried
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which codes of a scored list are predicted: the best `size`, or those whose tilted score passes a threshold.
+
+    tilt: what power of a code's frequency is taken off its score before the threshold. validation_f1: weighted F1 on the
+    patients that the cut was chosen on.
+    """
+
+    size: int | None
+    threshold: float | None
+    tilt: float
+    validation_f1: float
+
+    @classmethod
+    def fit(cls, scores: np.ndarray, truth: Truth, log_rate: np.ndarray | None = None) -> Cut:
+        """The cut with the highest weighted F1: any fixed size, any threshold, and with `log_rate` [C] any of TILTS."""
+        size, f1 = metrics.best_fixed_size(scores, truth)
+        best = cls(size, None, 0.0, f1)
+        for tilt in (0.0,) if log_rate is None else TILTS:
+            tilted = scores if log_rate is None else scores - tilt * log_rate
+            threshold, f1 = metrics.best_threshold(tilted, truth)
+            if f1 > best.validation_f1:
+                best = cls(None, threshold, tilt, f1)
+        return best
+
+    def sets(self, scores: np.ndarray, log_rate: np.ndarray | None = None) -> sparse.csr_matrix:
+        """The predicted codes of each patient, 0/1."""
+        if self.size is not None:
+            return metrics.top_sets(scores, self.size)
+        return metrics.above_cut(scores if log_rate is None else scores - self.tilt * log_rate, self.threshold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,0 +1,150 @@
+"""Question 2: do the cut and the cost hold up as the label space grows?
+
+The same small model is trained on the same patients with label spaces padded with codes that never come true: the codes
+of the data, all of ICD-9-CM, and ICD-10-CM as well. Padding asks what more candidates do to ranking, cut, memory and
+time; it can't ask how finer coding of the same patients would do. No stage 1: a vocabulary of 100,000 codes is built
+and not memorized, alike for every size.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mera_core import metrics
+from mera_core.checkpoint import save_checkpoint
+from mera_core.errors import InputError
+from mera_core.ontology import Code, Ontology
+from mera_core.ranking import NOTICE
+from mera_core.resampling import Bootstrap
+from training import memorize
+from training.ablation_table import Table
+from training.config import MemorizeConfig
+from training.rank_setup import prepare, train_and_cut
+from training.scored import Scored
+
+SIZES = ("codes of the data", "ICD-9-CM", "ICD-9-CM and ICD-10-CM")
+PATIENTS = 600  # of validation and of test: a matrix of 600 x 90,000 scores is 400 MB
+
+
+def run(
+    table: Table, data: str, format: str, runs: Path, seed: int = 1, passes: float = 2.0, draws: int = 200
+) -> dict[str, Any]:
+    """Train at each size, each in a process of its own so that its memory can be told apart.
+
+    table: whose reference row gives the settings. passes: over the patients, the same at every size.
+    """
+    start = untrained(table, seed, runs)
+    rows = []
+    for size in SIZES:
+        mark = table.fingerprint(table.rows[0], seed, size, passes, Path(data).name, draws)
+        kept = runs / f"growth-{SIZES.index(size)}-{seed}-{mark}.json"
+        if not kept.is_file():
+            child = get_context("spawn").Process(
+                target=one_size, args=(table, size, data, format, start, seed, passes, draws, kept)
+            )
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise InputError(f"The run with the label space of {size} ended with status {child.exitcode}.")
+        rows.append(json.loads(kept.read_text(encoding="utf-8")))
+    return {
+        "notice": NOTICE,
+        "question": "Do the cut and the cost hold up as the label space grows?",
+        "padding": "codes that never come true in training or test; no stage 1",
+        "passes": passes,
+        "seed": seed,
+        "rows": rows,
+    }
+
+
+def untrained(table: Table, seed: int, runs: Path) -> Path:
+    """A stage-1 folder with a token for every node of both code books, built and never trained."""
+    folder = runs / f"both-books-{seed}"
+    if (folder / "mera.json").is_file():
+        return folder
+    config = MemorizeConfig(**(table.memorize | {"systems": ("ICD9", "ICD10"), "seed": seed}))
+    ontology = Ontology.load()
+    torch.manual_seed(seed)
+    model, _ = memorize.build(config, ontology)
+    save_checkpoint(model, memorize.manifest_of(config, folder.name, ontology), folder, dtype=torch.float32)
+    return folder
+
+
+def padding(size: str, ontology: Ontology) -> list[Code]:
+    """The billable codes that a label space is padded with."""
+    systems: Sequence[str] = {SIZES[0]: (), SIZES[1]: ("ICD9",), SIZES[2]: ("ICD9", "ICD10")}[size]
+    return [node.code for system in systems for node in ontology.nodes(system) if ontology.is_billable(node.code)]
+
+
+def one_size(
+    table: Table, size: str, data: str, format: str, start: Path, seed: int, passes: float, draws: int, kept: Path
+) -> None:
+    """Train and measure one label space; writes the row as JSON."""
+    values = {"start": str(start), "data": data, "format": format, "passes": passes, "rehearsal": 0}
+    config = table.rank_config(table.rows[0], seed, **values)
+    setup = prepare(config, kept.with_suffix(""), padding(size, Ontology.load()))
+    del setup.validation[PATIENTS:]
+    steps = len(setup.batches())
+    before, began = peak_memory(), time.perf_counter()
+    train_and_cut(setup, kept.with_suffix(""))
+    seconds = time.perf_counter() - began
+    peak = peak_memory()
+    test = [patient for patient in setup.parts["test"] if len(patient.visits) > 1][:PATIENTS]
+    began = time.perf_counter()
+    ours = Scored.of(setup.engine, test)
+    ranking = time.perf_counter() - began
+    bootstrap = Bootstrap(len(ours.truth), draws)
+    figures = metrics.evaluate_ranking(
+        ours.ranked, ours.truth, ours.predicted, ks=(10, 20), bootstrap=bootstrap, areas=False
+    ).metrics
+    plain = metrics.cut_figures(metrics.above_cut(ours.margin, 0.0), ours.truth, bootstrap)
+    curve = precision_recall(ours)
+    row = {
+        "label_space": size,
+        "labels": len(setup.counts.labels),
+        "patients": len(ours.truth),
+        "metrics": {name: one.to_dict() for name, one in figures.items()},
+        "plain_eov_cut": {name: one.to_dict() for name, one in plain.items()},
+        "precision_recall": curve,
+        "seconds_a_step": seconds / steps,
+        "milliseconds_a_ranking": 1000 * ranking / len(ours.truth),
+        "peak_memory_gb": peak / 1e9,
+        "memory_before_training_gb": before / 1e9,
+    }
+    kept.write_text(json.dumps(row, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def precision_recall(ours: Scored, points: int = 25) -> list[dict[str, float]]:
+    """Precision and recall over all patients as the fitted cut is moved up and down, from few codes to many."""
+    spare = ours.ranked - ours.eov[:, None]
+    out = []
+    best = np.sort(spare, axis=None)[::-1]
+    for size in np.geomspace(0.1, min(50, spare.shape[1] - 1), points):
+        cut = best[int(size * len(spare))]
+        sets = metrics.above_cut(spare, cut)
+        hits = sets.multiply(ours.truth.positive).sum()
+        if sets.sum():
+            out.append(
+                {
+                    "codes_a_patient": float(sets.sum() / len(spare)),
+                    "precision": float(hits / sets.sum()),
+                    "recall": float(hits / ours.truth.size.sum()),
+                }
+            )
+    return out
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,111 @@
+"""Question 3: does shuffling the codes of a visit throw away an order that matters?
+
+The same small model is trained on shuffled visits, on visits as recorded, and on visits sorted by code (an order that is
+fixed and says nothing). Visits hold their codes by priority where the source has one (UCI: diag_1 is the principal
+diagnosis), so that "as recorded" is "by priority" there. Judged by the recall of the next visit's first code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mera_core.metrics import recall_at, top_labels
+from mera_core.ontology import Code
+from mera_core.ranking import NOTICE
+from mera_core.records import Patient
+from mera_core.resampling import Bootstrap, Estimate, over_seeds
+from mera_core.truth import Truth
+from training.ablate import stage1
+from training.ablation_table import Table
+from training.kept import load_figures, save_figures
+from training.rank_setup import prepare, train_and_cut
+from training.scored import Scored
+
+KS = (1, 5, 10, 20)
+ORDERS = ("shuffled", "as recorded (by priority)", "sorted by code")
+
+
+def run(table: Table, data: str, format: str, runs: Path, seeds: Sequence[int], draws: int = 1000) -> dict[str, Any]:
+    """Train each order, with and without the score head's terms (which know the newest visit's first code), and compare.
+
+    table: whose reference row gives the settings.
+    """
+    figures: dict[tuple[str, bool], list[dict[str, Estimate]]] = {}
+    patients = 0
+    for copy in (True, False):
+        for order in ORDERS:
+            for seed in seeds:
+                one, patients = one_order(table, order, copy, seed, data, format, runs, draws)
+                figures.setdefault((order, copy), []).append(one)
+    rows = []
+    for (order, copy), each in figures.items():
+        base = figures[(ORDERS[0], copy)]
+        together = {name: over_seeds([one[name] for one in each]) for name in each[0]}
+        minus = {
+            name: over_seeds([a[name].minus(b[name]) for a, b in zip(each, base, strict=True)]) for name in each[0]
+        }
+        row = {"order": order, "head_knows_first_code": copy, "seeds": len(each)}
+        row["metrics"] = {name: one.to_dict() for name, one in together.items()}
+        if order != ORDERS[0]:
+            row["minus_shuffled"] = {name: one.to_dict() for name, one in minus.items()}
+        rows.append(row)
+    return {
+        "notice": NOTICE,
+        "question": "Does shuffling throw away order that matters?",
+        "patients": patients,
+        "rows": rows,
+    }
+
+
+def one_order(
+    table: Table, order: str, copy: bool, seed: int, data: str, format: str, runs: Path, draws: int
+) -> tuple[dict[str, Estimate], int]:
+    """Train one model on one order of codes; its figures on the test patients, and how many those are. Kept in `runs`."""
+    mark = table.fingerprint(table.rows[0], seed, order, copy, Path(data).name, draws)
+    folder = runs / f"order-{ORDERS.index(order)}-{'with' if copy else 'without'}-{seed}-{mark}"
+    kept = folder.with_suffix(".npz")
+    if found := load_figures(kept):
+        return found[0], int(found[1]["patients"])
+    reference = table.rows[0]
+    start = stage1(table, reference, seed, runs)
+    # drop needs shuffling, so that no order may have it
+    values = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
+    config = table.rank_config(reference, seed, start=str(start), data=data, format=format, **values)
+    setup = prepare(config, folder)
+    # the first code as recorded, whatever the order of the input
+    principal = {patient.id: patient.visits[-1].codes[0] for patient in setup.parts["test"]}
+    if order == "sorted by code":
+        parts = {name: [in_code_order(patient) for patient in people] for name, people in setup.parts.items()}
+        setup = replace(setup, parts=parts, validation=[in_code_order(patient) for patient in setup.validation])
+    train_and_cut(setup, folder)
+    ours = Scored.of(setup.engine, [patient for patient in setup.parts["test"] if len(patient.visits) > 1])
+    bootstrap = Bootstrap(len(ours.truth), draws)
+    figures = figures_of(ours, [principal[patient.id] for patient in ours.patients], bootstrap)
+    save_figures(kept, figures, patients=len(ours.truth))
+    return figures, len(ours.truth)
+
+
+def in_code_order(patient: Patient) -> Patient:
+    """The patient with the codes of each visit sorted: an order that holds no priority."""
+    visits = tuple(replace(visit, codes=tuple(sorted(visit.codes)), positions=()) for visit in patient.visits)
+    return replace(patient, visits=visits)
+
+
+def figures_of(ours: Scored, principal: Sequence[Code], bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Recall@k and mean reciprocal rank of the principal diagnosis, and recall@20 of all codes."""
+    index = {code: label for label, code in enumerate(ours.engine.label_space)}
+    first = [[index[code]] if code in index else [] for code in principal]
+    missing = [not labels for labels in first]
+    truth = Truth.from_sets(first, first, len(index), missing, missing)
+    top = top_labels(ours.ranked, max(KS))
+    figures = {f"principal_recall@{k}": bootstrap.mean(recall_at(top, truth, k)) for k in KS}
+    above = [
+        (ours.ranked[row] > ours.ranked[row, labels[0]]).sum() if labels else np.inf for row, labels in enumerate(first)
+    ]
+    figures["principal_reciprocal_rank"] = bootstrap.mean(1 / (1 + np.array(above, float)))
+    return figures | {"recall@20": bootstrap.mean(recall_at(top, ours.truth, 20))}
