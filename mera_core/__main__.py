@@ -142,21 +142,22 @@ def lookup(
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A file or a folder, plain or gzipped.")],
-    out: Annotated[Path, typer.Option(help="The visits table to write: .parquet, .csv or .jsonl.")],
+    out: Annotated[Path, typer.Option(help="What to write: a visits table (.parquet, .csv, .jsonl), or see --to.")],
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Write the report of the import here, as JSON.")] = None,
     rules: Annotated[str | None, typer.Option(help="Cohort rules: honest, paper-mimic3 or paper-mimic4.")] = None,
+    to: Annotated[str, typer.Option(help="visits, meds (a folder) or fhir (.json, .ndjson or a folder).")] = "visits",
     option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
     ] = None,
 ) -> None:
-    """Read records of any known format into the visits table, and say what was left out and why."""
+    """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
     from mera_core.importing import Job, run
     from mera_core.progress import shown
 
-    job = Job(source, out, format, report, rules, _pairs(option, "--option"), _pairs(column, "--column"))
+    job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
         result = run(job, progress)
     if as_json:

@@ -161,11 +161,11 @@ class CohortScoring:
         return Scored(
             patient_id=history.id,
             visits=len(history.visits),
-            labels=order[:size],
-            scores=np.asarray(ranking.scores[:size]),
-            share=np.asarray(ranking.share[:size]),
-            recurrent=np.asarray(ranking.recurrent[:size]),
-            probability=None if ranking.probability is None else np.asarray(ranking.probability[:size]),
+            labels=order[:size].copy(),  # a slice would keep the whole label space in memory
+            scores=np.array(ranking.scores[:size]),
+            share=np.array(ranking.share[:size]),
+            recurrent=np.array(ranking.recurrent[:size]),
+            probability=None if ranking.probability is None else np.array(ranking.probability[:size]),
             cut=ranking.cut,
             predicted=ranking.predicted,
             mass=np.bincount(self._fields[order], weights=ranking.share, minlength=len(FIELDS)),

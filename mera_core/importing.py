@@ -1,6 +1,6 @@
-"""One import from a source to a visits-table file: read, apply cohort rules if asked, write whole or not at all, report.
+"""One import from a source to a file: read, apply cohort rules if asked, write whole or not at all, report.
 
-Knows readers, cohort rules and the writer; prints nothing.
+Knows readers, cohort rules and writers; prints nothing.
 """
 
 from __future__ import annotations
@@ -19,28 +19,40 @@ from mera_core.cohort_rules import Flow
 from mera_core.errors import InputError
 from mera_core.readers import Cohort, ImportReport, Progress, detect, options_of, read
 from mera_core.records import TABLE_SUFFIXES
-from mera_core.visits_file import write_visits, written_aside
+from mera_core.visits_file import write_visits
+from mera_core.writers import WRITERS, write
+from mera_core.writers.whole import Report as WriteReport
+from mera_core.writers.whole import written_whole
+
+VISITS = "visits"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to read, how, and where to. options: those of the format's reader. columns: our name -> the table's name."""
+    """What to read, how, and where to.
+
+    to: 'visits' for the visits table, or one of `writers.WRITERS`. options: those of the format's reader. columns: our name ->
+    the table's name. Raises InputError for what can be seen to fail before anything is read.
+    """
 
     source: Path
     out: Path
     format: str = "auto"
     report: Path | None = None
     rules: str | None = None
+    to: str = VISITS
     options: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.out.suffix.lower() not in TABLE_SUFFIXES:
+        if self.to not in (VISITS, *WRITERS):
+            raise InputError(f"--to must be {', '.join((VISITS, *WRITERS))}, not {self.to!r}.")
+        if self.to == VISITS and self.out.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {self.out.name!r}.")
         for path in filter(None, (self.out, self.report)):
             if not path.parent.is_dir():
                 raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
-            if path.is_dir():
+            if path.is_dir() and not (path == self.out and self.to != VISITS):
                 raise InputError(f"{path} is a folder, so no file can be written there.")
             if path.exists() and self.source.exists() and path.samefile(self.source):
                 raise InputError(f"{path} is the source itself; write to another file.")
@@ -57,15 +69,18 @@ class Result:
     report: ImportReport
     out: Path
     flow: Flow | None = None
+    written: WriteReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the report, the cohort rules' steps where there are any, and the file."""
         flow = {"cohort": self.flow.to_dict()} if self.flow else {}
-        return {**self.report.to_dict(), **flow, "out": str(self.out)}
+        written = {"written": self.written.to_dict()} if self.written else {}
+        return {**self.report.to_dict(), **flow, **written, "out": str(self.out)}
 
     def lines(self) -> list[str]:
         """The same in plain sentences."""
-        return [*self.report.lines(), *(self.flow.lines() if self.flow else []), f"written: {self.out}"]
+        written = self.written.lines() if self.written else [f"written: {self.out}"]
+        return [*self.report.lines(), *(self.flow.lines() if self.flow else []), *written]
 
 
 def run(job: Job, progress: Progress | None = None) -> Result:
@@ -78,8 +93,11 @@ def run(job: Job, progress: Progress | None = None) -> Result:
             if not columns.ids:
                 raise InputError(f"the cohort rules {job.rules} leave no patient of {job.source}.")
         result = Result(cohort.report, job.out, flow)
-        with written_aside(job.report) if job.report else nullcontext() as aside:
-            write_visits(columns, job.out, progress)
+        with written_whole(job.report, folder=False) if job.report else nullcontext() as aside:
+            if job.to == VISITS:
+                write_visits(columns, job.out, progress)
+            else:
+                result.written = write(Cohort.of(columns, cohort.report), job.out, job.to, progress=progress)
             if aside is not None:
                 aside.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return result

@@ -23,7 +23,8 @@ class ScoreHead(nn.Module):
 
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code that was recorded
     before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
-    ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no part in the scores, see `ranking.ranking_scores`.
+    ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no part in the scores, see
+    `ranking.ranking_scores`.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):

@@ -201,6 +201,18 @@ def evaluations(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: item[0] != "test"))
 
 
+def measured_on(manifest: Manifest, result: Mapping[str, Any]) -> str:
+    """Whom a result was measured on, whether that is an internal or an external test, and how patients were parted."""
+    data, of = manifest.get("data", {}), result.get("data", {})
+    words = f"{result.get('patients', 0):,} patients, {of.get('patients', 'not said which')}"
+    words += f", of {of.get('source', 'an unnamed source')}. Mode: {result.get('mode', 'not recorded')}. "
+    if of.get("source") and of["source"] == data.get("source"):
+        words += "Test type: internal, on patients of the training source who were held out. "
+    elif of.get("source") and data.get("source"):
+        words += "Test type: external, on another source than that of training. "
+    return words + "Each patient's last visit is the target; in brackets, 95 % intervals over patients drawn again."
+
+
 def figure_name(name: str) -> str:
     """A figure in words a reader knows."""
     if name.startswith("ece_top"):

@@ -137,9 +137,9 @@ class Encoder:
                 notes.append(
                     Note(
                         "truncated",
-                        f"Visit {index + 1} holds {len(order)} codes, more than this model reads in one history: the "
-                        f"last {len(order) - room} were left out.",
-                        index,
+                        f"The last visit holds {len(order)} codes, more than this model reads in one history: the last "
+                        f"{len(order) - room} were left out.",
+                        None,
                         "",
                     )
                 )

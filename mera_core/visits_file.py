@@ -6,10 +6,7 @@ The same files as `records.write_table` writes, without the table ever standing 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 from mera_core.errors import InputError
 from mera_core.records import TABLE_SUFFIXES, VISITS_TABLE_COLUMNS
 from mera_core.visit_columns import VisitColumns
+from mera_core.writers.whole import written_whole
 
 
 def write_visits(
@@ -33,27 +31,8 @@ def write_visits(
     write = writers.get(target.suffix.lower())
     if write is None:
         raise InputError(f"{target.name} must end in {', '.join(TABLE_SUFFIXES)} to be written.")
-    with written_aside(target) as aside:
+    with written_whole(target, folder=False) as aside:
         write(_told(columns, target.name, progress), columns.schema(), aside)
-
-
-@contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target` that takes its place when all went well, and is gone when not."""
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        aside = Path(name)
-        try:
-            yield aside
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{target} can't be written: {error.strerror or error}.") from error
 
 
 def _told(

@@ -20,7 +20,7 @@ from pages.shared.session import (
 open_session("Predict")
 
 SUGGESTED = 3
-PANELS = ("Why", "What if", "Code book", "Download")
+PANELS = ("Code book", "Why", "What if", "Download")
 
 
 def show_empty() -> None:

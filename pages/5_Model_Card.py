@@ -13,7 +13,7 @@ loaded = engine()
 results = evaluations(loaded.manifest)
 view.show_facts(loaded, "Basic information", "Release", "Summary", "Uses and directions")
 view.show_limits(loaded.manifest)
-chosen = view.choose_result(results)
+chosen = view.choose_result(results, loaded.manifest)
 if chosen is not None:
     view.show_usefulness(chosen)
     view.show_fairness(chosen)

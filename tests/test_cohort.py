@@ -64,6 +64,12 @@ def test_the_size_of_a_chunk_changes_nothing(engine, patients):
     )
 
 
+def test_no_ranking_is_kept_whole(engine, patients):
+    """Each array owns its few numbers: a view would hold the whole label space of every patient."""
+    for one in scored(engine, patients[:5]).scored:
+        assert all(array.base is None for array in (one.labels, one.scores, one.share, one.recurrent))
+
+
 def test_it_stops_anywhere_and_goes_on(engine, patients):
     scoring = CohortScoring(engine, patients)
     scoring.step(10)

@@ -78,10 +78,11 @@ def test_a_visit_is_never_parted_and_pieces_make_the_whole():
         ({"out": "diabetic_data.csv"}, "is the source itself"),
         ({"report": "out.csv"}, "name the same file"),
         ({"rules": "strict"}, "no cohort rules 'strict'"),
+        ({"to": "excel"}, "--to must be visits, meds, fhir"),
     ],
 )
 def test_jobs_that_cannot_be_done_are_refused_before_reading(source, tmp_path, change, said):
-    paths = {name: tmp_path / value if name != "rules" else value for name, value in change.items()}
+    paths = {name: value if name in ("rules", "to") else tmp_path / value for name, value in change.items()}
     with pytest.raises(InputError, match=said):
         Job(**{"source": source, "out": tmp_path / "out.csv", **paths})
     assert source.read_text() == UCI
@@ -108,6 +109,16 @@ def test_options_of_the_format_and_columns_of_a_table(tmp_path, source):
         run(Job(source, out, "uci_diabetes130", columns=named))
     with pytest.raises(InputError, match="has no option 'gap'"):
         run(Job(source, out, options={"gap": "3"}))
+
+
+@pytest.mark.parametrize("to", ["meds", "fhir"])
+def test_other_formats_are_written_and_read_back(source, tmp_path, to):
+    result = run(Job(source, tmp_path / "visits.parquet"))
+    other = run(Job(tmp_path / "visits.parquet", tmp_path / to, "table", to=to))
+    assert (other.written.patients, other.written.visits, other.written.codes) == (2, 3, result.report.codes)
+    back = run(Job(tmp_path / to, tmp_path / "back.csv"))
+    assert back.report.format == to
+    assert back.report.systems == result.report.systems
 
 
 def test_a_failure_leaves_no_file_behind(tmp_path, source):
@@ -156,7 +167,7 @@ def test_an_ended_process_leaves_nothing_behind(tmp_path):
     deadline = time.monotonic() + 60
     while not left_behind(out) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert left_behind(out)[0].endswith(".part")  # the file written aside is there while it grows
+    assert left_behind(out)[0].startswith(".part.")  # the file written aside is there while it grows
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -8,6 +8,7 @@ import pytest
 
 from mera_core.errors import InputError
 from mera_core.readers import read
+from training.benchmark_import import measure
 from training.make_test_tables import invent, write_meds, write_mimic4
 
 
@@ -56,3 +57,11 @@ def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
     assert (again.admitted == tables.admitted).all()
     with pytest.raises(InputError, match="from 1 to 39 diagnoses"):
         invent(10, 10, 1_000)
+
+
+def test_the_benchmark_of_importing_measures_what_it_says():
+    figures = measure(50, 80, 800)
+    assert figures["rows"] == {"admissions": 80, "diagnoses_icd": 800, "patients": 50}
+    for suffix in (".parquet", ".csv"):
+        assert figures[f"convert{suffix}"]["seconds"] > figures["scan_seconds"] >= 0
+    assert 0.01 < figures["peak_gb"] < 3

@@ -16,6 +16,7 @@ from mera_core.model_card import (
     interval,
     limits,
     main_figures,
+    measured_on,
     sections,
 )
 from tests.tiny import tiny_manifest
@@ -152,6 +153,13 @@ def test_the_bundled_card_holds_the_bundled_figures():
     assert rows.loc["recall at 20", "all codes"].startswith(f"{100 * value:.1f} % (")
     assert facts(manifest)["Split"] == manifest["data"]["split_rule"]
     assert len(baseline_figures(result)) == len(result["baselines"])
+
+
+def test_whom_it_was_measured_on_is_said():
+    same = measured_on(MANIFEST | {"data": {"source": "a.csv"}}, RESULT)
+    assert same.startswith("40 patients, test part, of a.csv. Mode: not recorded. Test type: internal, on patients of")
+    assert "Test type: external" in measured_on(MANIFEST | {"data": {"source": "b.csv"}}, RESULT)
+    assert "Test type" not in measured_on(MANIFEST, RESULT)
 
 
 # --- figures

@@ -266,7 +266,7 @@ def _csv(path: Path, columns: dict[str, np.ndarray | pa.Array], packed: bool) ->
     target = path.with_name(f"{path.name}.gz") if packed else path
     with pa.output_stream(target, compression="gzip" if packed else None) as stream:
         stream.write(",".join(table.column_names).encode() + b"\n")
-        pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=False, quoting_style="needed"))
+        pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
 def main(

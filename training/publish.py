@@ -28,6 +28,8 @@ def run(source: Path, out: Path, data: str, format: str = "auto", readme: Path |
     Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights.
     """
     manifest = read_manifest(source)
+    if not manifest.label_space:
+        raise InputError(f"{source} was not trained to rank; publish takes a stage-2 folder.")
     size = sum(path.stat().st_size for path in source.iterdir() if path.is_file())
     if size > LARGEST:
         raise InputError(
@@ -137,6 +139,11 @@ def card(manifest: Manifest) -> str:
         f"{test['metrics']['true_size_mean']['value']:.2f} |",
         f"| recall@20, recurrent codes | {percent(test['recurrent']['recall@20'])} |",
         f"| recall@20, new onsets | {percent(test['new_onset']['recall@20'])} |",
+        *(
+            f"| expected calibration error, codes with at least 50 positives | {percent(test['metrics'][name])} |"
+            for name in ("ece_frequent",)
+            if name in test["metrics"]
+        ),
         "",
         "Beside the baselines, fitted on the same training patients; differences are paired, in points:",
         "",
@@ -156,7 +163,7 @@ def card(manifest: Manifest) -> str:
         "## Limits",
         f"- {POPULATIONS.get(manifest.data['format'], 'It knows the population of its training records and no other.')}",
         "- It ranks its own label space, whatever the history's granularity. Codes are assigned at discharge or after.",
-        "- Scores are not calibrated probabilities, so none is shown.",
+        *_on_probabilities(manifest),
         "- Every figure of this card, subgroups included, is in `mera.json` under `metrics`.",
         "",
     ]
@@ -226,6 +233,15 @@ def _origin(manifest: Manifest) -> str:
         if backbone
         else "A small LLaMA-architecture language model, from random weights,"
     )
+
+
+def _on_probabilities(manifest: Manifest) -> list[str]:
+    if not manifest.calibration:
+        return ["- Scores are not calibrated probabilities, so none is shown."]
+    return [
+        f"- A probability is the score's {manifest.calibration['kind']} calibration, fitted on "
+        f"{manifest.calibration['patients']:,} validation patients; it holds for patients like those, and no others."
+    ]
 
 
 def _seeds(manifest: Manifest) -> str:

@@ -92,7 +92,8 @@ def opening(name: str, data: dict[str, Any], test: dict[str, Any]) -> list[str]:
         "*Weighted F1, oracle cut*: the list is cut at the true number of codes, which no user knows. *Weighted F1, own cut*: "
         "the model says itself where the list ends. *New onset*: codes that the patient never had before. Intervals are 95 %, "
         "over patients drawn with replacement; a difference between two models is taken on the same draws. A difference whose "
-        "interval holds 0 is no difference that these patients can show.",
+        "interval holds 0 is no difference that these patients can show. `python -m training evaluate --json` prints every figure "
+        "of a checkpoint, in the schema `evaluate.schema.json` beside this page.",
         "",
     ]
 
@@ -135,7 +136,7 @@ def checkpoint_section(metrics: dict[str, Any], folder: Path) -> list[str]:
             f"{percent(values['ece_frequent'], 2)}; mean over those codes one by one "
             f"{percent(values['ece_frequent_mean'], 2)}, of which "
             f"{percent(values['ece_frequent_mean_if_right'], 2)} is what chance alone gives with so many patients. Slope "
-            f"{plain(values['calibration_slope'])}, Brier score {plain(values['brier'], 5)}.",
+            f"{plain(values['calibration_slope'])}, Brier score {plain(values['brier'], 5)}." + fitted_in_words(test),
             "",
             "![Predicted probability against the share that came true](figures/calibration.svg)",
             "",
@@ -157,6 +158,15 @@ def checkpoint_section(metrics: dict[str, Any], folder: Path) -> list[str]:
     return lines
 
 
+def fitted_in_words(test: dict[str, Any]) -> str:
+    """Which curve was kept, and by how much, where the checkpoint carries one."""
+    if "calibration" not in test:
+        return ""
+    loss = test["calibration"]["log_loss"]
+    tried = listed([f"{name} {loss[name]:.5f}" for name in sorted(loss, key=loss.get)])
+    return f" The curve was chosen by log loss in cross-validation over validation patients: {tried}."
+
+
 def baseline_section(found: dict[str, Any], folder: Path) -> list[str]:
     """The baseline table, and in words what the checkpoint beats."""
     shown = ("recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut", "new_onset_recall@20")
@@ -167,7 +177,8 @@ def baseline_section(found: dict[str, Any], folder: Path) -> list[str]:
         "",
         f"Every model learns from the same {found['patients']['train']:,} training patients and ranks the same codes. Tuning: "
         f"{found['budget']} {found['cut'][0].upper()}{found['cut'][1:]}. Models with random starts were fitted with seeds "
-        f"{listed([str(seed) for seed in found['seeds']])}.",
+        f"{listed([str(seed) for seed in found['seeds']])}. MERA's own settings were chosen on validation patients as well; what "
+        "was tried is told in `docs/choices.md`.",
         "",
     ]
     for part in ("test", "validation"):

@@ -32,11 +32,12 @@ Keep = Callable[[dict[str, pa.DictionaryArray]], np.ndarray]
 
 @dataclass
 class Delimited:
-    """The text columns of one file, '' where a cell is empty."""
+    """The text columns of one file, '' where a cell is empty. rows: the file's rows that these are, None for all."""
 
     path: Path
     columns: dict[str, pa.Array]
     delimiter: str = ","
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
@@ -55,6 +56,7 @@ class Delimited:
 
     def line(self, row: int) -> int:
         """The line of the file on which a row (0-based) begins; read again from the start, for messages."""
+        row = row if self.rows is None else int(self.rows[row])
         return next((line for at, line, _ in self.records() if at == row), row + 2)
 
     def records(self) -> Iterator[tuple[int, int, list[str]]]:
@@ -261,7 +263,7 @@ def _unsound(path: Path, header: _Header, ragged: list[tuple[int | None, int]]) 
 
 
 def _open_quote(path: Path, delimiter: str) -> InputError | None:
-    """The error for a cell whose quotes never close, naming the line it begins on; None where there is none."""
+    """The error for a quote that never closes or closes within a cell, naming the line its row begins on; else None."""
     csv.field_size_limit(_LONGEST_CELL)
     with open_bytes(path) as stream:
         reader = csv.reader(io.TextIOWrapper(stream, encoding="latin-1", newline=""), delimiter=delimiter, strict=True)
@@ -270,7 +272,7 @@ def _open_quote(path: Path, delimiter: str) -> InputError | None:
             for _ in reader:
                 line = reader.line_num + 1
         except csv.Error as error:
-            if "end of data" in str(error) or "field larger" in str(error):
+            if "new-line" not in str(error):  # a lone carriage return is another matter
                 return InputError(f"{path}: line {line}: a quote is left open.")
     return None
 

@@ -108,7 +108,7 @@ def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total
                 if other not in (*READ, "Bundle") and other.lower() in path.name.lower():
                     report.set_aside("files of other resources, not read")
                     return
-            if any(name in line for name in _WANTED) or not (line.startswith(b"{") and line.endswith(b"}")):
+            if _is_wanted(line):
                 place = f"{path}: line {number}"
                 yield from _unfolded(_decoded(line, place), None, None, place)
             if number % _PROGRESS_EVERY == 0:
@@ -177,6 +177,12 @@ def _decoded(content: bytes, place: str) -> Any:
         raise InputError(f"{place} is not JSON: {error.msg} at {where}.") from error
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise InputError(f"{place} is not JSON that can be read: it holds an endless number.") from error
+
+
+def _is_wanted(line: bytes) -> bool:
+    """Whether a line must be decoded: it may be what is read, or it is no whole resource."""
+    whole = line.startswith(b"{") and line.endswith(b"}") and b'"resourceType"' in line
+    return not whole or any(name in line for name in _WANTED)
 
 
 def _resource_type(value: Any) -> str:

@@ -7,6 +7,7 @@ format.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -60,8 +61,9 @@ def distinct(table: Delimited, key: str, report: ImportReport, what: str) -> Del
                 int(np.argmax(differs)), key, f"this {key} is repeated, with another {name!r} than where it stood first"
             )
     report.set_aside(f"repeated rows of {what}", int(again.sum()))
-    kept = pa.array(np.sort(first))
-    return Delimited(table.path, {name: each.take(kept) for name, each in table.columns.items()}, table.delimiter)
+    kept = np.sort(first)
+    taken_rows = {name: each.take(pa.array(kept)) for name, each in table.columns.items()}
+    return replace(table, columns=taken_rows, rows=kept if table.rows is None else table.rows[kept])
 
 
 def rows_of(column: pa.DictionaryArray, among: pa.DictionaryArray) -> np.ndarray:

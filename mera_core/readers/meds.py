@@ -1,9 +1,10 @@
 """MEDS 0.3 and 0.4: events in parquet shards, of which diagnoses, births, deaths, sex, ethnicity and visits are read.
 
 Boundary: events as columns -> people, visits and diagnoses; the files are `meds_tables`, what a code's text means is
-`meds_codes`. Visits are told by a column such as hadm_id. Diagnoses that carry no visit are grouped by time: one more than
-GAP_HOURS after the one before it begins a new visit. A visit begins at its admission event, or else at its first diagnosis
-(which MIMIC dates at discharge); diagnoses keep the order of seq_num where there is one, else that of the file.
+`meds_codes`. Visits are told by a column such as hadm_id. Diagnoses that carry no visit belong to the admission within which
+they are dated; those of none are grouped by time: one more than GAP_HOURS after the one before it begins a new visit. A visit
+begins at its admission event, or else at its first diagnosis (which MIMIC dates at discharge); diagnoses keep the order of
+seq_num where there is one, else that of the file.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _DAY = np.timedelta64(1, "D")
 _DAYS_A_YEAR = 365.2425
 _BEFORE_BIRTH = 4 * _DAY  # births have a date or a year, and no hour
 _OLDEST = 130  # years
+_OTHER = "events that tell no diagnosis, birth, death, sex, ethnicity or visit"
 _LATEST = np.iinfo(np.int64).max
 
 
@@ -82,11 +84,15 @@ def read(
 def _cohort(events: Gathered, report: ImportReport, ontology: Ontology | None, gap_hours: float) -> Cohort:
     entry, target = _entries(events, report)
     named = _named_visits(events, entry)
-    grouped = _grouped_by_gap(events, entry, np.timedelta64(round(gap_hours * 3.6e9), "us"))
+    loose = np.unique(entry)
+    loose = loose[(events.visit[loose] == NONE) & ~np.isnat(events.time[loose])]
+    within = _within_named(events, loose, named)
+    grouped = _grouped_by_gap(events, loose[within < 0], np.timedelta64(round(gap_hours * 3.6e9), "us"))
     person = np.concatenate([named.person, grouped.person])
     time = np.concatenate([named.time, grouped.time])
     stay = np.full(len(events.code), -1, dtype=np.int64)
     stay[named.rows] = named.stay
+    stay[loose] = within
     stay[grouped.rows] = grouped.stay + len(named.person)
     born = _births(events)
     kept = ~(time < born[person] - _BEFORE_BIRTH) | events.own  # whose births are derived from ages
@@ -96,7 +102,7 @@ def _cohort(events: Gathered, report: ImportReport, ontology: Ontology | None, g
     words, recorded_age, undated = _visit_facts(events, named, len(person))
     rank = events.rank[entry]
     targets = events.book.targets
-    _remark(events, entry, len(grouped.person), gap_hours, report)
+    _remark(events, entry, int((within >= 0).sum()), len(grouped.person), gap_hours, report)
     return assemble(
         report,
         _people(events),
@@ -137,10 +143,8 @@ def _entries(events: Gathered, report: ImportReport) -> tuple[np.ndarray, np.nda
             report.rows += int(met[number])
         if book.kinds[number] == Kind.SNOMED and not book.sizes[number]:
             report.unknown_codes[f"SNOMED {book.events[number].entries[0][1]}"] += int(met[number])
-    report.set_aside(
-        "SNOMED events of which no table says that they are diagnoses",
-        0 if events.has_tables else int((snomed & ~taken).sum()),
-    )
+    passed = int((snomed & ~taken).sum())
+    report.set_aside(_OTHER if events.has_tables else "SNOMED events of which no table says what they are", passed)
     sizes = np.array(book.sizes, dtype=np.int64)[events.code[rows]]
     entry = np.repeat(rows, sizes)
     within = np.arange(len(entry)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -177,10 +181,30 @@ def _named_visits(events: Gathered, entry: np.ndarray) -> _Stays:
     return _Stays(rows, stay, first // width, found, order.astype(np.int64))
 
 
-def _grouped_by_gap(events: Gathered, entry: np.ndarray, gap: np.timedelta64) -> _Stays:
+def _within_named(events: Gathered, rows: np.ndarray, named: _Stays) -> np.ndarray:
+    """For each of the rows the admission of the same person, latest begun, within which it is dated; -1 where none is."""
+    found = np.full(len(rows), -1, dtype=np.int64)
+    ends = events.kinds[named.rows] == Kind.END
+    left = np.full(len(named.person), np.iinfo(np.int64).min)
+    np.maximum.at(left, named.stay[ends], events.time[named.rows[ends]].astype(np.int64))
+    stays = np.flatnonzero(~np.isnat(named.time) & (left >= named.time.astype(np.int64)))
+    if not len(stays) or not len(rows):
+        return found
+    # One number for person and second, so that one search finds both.
+    begun, dated = (time.astype("datetime64[s]").astype(np.int64) for time in (named.time[stays], events.time[rows]))
+    zero = min(begun.min(), dated.min())
+    span = max(begun.max(), dated.max()) - zero + 1
+    begun_key, key = named.person[stays] * span + (begun - zero), events.person[rows] * span + (dated - zero)
+    order = np.argsort(begun_key, kind="stable")
+    at = np.searchsorted(begun_key[order], key, side="right") - 1
+    stay = stays[order[np.maximum(at, 0)]]
+    fits = (at >= 0) & (named.person[stay] == events.person[rows]) & (events.time[rows].astype(np.int64) <= left[stay])
+    found[fits] = stay[fits]
+    return found
+
+
+def _grouped_by_gap(events: Gathered, rows: np.ndarray, gap: np.timedelta64) -> _Stays:
     """Visits of the diagnoses that name none, by time."""
-    rows = np.unique(entry)
-    rows = rows[(events.visit[rows] == NONE) & ~np.isnat(events.time[rows])]
     rows = rows[np.lexsort((events.time[rows], events.person[rows]))]
     person, time = events.person[rows], events.time[rows]
     new = np.ones(len(rows), dtype=bool)
@@ -280,8 +304,14 @@ def _people(events: Gathered) -> People:
     return People(events.ids, sex, words, age if events.own else None)
 
 
-def _remark(events: Gathered, entry: np.ndarray, grouped: int, gap_hours: float, report: ImportReport) -> None:
-    report.set_aside("events that tell no diagnosis, birth, death, sex, ethnicity or visit", events.other)
+def _remark(
+    events: Gathered, entry: np.ndarray, within: int, grouped: int, gap_hours: float, report: ImportReport
+) -> None:
+    report.set_aside(_OTHER, events.other)
+    if within:
+        report.remarks.append(
+            f"{within:,} diagnoses name no visit, and count to the admission within which they are dated"
+        )
     if grouped:
         report.remarks.append(
             f"{grouped:,} visits are grouped by time, as their diagnoses name none: a new one after {gap_hours:g} hours"

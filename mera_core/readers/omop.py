@@ -7,6 +7,7 @@ belongs to the visit of its person that holds its date; where there is none, the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +301,7 @@ def _read(
         source.progress(path.name, 1, 1)
     else:
         table = read_delimited(source.within(path), required, optional, report, _DELIMITERS, keep)
-    return Delimited(table.path, {column: _plain(texts) for column, texts in table.columns.items()}, table.delimiter)
+    return replace(table, columns={column: _plain(texts) for column, texts in table.columns.items()})
 
 
 def _plain(column: pa.DictionaryArray) -> pa.DictionaryArray:
@@ -336,7 +337,7 @@ class _Rows(Delimited):
     """A table without lines: faults name rows."""
 
     def fault(self, row: int, column: str, what: str) -> InputError:
-        return InputError(f"{self.path}: row {row + 1}, column {column!r}: {what}.")
+        return InputError(f"{self.path}: row {self.line(row)}, column {column!r}: {what}.")
 
     def line(self, row: int) -> int:
-        return row + 1
+        return (row if self.rows is None else int(self.rows[row])) + 1

@@ -87,6 +87,10 @@ def _kind(source: Source) -> str | None:
     return "csv"
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def _head(source: Source) -> bytes:
     """The first bytes, unpacked; none of a damaged file, which the reading will name."""
     try:
@@ -100,8 +104,10 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
     path = source.path
     if kind == "parquet":
         try:
-            # Bytes, because a gzipped parquet file is unpacked first.
-            whole = pq.read_table(pa.BufferReader(read_bytes(path)))
+            content = pa.BufferReader(read_bytes(path))  # bytes, because a gzipped parquet file is unpacked first
+            texts = [field.name for field in pq.read_schema(content) if _is_text(field.type)]
+            content.seek(0)
+            whole = pq.read_table(content, read_dictionary=texts)  # a text is held once, however often it stands there
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is a damaged parquet file.") from error
         table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)

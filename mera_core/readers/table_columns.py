@@ -63,6 +63,7 @@ class Table:
             return words([None] * len(self))
         column = self.columns[name]
         if isinstance(column, pa.ChunkedArray):
+            column = column.unify_dictionaries()
             column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
         if pa.types.is_floating(column.type):
             whole = np.asarray(column.is_null()) | (np.floor(np.nan_to_num(column)) == np.nan_to_num(column))

@@ -47,7 +47,7 @@ def show_limits(manifest: Mapping[str, Any]) -> None:
     st.markdown("\n".join(f"- {plain(line)}" for line in model_card.limits(manifest)))
 
 
-def choose_result(results: Mapping[str, Result]) -> Result | None:
+def choose_result(results: Mapping[str, Result], manifest: Mapping[str, Any]) -> Result | None:
     """One of the evaluations that the manifest holds; None where it holds none."""
     if not results:
         return None
@@ -58,13 +58,7 @@ def choose_result(results: Mapping[str, Result]) -> Result | None:
             "Measured on", list(results), default=name, key="card_result", required=True, persist_state="session"
         )
     result = results[name]
-    of = result.get("data", {})
-    source = of.get("source", "an unnamed source")
-    words = f"{result.get('patients', 0):,} patients, {of.get('patients', 'not said which')}, of {source}"
-    st.caption(
-        f"{plain(words)}; mode: {plain(str(result.get('mode', 'not recorded')))}. Each patient's last visit is the target. "
-        "In brackets: 95 % interval over patients drawn again."
-    )
+    st.caption(plain(model_card.measured_on(manifest, result)))
     return result
 
 

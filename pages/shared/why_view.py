@@ -11,9 +11,10 @@ from mera_core.ontology import Code
 from mera_core.ranking import Ranking
 from mera_core.records import Patient
 from pages.shared.charts import draw, twin
-from pages.shared.session import engine, plain
+from pages.shared.session import engine, patient, plain
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
+AT_ONCE = 40  # entries of a history that are left out in turn without asking: well below a second
 _CAVEAT = (
     "This is **sensitivity, not cause**: the history is ranked again without each code and without each visit, and the "
     "difference is shown. It says what the model reacts to, not why a patient falls ill. Two codes that say the same can "
@@ -27,6 +28,7 @@ def ask(code: str, ranking: Ranking) -> None:
     if found is not None:
         st.session_state["why"] = found
         st.session_state["panel"] = "Why"
+        _agree()
 
 
 def show_why(ranking: Ranking, person: Patient) -> None:
@@ -47,6 +49,8 @@ def show_why(ranking: Ranking, person: Patient) -> None:
         persist_state="session",
     )
     found = _sensitivity(person)
+    if found is None:
+        return
     effects, rank = found.of(diagnosis), found.rank(diagnosis)
     words = describe_effects(effects, ranking.ontology)
     st.markdown(
@@ -61,11 +65,27 @@ def show_why(ranking: Ranking, person: Patient) -> None:
     twin("each code and visit", effect_frame(effects, rank, ranking.ontology))
 
 
-def _sensitivity(person: Patient) -> Sensitivity:
-    """The effects of a history's parts; the newest is kept for this session, whatever diagnosis is asked for."""
+def _agree() -> None:
+    """Let the history on the screen be taken apart however long it is."""
+    st.session_state["why_agreed"] = patient()
+
+
+def _sensitivity(person: Patient) -> Sensitivity | None:
+    """The effects of a history's parts; the newest is kept for this session, whatever diagnosis is asked for.
+
+    None, and a button, for a long history that nobody has asked about yet: every edit of it would take seconds.
+    """
     loaded = engine()
     kept = st.session_state.get("sensitivity")
     if kept is None or kept[0] != (loaded.name, person):
+        entries = sum(1 + len(visit.codes) for visit in person.visits)
+        if entries > AT_ONCE and st.session_state.get("why_agreed") != person:
+            st.info(
+                f"This history has {entries} codes and visits, and leaving out each of them takes some seconds.",
+                icon=":material/hourglass:",
+            )
+            st.button("Work it out", type="primary", key="why_all", on_click=_agree)
+            return None
         with st.spinner("Ranking the history again without each code and visit …"):
             kept = ((loaded.name, person), leave_one_out(loaded, person))
         st.session_state["sensitivity"] = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
@@ -55,4 +56,16 @@ def _audit(page: Page) -> None:
     page.get_by_role("button", name="Show what the tree says").click()
 
 
-_FIRST: dict[str, Callable[[Page], None]] = {"compare": _compare, "recall": _recall, "audit": _audit}
+def _cohort(page: Page) -> None:
+    page.get_by_role("button", name="Use the invented sample cohort").click()
+    settle(page)
+    page.get_by_role("button", name=re.compile(r"^Score [\d,]+ patients")).click()
+    expect(page.locator(".stPlotlyChart .barlayer .point").first).to_be_visible(timeout=PATIENCE)
+
+
+_FIRST: dict[str, Callable[[Page], None]] = {
+    "compare": _compare,
+    "recall": _recall,
+    "cohort": _cohort,
+    "audit": _audit,
+}

@@ -43,7 +43,7 @@ def test_no_violation_of_ours(visit, name, scheme):
 def test_every_panel_and_view(visit, scheme):
     page = visit(PAGES["predict"], DESKTOP, scheme)
     found = []
-    for panel in ("What if", "Code book", "Download"):
+    for panel in ("Why", "What if", "Download"):
         choose(page, panel)
         page.wait_for_timeout(1000)
         found += [f"{panel}: {each}" for each in violations(page)]

@@ -83,7 +83,7 @@ def test_a_history_goes_out_and_comes_in_again(visit, tmp_path):
     expect(page.locator(CHIPS)).to_have_count(3, timeout=PATIENCE)
     settle(page)
     with page.expect_download() as saved:
-        page.get_by_role("button", name="JSON").first.click()
+        page.get_by_role("button", name="JSON", exact=True).click()
     assert patient_from_json(json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))) == typed
 
 
@@ -113,6 +113,7 @@ def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
     page = visit("/Cohort")
     page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
     page.get_by_role("button", name="Score 1,500 patients").click(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(r"^[1-9][\d,]* of 1,500 patients"))).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Cancel").click()
     stopped = page.get_by_text(re.compile(r"Stopped after [\d,]+ of 1,500 patients"))
     expect(stopped).to_be_visible(timeout=PATIENCE)

@@ -16,8 +16,8 @@ def _rows(page: Page) -> list[str]:
     return page.locator(".mera-list tbody tr:not(.cut) td.code").all_inner_texts()
 
 
-def _bars(page: Page) -> None:
-    expect(page.locator(".stPlotlyChart .barlayer .point").first).to_be_visible(timeout=PATIENCE)
+def _map(page: Page) -> None:
+    expect(page.locator(".stPlotlyChart .treemaplayer .slice").first).to_be_visible(timeout=PATIENCE)
 
 
 def _no_sideways_scroll(page: Page) -> None:
@@ -34,7 +34,7 @@ def test_a_demo_patient_gives_a_ranking_and_charts(visit):
     page.get_by_role("link", name="Heart failure after a heart attack").click()
     expect(page.locator(".mera-list")).to_be_visible(timeout=PATIENCE)
     settle(page)
-    _bars(page)
+    _map(page)
     assert page.url.endswith("/Predict?demo=demo-heart-failure")
     assert len(_rows(page)) >= 10
     cut = int(re.search(r"(\d+) predicted", page.locator(".mera-list tr.cut").inner_text())[1])
@@ -91,7 +91,6 @@ def test_the_quiz_is_played_by_mouse(visit):
 
 def test_a_tile_of_the_map_opens_and_the_bar_above_leads_back(visit):
     page = visit("/Predict?demo=demo-heart-failure")
-    page.get_by_role("radio", name="Code book").click()
     tiles = page.locator(".stPlotlyChart .treemaplayer .slice")
     expect(tiles.first).to_be_visible(timeout=PATIENCE)
     page.wait_for_timeout(1500)
@@ -131,8 +130,8 @@ def test_pages_fit_the_screen_in_either_theme(visit, viewport, scheme):
     for path in ("/", "/Predict?demo=demo-heart-kidney-icd10", "/Recall", "/Compare?demo=demo-copd", "/Audit"):
         page = visit(path, viewport, scheme)
         if "Predict" in path:
-            _bars(page)
-            for panel in ("What if", "Code book", "Download"):
+            _map(page)
+            for panel in ("Why", "What if", "Download"):
                 page.get_by_role("radio", name=panel).click()
                 settle(page)
                 _no_sideways_scroll(page)

@@ -152,6 +152,18 @@ def test_the_panel_follows_its_visit():
     assert app.session_state["editing"] is None
 
 
+def test_profile_words_that_the_model_reads_can_be_given_and_taken_away():
+    app = predict(Patient((Visit((A,)),), "F", 72, details={"insurance": "private"}))
+    assert any(one.value == "Not read by this model: insurance: private" for one in app.caption)
+    app.text_input(key="detail_ethnicity").set_value(" hispanic ").run()
+    assert not app.exception
+    assert app.session_state["patient"].details == {"insurance": "private", "ethnicity": "hispanic"}
+    app.text_input(key="detail_ethnicity").set_value("").run()
+    assert app.session_state["patient"].details == {"insurance": "private"}
+    press(app, "do_Undo")
+    assert app.text_input(key="detail_ethnicity").value == "hispanic"
+
+
 # --- search
 
 

@@ -336,7 +336,7 @@ def test_who_a_patient_is(tmp_path):
     [
         (['{"resourceType": "Patient"}', "{broken"], r"a\.ndjson: line 2 is not JSON"),
         (['{"resourceType": "Patient"}', '{"resourceType": "Cond'], r"a\.ndjson: line 2 is not JSON"),
-        (['{"resourceType": "Patient"}', "[]", '{"id": "x"}'], "holds no Patient|a.ndjson"),
+        (['{"resourceType": "Patient"}', "[]", '{"id": "x"}'], "line 3 is no FHIR resource: it names no resourceType"),
         ([json.dumps(condition(recordedDate="01/02/2020"))], "line 1: recordedDate is no FHIR date"),
         ([json.dumps(condition(recordedDate="2020-02-31"))], "line 1: recordedDate is no date of the calendar"),
         ([json.dumps(condition() | {"code": "I10"})], "line 1: code must be a CodeableConcept"),
@@ -350,9 +350,6 @@ def test_who_a_patient_is(tmp_path):
 )
 def test_malformed_input_is_named(tmp_path, lines, message):
     (tmp_path / "a.ndjson").write_text("\n".join(lines))
-    if "no Patient" in message:
-        read(tmp_path / "a.ndjson", "fhir")  # a line without a wanted type is passed over
-        return
     with pytest.raises(InputError, match=message):
         read(tmp_path / "a.ndjson", "fhir")
 
@@ -396,4 +393,5 @@ def test_synthea_is_accounted_for_to_the_last_condition(tmp_path):
     (tmp_path / "map.csv").write_text(f"snomed,system,code\n{commonest},ICD10,I10\n")
     mapped = read(folder, "fhir", snomed_map=tmp_path / "map.csv").report
     told = [each["code"]["coding"][0]["code"] for each in conditions]
-    assert mapped.codes == mapped.approximate == told.count(commonest) - mapped.left_out["named twice in one visit"]
+    assert mapped.approximate == told.count(commonest)
+    assert mapped.codes == told.count(commonest) - mapped.left_out["named twice in one visit"] > 0

@@ -37,6 +37,11 @@ def insert(line, text):
     return change
 
 
+def quoted(content):
+    rows = [row.split(b",") for row in content.strip().split(b"\n")]
+    return b"\n".join(b",".join(b'"' + cell + b'"' for cell in row) for row in rows) + b"\n"
+
+
 FAULTS = {
     "cut gzip": ("diagnoses_icd", lambda c: gzip.compress(c)[:-500], "damaged gzip file"),
     "semicolons": ("admissions", lambda c: c.replace(b",", b";"), "line 1 is separated by semicolons"),
@@ -45,6 +50,11 @@ FAULTS = {
     "short last row": ("diagnoses_icd", lambda c: c + b"1,2\n", "line 902 has 2 cells where the header has 5"),
     "open quote": ("diagnoses_icd", insert(9, b'1,2,3,"4,9'), "line 9: a quote is left open"),
     "open quote in the last cell": ("diagnoses_icd", insert(9, b'1,2,3,4,"9'), "line 9: a quote is left open"),
+    "open quote among quotes": (
+        "diagnoses_icd",
+        lambda c: insert(9, b'1,2,3,"4,9')(quoted(c)),
+        "line 9: a quote is left open",
+    ),
     "zero bytes": ("patients", insert(5, b"\0\0"), "line 5: it holds zero bytes"),
     "endless line": ("diagnoses_icd", insert(4, b"9" * 3_000_000), "line 4 is longer than 1,048,576 bytes"),
     "bad rank": ("diagnoses_icd", insert(6, b"1,2,first,4280,9"), "line 6, column 'seq_num'"),
@@ -76,7 +86,7 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(source, tmp_path, capsys, fa
         lambda c: c.removesuffix(b"\n"),
         lambda c: c.replace(b"\n", b"\n\n", 3),
         lambda c: c.split(b"\n", 1)[0].upper() + b"\n" + c.split(b"\n", 1)[1],
-        lambda c: b"\n".join(b",".join(b'"' + x + b'"' for x in row.split(b",")) for row in c.strip().split(b"\n")),
+        lambda c: quoted(c),
         gzip.compress,
     ],
     ids=["bom", "crlf", "no last newline", "blank lines", "capitals", "all quoted", "gzip under the plain name"],

@@ -53,7 +53,7 @@ def put(path, content):
 
 
 def dataset(folder, *shards):
-    for split, content in zip(("train", "held_out", "tuning"), shards, strict=False):
+    for split, content in zip(("held_out", "train", "tuning"), shards, strict=False):
         put(folder / "data" / split / "0.parquet", content)
     return folder
 
@@ -114,9 +114,25 @@ def test_without_visits_a_gap_of_time_parts_them(tmp_path):
     assert [visit.time.day for visit in cohort.patients[0].visits] == [1, 3]
     assert cohort.report.left_out == {"no date": 1}
     assert any("a new one after 24 hours" in line for line in cohort.report.remarks)
-    assert len(codes(read(path, "meds", gap_hours=10))) == 3
+    assert len(codes(read(path, "meds", gap_hours=22))) == 3
     with pytest.raises(InputError, match="gap_hours must be above 0"):
         read(path, "meds", gap_hours=0)
+
+
+def test_diagnoses_without_a_visit_count_to_the_admission_that_holds_their_date(tmp_path):
+    rows = [
+        (1, ADMITTED, "HOSPITAL_ADMISSION//URGENT//UNK", 70),
+        (1, LEFT, "ICD10CM/I10", None),  # at discharge
+        (1, LEFT, "HOSPITAL_DISCHARGE//HOME", 70),
+        (1, AGAIN, "ICD10CM/I50.22", None),  # in no admission
+        (2, LEFT, "ICD10CM/E11.9", None),  # another person
+        (2, AGAIN, "HOSPITAL_ADMISSION//URGENT//UNK", 80),
+    ]
+    cohort = read(put(tmp_path / "a.parquet", table(rows, COLUMNS[:4])))
+    assert codes(cohort) == [["ICD10:I10"], ["ICD10:I50.22"], ["ICD10:E11.9"], []]
+    assert [visit.time for visit in cohort.patients[0].visits] == [ADMITTED, AGAIN]
+    assert any("1 diagnoses name no visit, and count to the admission" in line for line in cohort.report.remarks)
+    assert any("2 visits are grouped by time" in line for line in cohort.report.remarks)
 
 
 @pytest.mark.parametrize(

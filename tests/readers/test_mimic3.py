@@ -137,6 +137,9 @@ def test_stays_that_end_before_they_begin_and_visits_before_birth_are_told(tmp_p
     assert any(
         "1 stays end before they begin" in said and "line 2, column 'dischtime'" in said for said in report.remarks
     )
+    head, *rows = backwards.split("\n")
+    again = "\n".join([head, rows[1], rows[1], *rows])  # a repeated row before it moves the line, and only the line
+    assert "line 4, column 'dischtime'" in " ".join(read(folder(tmp_path, admissions=again)).report.remarks)
     unborn = PATIENTS.replace("2094-03-05", "2164-12-01")
     report = read(folder(tmp_path, patients=unborn)).report
     assert report.left_out["visit before birth"] == 3

@@ -15,6 +15,7 @@ def call(monkeypatch, capsys, *words) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
+        raise SystemExit(0)
     said = capsys.readouterr()
     return ended.value.code or 0, said.out, said.err
 

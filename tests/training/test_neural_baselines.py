@@ -18,7 +18,7 @@ from training.baselines.architectures import ARCHITECTURES, reversed_visits
 from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.samples import recall_at_20, truth_of
 from training.baselines.simple import CodeFrequency
-from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, families, tuned
+from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
 
 A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
 LABELS = (A, B, C, D)
@@ -159,6 +159,16 @@ def test_a_cut_is_the_best_size_or_threshold_and_may_weigh_frequency() -> None:
     assert fixed.size == 1 and fixed.validation_f1 == 1.0
     assert np.array_equal(fixed.sets(shifted).toarray().argmax(1), one)
     assert set(fixed.to_dict()) == {"size", "tilt", "validation_f1"}
+
+
+def test_the_order_of_a_list_may_give_rare_codes_their_due() -> None:
+    # 25 common codes that are never right stand, by a hair, above the rare one that is: taking frequency off helps.
+    log_rate = np.log(np.concatenate([np.full(25, 0.3), [0.003]]))
+    scores = np.tile(np.concatenate([np.full(25, 0.5), [0.0]]), (4, 1))
+    truth = Truth.from_sets([[25]] * 4, [[]] * 4, 26)
+    assert best_order_tilt(scores, truth, log_rate) == 0.2  # 0.1 x log(100) is 0.46, not yet enough
+    right = Truth.from_sets([[3]] * 4, [[]] * 4, 26)
+    assert best_order_tilt(scores, right, log_rate) == 0.0  # nothing to gain: left as it is
 
 
 # --- PyHealth, by file

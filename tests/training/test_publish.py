@@ -132,3 +132,13 @@ def test_a_stage_1_folder_is_not_published(tiny_stage1, tmp_path, invented_cohor
     with pytest.raises(InputError, match="was not trained to rank"):
         publish.run(tiny_stage1, tmp_path / "out", str(invented_cohort), "table")
     assert isinstance(read_manifest(tiny_stage1), Manifest) and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_does_not_rank_is_refused_before_anything_is_measured(
+    tiny_checkpoint, tmp_path, monkeypatch
+) -> None:
+    manifest = Manifest(**(vars(read_manifest(tiny_checkpoint)) | {"label_space": ()}))
+    monkeypatch.setattr(publish, "read_manifest", lambda source: manifest)
+    monkeypatch.setattr(publish.memory, "measure", lambda *args: pytest.fail("measured"))
+    with pytest.raises(InputError, match="was not trained to rank"):
+        publish.run(tiny_checkpoint, tmp_path / "out", "no-data", "table")

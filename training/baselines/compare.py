@@ -27,7 +27,7 @@ from mera_core.truth import Truth
 from training.baselines import handover as pyhealth
 from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
-from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, families, tuned
+from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, best_order_tilt, families, tuned
 from training.cohort import SPLIT_RULE, split_of, with_codes
 from training.evaluate import load
 from training.evaluation_table import without_nan
@@ -141,13 +141,17 @@ def _measured(
     scored: Sequence[dict[str, np.ndarray]], parts: dict[str, Part], log_rate: np.ndarray | None
 ) -> dict[str, Any]:
     """Figures of one row on both parts; `scored` holds the scores of each seed's model."""
-    cuts = [Cut.fit(scores["validation"], parts["validation"].ours.truth, log_rate) for scores in scored]
-    out: dict[str, Any] = {"seeds": len(scored), "cut": cuts[0].to_dict()}
+    validation = parts["validation"].ours.truth
+    cuts = [Cut.fit(scores["validation"], validation, log_rate) for scores in scored]
+    tilts = [0.0] * len(scored)
+    if log_rate is not None:
+        tilts = [best_order_tilt(scores["validation"], validation, log_rate) for scores in scored]
+    out: dict[str, Any] = {"seeds": len(scored), "cut": cuts[0].to_dict(), "order_tilt": tilts[0]}
     for name, part in parts.items():
-        each = [
-            figures_of(scores[name], cut.sets(scores[name], log_rate), part.ours.truth, part.bootstrap)
-            for scores, cut in zip(scored, cuts, strict=True)
-        ]
+        each = []
+        for scores, cut, tilt in zip(scored, cuts, tilts, strict=True):
+            listed = scores[name] - (tilt * log_rate if tilt else 0.0)
+            each.append(figures_of(listed, cut.sets(scores[name], log_rate), part.ours.truth, part.bootstrap))
         together = {key: over_seeds([one[key] for one in each]) for key in each[0]}
         out[name] = {
             "metrics": {key: one.to_dict() for key, one in together.items()},
