@@ -14,22 +14,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from layers above its own line; modules of one line do not know each other
-    "errors",
-    "code_text icd_tables plain_words resampling",
-    "ontology",
-    "search patient truth chapters",
-    "history",
-    "records",
-    "readers.base",
-    "readers.uci_diabetes130 readers.mimic3 readers.table",
-    "readers",
-    "vocabulary translate seen",
-    "recall_questions sequence",
-    "model losses",
-    "ranking checkpoint probability_metrics",
-    "recall metrics calibration",
-    "engine",
-    "figures explain export",
+    "agreement code_text errors icd_tables plain_words progress readers.fhir_links word_diff",
+    "calibration ontology readers.fhir_elements resampling truth writers.whole",
+    "audit chapters losses patient probability_metrics quiz readers.fhir_values search vocabulary",
+    "figure_style history metrics model recall_questions",
+    "audit_figures card_figures cohort_figures memory_figures records",
+    "history_diff ranking seen sequence translate visit_columns",
+    "audit_file checkpoint cohort_rules export listing mass_tree model_card readers.base recall visits_file",
+    "compare engine export_fhir export_report figures readers readers.assemble readers.fhir_files "
+    "readers.text_bytes writers",
+    "cohort explain importing readers.delimited",
+    "effect_figures readers.code_systems readers.keyed",
+    "readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables readers.omop_codes "
+    "readers.synpuf readers.table_columns readers.uci_diabetes130",
+    "readers.fhir_graph readers.meds_tables readers.mimic3 readers.mimic4 readers.omop readers.table writers.subjects",
+    "readers.fhir readers.meds writers.fhir writers.meds writers.predictions",
     "__init__ __main__",  # the front door and the command line know everything
 )
 RANK = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}

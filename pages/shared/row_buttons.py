@@ -17,8 +17,13 @@ export default function ({{ setTriggerValue }}) {{
     if (!button) return;
     setTriggerValue("asked", button.dataset.code);
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    setTimeout(() => document.getElementById("why")?.scrollIntoView(
-      {{ block: "nearest", behavior: calm ? "auto" : "smooth" }}), 700);
+    let patience = 25;
+    const show = () => {{
+      const answer = document.getElementById("why");
+      if (answer) answer.scrollIntoView({{ block: "start", behavior: calm ? "auto" : "smooth" }});
+      else if (patience--) setTimeout(show, 200);
+    }};
+    setTimeout(show, 300);
   }};
   if (window.meraRowPressed) document.removeEventListener("click", window.meraRowPressed);
   window.meraRowPressed = pressed;

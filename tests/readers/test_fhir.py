@@ -368,7 +368,7 @@ def test_malformed_files_are_named(tmp_path, monkeypatch):
     (tmp_path / "d.ndjson").write_bytes(b"\xef\xbb\xbf" + content[:2000].rsplit(b"\n", 1)[0].replace(b"\n", b"\r\n"))
     assert codes(read(tmp_path / "d.ndjson"))[0] == ["ICD10:I50.22"]
     monkeypatch.setattr("mera_core.readers.fhir_files.LONGEST_LINE", 100)
-    with pytest.raises(InputError, match=r"d\.ndjson: line 1 is longer than"):
+    with pytest.raises(InputError, match=r"d\.ndjson: line 2 is longer than"):
         read(tmp_path / "d.ndjson")
     monkeypatch.setattr("mera_core.readers.fhir_files.LARGEST_FILE", 100)
     with pytest.raises(InputError, match=r"b\.json is larger than"):
