@@ -234,7 +234,7 @@ def test_a_single_giant_visit_keeps_its_first_codes_and_a_note() -> None:
     assert len(encoded.input_ids) == 16 and encoded.input_ids[-1] == VOCABULARY.eov
     assert encoded.order == [list(CODES[:room])] and encoded.ends == [15]
     (note,) = encoded.notes
-    assert note.kind == "truncated" and note.visit == 0
+    assert note.kind == "truncated" and note.visit is None
     assert "Visit 1 holds 10 codes" in note.message and f"last {10 - room} were left out" in note.message
 
 
@@ -243,7 +243,7 @@ def test_a_giant_newest_visit_pushes_out_all_older_ones() -> None:
     encoded = encode(Patient([Visit([A]), Visit([B]), Visit(CODES)]), config)
     assert encoded.first_visit == 2 and len(encoded.ends) == 1 and len(encoded.input_ids) == 16
     assert [note.kind for note in encoded.notes] == ["truncated", "truncated"]
-    assert "oldest 2 of 3" in encoded.notes[0].message and encoded.notes[1].visit == 2
+    assert "oldest 2 of 3" in encoded.notes[0].message and encoded.notes[1].visit is None
 
 
 def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:

@@ -84,8 +84,7 @@ def read(
 def _cohort(events: Gathered, report: ImportReport, ontology: Ontology | None, gap_hours: float) -> Cohort:
     entry, target = _entries(events, report)
     named = _named_visits(events, entry)
-    loose = np.unique(entry)
-    loose = loose[(events.visit[loose] == NONE) & ~np.isnat(events.time[loose])]
+    loose = np.unique(entry[(events.visit[entry] == NONE) & ~np.isnat(events.time[entry])])
     within = _within_named(events, loose, named)
     grouped = _grouped_by_gap(events, loose[within < 0], np.timedelta64(round(gap_hours * 3.6e9), "us"))
     person = np.concatenate([named.person, grouped.person])
@@ -328,8 +327,9 @@ def _remark(
 
 
 def _coded(index: np.ndarray, texts: list[str | None]) -> pa.DictionaryArray:
-    """[k] one of few texts each; None in `texts` is no text."""
-    array = pa.DictionaryArray.from_arrays(
-        pa.array(index, pa.int32()), pa.array([text or "" for text in texts], pa.string())
+    """[k] the text at each index, each distinct one held once; None in `texts` is no text."""
+    book = {text: row for row, text in enumerate(dict.fromkeys(text or "" for text in texts))}
+    rows = np.array([book[text or ""] for text in texts], dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(rows[index] if len(rows) else index.astype(np.int32)), pa.array(list(book), pa.string())
     )
-    return array
