@@ -235,7 +235,7 @@ def test_a_single_giant_visit_keeps_its_first_codes_and_a_note() -> None:
     assert encoded.order == [list(CODES[:room])] and encoded.ends == [15]
     (note,) = encoded.notes
     assert note.kind == "truncated" and note.visit is None
-    assert "Visit 1 holds 10 codes" in note.message and f"last {10 - room} were left out" in note.message
+    assert "The last visit holds 10 codes" in note.message and f"last {10 - room} were left out" in note.message
 
 
 def test_a_giant_newest_visit_pushes_out_all_older_ones() -> None:

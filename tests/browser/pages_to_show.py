@@ -60,7 +60,7 @@ def _cohort(page: Page) -> None:
     page.get_by_role("button", name="Use the invented sample cohort").click()
     settle(page)
     page.get_by_role("button", name=re.compile(r"^Score [\d,]+ patients")).click()
-    expect(page.locator(".stPlotlyChart .barlayer .point").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible(timeout=PATIENCE)
 
 
 _FIRST: dict[str, Callable[[Page], None]] = {

@@ -96,6 +96,7 @@ def test_a_tile_of_the_map_opens_and_the_bar_above_leads_back(visit):
     page.wait_for_timeout(1500)
     whole = tiles.count()
     circulatory = tiles.filter(has_text="Circulatory").first
+    circulatory.scroll_into_view_if_needed()
     box = circulatory.bounding_box()
     page.mouse.click(box["x"] + 40, box["y"] + 8)
     page.wait_for_timeout(1500)
