@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,10 +22,11 @@ SEEN_FEATURES = ("last visit", "any visit", "more than one visit", "first code o
 class ScoreHead(nn.Module):
     """What is added to the language model's logits: a bias and a term for codes that the history already holds.
 
-    `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code that was recorded
-    before comes back for reasons that differ by code (w) and by patient (u). Public digest of the paper: no such term;
-    ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no part in the scores, see
-    `ranking.ranking_scores`.
+    `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + v_f r_c + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code
+    that was recorded before comes back for reasons that differ by code (w), by how rare it is (v, with r_c = -log of the
+    code's rate) and by patient (u). A rare code is seen too seldom to learn its w: v learns for all of them. Public
+    digest of the paper: no such term; ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no
+    part in the scores, see `ranking.ranking_scores`.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
@@ -38,9 +40,19 @@ class ScoreHead(nn.Module):
         self.copy = copy
         if copy:
             self.per_code = nn.Parameter(torch.zeros(n_labels, len(SEEN_FEATURES)))
+            self.per_rarity = nn.Parameter(torch.zeros(len(SEEN_FEATURES)))
+            self.register_buffer("rarity", torch.zeros(n_labels))
             self.per_state = nn.Linear(hidden_size, len(SEEN_FEATURES))
             nn.init.zeros_(self.per_state.weight)
             nn.init.zeros_(self.per_state.bias)
+
+    def start(self, rate: np.ndarray) -> None:
+        """Start where counting ends: the bias is the log of each code's rate [C] in the training visits."""
+        log_rate = torch.tensor(np.log(rate), dtype=torch.float32)
+        with torch.no_grad():
+            self.bias.copy_(log_rate)
+            if self.copy:
+                self.rarity.copy_(-log_rate)
 
     def forward(self, logits: Tensor, hidden: Tensor, seen: Tensor | None) -> Tensor:
         """Add the bias and the term for seen codes.
@@ -54,7 +66,8 @@ class ScoreHead(nn.Module):
         scores = logits + self.bias
         if self.copy and seen is not None and len(seen):
             row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
-            weights = self.per_code[label] + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
+            weights = self.per_code[label] + self.per_rarity * self.rarity[label, None]
+            weights = weights + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
             scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
         return scores
 

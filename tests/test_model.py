@@ -96,16 +96,27 @@ def test_the_state_at_a_token_does_not_depend_on_padding() -> None:
 def test_the_term_for_seen_codes_by_hand() -> None:
     head = ScoreHead(hidden_size=4, n_labels=3)
     with torch.no_grad():
+        head.start(np.exp([-3.0, -2.0, -1.0]))  # rarity 3, 2, 1
         head.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        head.per_rarity.copy_(torch.tensor([100.0, 0, 0, 1000]))
         head.per_code.copy_(torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]))
         head.per_state.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
         head.per_state.bias.copy_(torch.tensor([0.0, 0, 0, 2]))
     hidden = torch.tensor([[2.0, 4, 6, 8], [0, 0, 0, 0]])
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1], [1, 2, 0, 1, 1, 0]])  # target, label, four features
     scores = head(torch.zeros(2, 3), hidden, seen)
-    # target 0, label 1: (5 + 2/2) + (6 + 4/2) + (8 + (8 + 2)/2) = 27; target 1, label 2: 10 + 11 = 21
-    expected = torch.tensor([[0.1, 27.2, 0.3], [0.1, 0.2, 21.3]])
-    assert torch.allclose(scores, expected, atol=1e-5)
+    # target 0, label 1: (5 + 2/2) + (6 + 4/2) + (8 + (8 + 2)/2) = 27, and 2 * (100 + 1000); target 1, label 2: 10 + 11 = 21
+    expected = torch.tensor([[0.1, 2227.2, 0.3], [0.1, 0.2, 21.3]])
+    assert torch.allclose(scores, expected, atol=1e-3)
+
+
+def test_a_head_starts_at_the_log_of_each_codes_rate() -> None:
+    for copy in (True, False):
+        head = ScoreHead(4, 3, copy)
+        head.start(np.array([0.5, 0.01, 1e-5]))
+        seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
+        scores = head(torch.zeros(1, 3), torch.ones(1, 4), seen)
+        assert torch.allclose(scores.exp(), torch.tensor([[0.5, 0.01, 1e-5]]))
 
 
 def test_a_head_without_copy_ignores_the_history() -> None:
@@ -133,7 +144,9 @@ def test_no_seen_labels_is_the_same_as_none() -> None:
 def test_gradients_reach_every_parameter_of_the_head() -> None:
     head = ScoreHead(4, 3)
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
+    head.start(np.exp([-3.0, -2.0, -1.0]))
     head(torch.zeros(1, 3), torch.full((1, 4), 6.0), seen).sum().backward()
+    assert torch.allclose(head.per_rarity.grad, torch.tensor([2.0, 2, 0, 2]))
     assert head.bias.grad.tolist() == [1, 1, 1]
     assert head.per_code.grad.tolist() == [[0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]]
     assert head.per_state.weight.grad.tolist() == [[3] * 4, [3] * 4, [0] * 4, [3] * 4]  # 6 / sqrt(4)

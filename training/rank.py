@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,8 +165,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     counts = LabelCounts.of(parts["train"])
     torch.manual_seed(config.seed)
     model = MeraModel(model.backbone, model.vocabulary, counts.labels, config.copy)
-    with torch.no_grad():
-        model.head.bias.copy_(torch.tensor(np.log(counts.rate), dtype=torch.float32))
+    model.head.start(counts.rate)
     set_attention_dropout(model.backbone, config.attention_dropout)
     sequence = SequenceConfig(profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens)
     manifest = Manifest(
@@ -303,13 +303,13 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
 
 
 def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
-    """The granularity of a label space, e.g. "ICD9: 857 categories, 25 codes"."""
-    counts: dict[tuple[str, str], int] = {}
-    for code in labels:
-        key = (code.system, ontology.kind(code))
-        counts[key] = counts.get(key, 0) + 1
+    """The granularity of a label space, e.g. "ICD9: 848 categories, 34 codes"."""
+    counts = Counter((code.system, ontology.kind(code)) for code in labels)
     plural = {"category": "categories", "subcategory": "subcategories"}
-    return "; ".join(f"{system}: {n} {plural.get(kind, kind + 's')}" for (system, kind), n in sorted(counts.items()))
+    parts: dict[str, list[str]] = {}
+    for (system, kind), n in sorted(counts.items()):
+        parts.setdefault(system, []).append(f"{n} {plural.get(kind, kind + 's')}")
+    return "; ".join(f"{system}: {', '.join(kinds)}" for system, kinds in parts.items())
 
 
 def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:

@@ -76,8 +76,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         raise InputError(f"The stage-1 model has no token for {len(missing)} codes, the first is {missing[0]}.")
     torch.manual_seed(config.seed)
     model = MeraModel(model.backbone, model.vocabulary, counts.labels, config.copy)
-    with torch.no_grad():
-        model.head.bias.copy_(torch.tensor(np.log(counts.rate), dtype=torch.float32))
+    model.head.start(counts.rate)
     rank.set_attention_dropout(model.backbone, config.attention_dropout)
     manifest = Manifest(
         name=out.name,

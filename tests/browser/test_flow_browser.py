@@ -114,7 +114,8 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     expect(chips).to_have_count(4)
     settle(page)
     (watch,) = visit.watches()
-    asked = " ".join(watch.requests)
+    # the names of Streamlit's own files are hexadecimal hashes, in which any digits may stand
+    asked = " ".join(re.sub(r"/media/[0-9a-f]{20,}|\.[\w-]{8}\.(?=js|css|woff2)", "", url) for url in watch.requests)
     assert not re.search(r"foo|250\.00|585\.9|heart.?fail|428", asked)
 
 

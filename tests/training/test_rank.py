@@ -171,7 +171,7 @@ def test_label_rates_count_next_visits_only() -> None:
 
 def test_the_level_in_words() -> None:
     labels = icd9("428", "486", "428.0", "427.31")
-    assert level_in_words(labels, BOOK) == "ICD9: 2 categories; ICD9: 2 codes"
+    assert level_in_words(labels, BOOK) == "ICD9: 2 categories, 2 codes"
 
 
 @pytest.fixture(scope="module")
