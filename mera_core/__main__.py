@@ -1,4 +1,4 @@
-"""The command line: python -m mera_core rank | recall | lookup | convert.
+"""The command line: python -m mera_core rank | recall | lookup | convert | score.
 
 Gathers arguments, calls the library, prints. Whatever the user can mend ends with exit status 2 and one plain
 sentence on standard error. The model's libraries are imported only by the commands that need a model.
@@ -17,10 +17,11 @@ import typer
 from typer.exceptions import TyperException
 
 from mera_core.errors import InputError
+from mera_core.faults import in_words
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-MAX_HISTORY_BYTES = 16_000_000  # far above 5,000 codes with their words; a cohort belongs to `convert` and `score`
+TOKENS_A_ROW = 128  # a forward pass of `score` holds so many tokens for each history of --batch-size
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False)
 
@@ -167,6 +168,84 @@ def convert(
         print(line)
 
 
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(help="Many patients: a file or a folder, plain or gzipped.")],
+    out: Annotated[Path, typer.Option(help="What to write: .parquet or .csv; a new folder with --to meds.")],
+    format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
+    top: Annotated[int, typer.Option(help="Codes of each patient; all above the cut where they are more.", min=1)] = 20,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="Predict each last visit from those before it; adds what came true.")
+    ] = False,
+    to: Annotated[str, typer.Option(help="predictions (ranked codes) or meds (labels and predictions of --task).")] = (
+        "predictions"
+    ),
+    task: Annotated[
+        list[str] | None, typer.Option(help="With --to meds: heart_failure, or a code such as ICD9:428. Repeatable.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray (needs requirements-ray.txt).")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="How many score at once. Default: as many as cores.", min=1)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; auto finds it. Default: Ray here.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Histories in a forward pass.", min=1)] = 64,
+    part: Annotated[int, typer.Option(help="Patients that are scored, kept and resumed at once.", min=1)] = 4096,
+    quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
+    as_json: Json = False,
+    checkpoint: Checkpoint = None,
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
+    ] = None,
+) -> None:
+    """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
+    from mera_core import scoring
+    from mera_core.progress import shown
+
+    settings = scoring.Settings(
+        top=top,
+        hold_out=hold_out or to == "meds",
+        tasks=_tasks(to, task),
+        part=part,
+        rows=batch_size,
+        tokens=batch_size * TOKENS_A_ROW,
+        quantize=quantize,
+    )
+    job = scoring.Job(
+        source, out, settings, format, checkpoint, engine, workers or scoring.usable_workers(), address, restart,
+        _pairs(option, "--option"), _pairs(column, "--column"),
+    )  # fmt: skip
+    try:
+        with shown(sys.stderr) as progress:
+            result = scoring.run(job, progress)
+    except KeyboardInterrupt:
+        print("what was scored is kept: the same command goes on from here.", file=sys.stderr)
+        raise
+    if as_json:
+        _print_json(result.to_dict())
+        return
+    for line in result.lines():
+        print(line)
+
+
+def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
+    """The tasks of --to meds; () for ranked codes."""
+    from mera_core.ontology import Ontology
+    from mera_core.writers.predictions import HEART_FAILURE, task_of
+
+    if to not in ("predictions", "meds"):
+        raise InputError(f"--to must be predictions or meds, not {to!r}.")
+    if to == "predictions":
+        if named:
+            raise InputError("--task is for --to meds.")
+        return ()
+    names = dict.fromkeys(named or (HEART_FAILURE.name,))
+    return tuple(
+        HEART_FAILURE if name == HEART_FAILURE.name else task_of(Ontology.load().parse(name)) for name in names
+    )
+
+
 def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
     """NAME=VALUE arguments as a mapping."""
     pairs = dict(text.partition("=")[::2] for text in given or ())
@@ -192,29 +271,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (MemoryError, OSError, RuntimeError) as error:  # what the machine lacks, not what we did wrong
+        message = in_words(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
+        return BAD_INPUT
     return 0
 
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
+    from mera_core.limits import in_force
     from mera_core.records import parse_json, patient_from_json
 
-    path = Path(name)
+    path, most = Path(name), in_force().history_bytes
     shown = "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
         raise InputError(f"{shown} is a folder, not a HISTORY.json file.")
     try:
         if name == "-":
-            content = sys.stdin.buffer.read(MAX_HISTORY_BYTES + 1)
+            content = sys.stdin.buffer.read(most + 1)
         else:
             with path.open("rb") as file:
-                content = file.read(MAX_HISTORY_BYTES + 1)
+                content = file.read(most + 1)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {shown}.") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
-    if len(content) > MAX_HISTORY_BYTES:
-        raise InputError(f"{shown} is larger than {MAX_HISTORY_BYTES:,} bytes, too large for one history.")
+    if len(content) > most:
+        raise InputError(f"{shown} is larger than {most:,} bytes, too large for one history.")
     if not content.strip():
         raise InputError(f"{shown} is empty.")
     try:

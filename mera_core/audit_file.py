@@ -15,11 +15,10 @@ from datetime import datetime
 
 from mera_core.audit import Judgement
 from mera_core.errors import InputError
+from mera_core.limits import in_force
 from mera_core.ranking import NOTICE
 
 FORMAT = "mera hierarchy audit 1"
-LARGEST = 5_000_000  # bytes of a file that is read
-MOST = 50_000  # judgements of a file that is read
 _MAGIC = b"SQLite format 3\0"
 _COLUMNS = tuple(field.name for field in fields(Judgement))
 _SCHEMA = f"""
@@ -46,8 +45,9 @@ def from_sqlite(content: bytes, name: str) -> list[Judgement]:
     name: of the file, for messages.
     Raises InputError where the bytes are no such database, are too many, or a row does not fit together.
     """
-    if len(content) > LARGEST:
-        raise InputError(f"{name} has {len(content):,} bytes, and at most {LARGEST:,} can be read.")
+    largest, most = in_force().audit_bytes, in_force().audit_judgements
+    if len(content) > largest:
+        raise InputError(f"{name} has {len(content):,} bytes, and at most {largest:,} can be read.")
     if not content.startswith(_MAGIC):
         raise InputError(f"{name} is not a file of the hierarchy audit: it is no SQLite database.")
     with closing(sqlite3.connect(":memory:")) as base:
@@ -64,11 +64,11 @@ def from_sqlite(content: bytes, name: str) -> list[Judgement]:
             if about.get("format") != FORMAT:
                 raise InputError(f"{name} is of a format that this version does not read (it reads {FORMAT!r}).")
             wanted = ", ".join(f'judgement."{column}"' for column in _COLUMNS)  # qualified, or SQLite may read a text
-            rows = base.execute(f"SELECT {wanted} FROM judgement ORDER BY time, reader LIMIT {MOST + 1}").fetchall()
+            rows = base.execute(f"SELECT {wanted} FROM judgement ORDER BY time, reader LIMIT {most + 1}").fetchall()
         except (sqlite3.Error, UnicodeError) as error:
             raise InputError(f"{name} is not a file of the hierarchy audit: it can't be read as SQLite.") from error
-    if len(rows) > MOST:
-        raise InputError(f"{name} holds more than {MOST:,} judgements.")
+    if len(rows) > most:
+        raise InputError(f"{name} holds more than {most:,} judgements.")
     return [_judgement(row, name, number) for number, row in enumerate(rows, start=1)]
 
 

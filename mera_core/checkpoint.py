@@ -1,7 +1,7 @@
 """A checkpoint folder: what is in it, how it is written whole, and what is checked before it is trusted.
 
 A `save_pretrained` folder (safetensors, tokenizer, config) plus the score head and `mera.json`, which explains the
-rest. Knows files and hashes; nothing of patients or training.
+rest. What is refused before a file of it is opened stands in `checkpoint_files`. Knows nothing of patients or training.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -18,23 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
+from mera_core.checkpoint_files import ADAPTERS, MANIFEST, check_files, read_manifest_values, sha256, unchanged
 from mera_core.errors import InputError
+from mera_core.faults import told_if_unwritable
 from mera_core.model import HEAD_FILE, MeraModel
-from mera_core.ontology import Code
+from mera_core.ontology import SYSTEMS, Code
+from mera_core.precision import loading_options
 from mera_core.sequence import SequenceConfig
 from mera_core.vocabulary import Vocabulary
 
-# bitsandbytes warns at import that an optional CPU kernel, which it would download, is absent
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-MANIFEST = "mera.json"
 MANIFEST_FORMAT = 1
-QUANTIZE = (None, "nf4")
-ALLOWED = {".safetensors", ".json", ".md", ".txt", ".jinja", ".model"}
-NEEDED = ("config.json", "tokenizer.json")
+HOW_LOADED = {"tokenizer_class", "backend", "auto_map", "is_local", "local_files_only", "name_or_path"}
+"""What `tokenizer_config.json` says of how a tokenizer was found, and not of how it works."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
@@ -92,15 +94,21 @@ class Manifest:
             values["systems"] = tuple(values["systems"])
             if not isinstance(values.get("files"), dict):
                 raise TypeError("its files are no list of names and hashes")
+            _refuse_other_kinds(values)
             return cls(**values)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise InputError(f"{where} is not a manifest of MERA: {error}.") from error
+            raise InputError(f"{where} is not a manifest of MERA: {str(error)[:200]}.") from error
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _refuse_other_kinds(values: dict[str, Any]) -> None:
+    """Raise TypeError for a value of the manifest that is of another kind than its field: pages would stumble over it."""
+    kinds = {"name": str, "stage": str, "label_level": str, "copy": bool}
+    kinds |= dict.fromkeys(("icd_release", "method", "data", "metrics", "calibration", "versions"), dict)
+    for name, kind in kinds.items():
+        if name in values and not isinstance(values[name], kind):
+            raise TypeError(f"{name} is of another kind than it must be")
+    if not set(values["systems"]) <= set(SYSTEMS):
+        raise ValueError(f"systems may be {' and '.join(SYSTEMS)} only")
 
 
 def folder_hash(manifest: Manifest) -> str:
@@ -120,14 +128,21 @@ def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: t
 
     Returns:
         The manifest with library versions and the hash of each file.
+
+    Raises:
+        InputError: the disk is full or may not be written to; what was in `folder` before is there still.
     """
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    copy.deepcopy(model.backbone).to(dtype).save_pretrained(partial)  # the model in memory stays as it is
-    model.vocabulary.tokenizer.save_pretrained(partial)
-    model.save_head(partial)
-    return write_manifest(manifest, partial, folder)
+    with told_if_unwritable(folder, partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        backbone = model.backbone
+        if backbone.dtype != dtype:  # the model in memory stays as it is
+            backbone = copy.deepcopy(backbone).to(dtype)
+        backbone.save_pretrained(partial)
+        model.vocabulary.tokenizer.save_pretrained(partial)
+        model.save_head(partial)
+        return write_manifest(manifest, partial, folder)
 
 
 def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
@@ -139,71 +154,67 @@ def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
     if partial != folder:
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        put_in_place(partial, folder)
     return manifest
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`; what was there is removed last, so that it is lost at no moment.
+
+    Whoever is stopped between the two renames finds it under the name with `.old`, and the next writing puts it away.
+    """
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint folder; raises InputError where there is none or it can't be read."""
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise InputError(f"There is no checkpoint folder {folder}.")
-    if not path.is_file():
-        raise InputError(f"{folder} is not a checkpoint of MERA: it has no {MANIFEST}.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} can't be read as JSON; the checkpoint was altered or cut short.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is not a manifest of MERA.")
-    return Manifest.from_json(values, path)
-
-
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Refuse a folder with a file missing, altered, of a kind that could run code, or not named by its manifest."""
-    for name in NEEDED:
-        if name not in manifest.files:
-            raise InputError(
-                f"The manifest of {folder} does not name the file {name}, without which it can't be loaded."
-            )
-    for name, expected in manifest.files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file() or path.is_symlink():
-            raise InputError(f"The checkpoint {folder} lacks the file {name}.")
-        if sha256(path) != expected:
-            raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
-    for path in folder.iterdir():
-        if path.name != MANIFEST and (path.suffix not in ALLOWED or path.name not in manifest.files):
-            raise InputError(f"The checkpoint {folder} holds a file that does not belong to it: {path.name}.")
-    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-        raise InputError(f"The checkpoint {folder} asks to run code of its own (auto_map), which is refused.")
+    return Manifest.from_json(read_manifest_values(folder), folder / MANIFEST)
 
 
 def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraModel, Manifest]:
     """Load a checkpoint after checking every file of it.
 
     Args:
-        quantize: None for float32 on CPU (bfloat16 on a GPU), "nf4" for 4-bit through bitsandbytes.
+        quantize: see `precision.loading_options`.
 
     Raises:
-        InputError: a file is missing or altered, or tokenizer, embedding rows and label space do not agree.
+        InputError: a file is missing, altered or refused (see `checkpoint_files`), the folder was replaced meanwhile, there
+            is not enough memory, or tokenizer, embedding rows and label space do not agree.
     """
-    if quantize not in QUANTIZE:
-        raise InputError(f'quantize is "{quantize}"; it can be None or "nf4".')
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
-    gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if gpu else torch.float32
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": 0} if gpu else None}
-    if quantize == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
+    loading_options(quantize)  # refuses one that does not exist before a file is read
+    with unchanged(folder):
+        manifest = read_manifest(folder)
+        check_files(folder, manifest.files)
+        if (folder / ADAPTERS).exists():  # transformers would follow it to another model
+            raise InputError(
+                f"{folder} holds adapters and not a whole model; merge them into their base first: "
+                f"python -m training merge {folder} --out DIR."
+            )
+        return _built(folder, manifest, quantize), manifest
+
+
+def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
+    """The model of a folder whose files have been checked."""
     transformers_logging.disable_progress_bar()
-    backbone = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+    encoder_decoder = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ).is_encoder_decoder
+    backbone, found = (AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM).from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **loading_options(quantize),
     )
+    if found["missing_keys"]:  # they would be drawn at random
+        raise InputError(f"The checkpoint {folder} lacks the weights {sorted(found['missing_keys'])[0]}.")
+    _detach_from_files(backbone)
     vocabulary = load_vocabulary(folder)
     model = MeraModel(backbone, vocabulary, manifest.label_space, manifest.copy)
     if manifest.label_space:
@@ -212,9 +223,24 @@ def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraMode
         model.load_head(folder)
         model.head.to(model.device)
         model.label_ids = model.label_ids.to(model.device)
-    return model.eval(), manifest
+    return model.eval()
+
+
+def _detach_from_files(backbone: torch.nn.Module) -> None:
+    """Copy weights out of the maps of their files, so that a file that is written to later changes or ends nothing here."""
+    for parameter in backbone.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
-    """The tokenizer of a checkpoint folder, with its code tokens."""
-    return Vocabulary(PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True))
+    """The tokenizer of a checkpoint folder, with its code tokens.
+
+    The same tokenizer as `from_pretrained` gives, which hands the thousands of code tokens in `tokenizer.json` to the
+    tokenizer twice more and takes a second for it.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    settings = {name: value for name, value in settings.items() if name not in HOW_LOADED}
+    settings = PreTrainedTokenizerFast.convert_added_tokens(settings)
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **settings))

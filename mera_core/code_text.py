@@ -77,14 +77,13 @@ def digits_for_letters(cleaned: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in (tail, whole) if text != cleaned))
 
 
-def one_edit(undotted: str) -> list[str]:
-    """Every string one edit away, likeliest first: same length, then same first character, then by alphabet."""
+def one_edit(undotted: str) -> set[str]:
+    """Every string one edit away."""
     letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     halves = [(undotted[:i], undotted[i:]) for i in range(len(undotted) + 1)]
-    edits = {
+    return {
         *(a + b[1:] for a, b in halves if b),
         *(a + b[1] + b[0] + b[2:] for a, b in halves if len(b) > 1),
         *(a + c + b[1:] for a, b in halves if b for c in letters),
         *(a + c + b for a, b in halves for c in letters),
     }
-    return sorted(edits, key=lambda edit: (len(edit) != len(undotted), edit[:1] != undotted[:1], edit))

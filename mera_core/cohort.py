@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,11 +37,13 @@ CHUNK = 32  # patients between two looks at the progress
 class Target:
     """What a held-out visit held, as label indices, and what the history before it held.
 
-    missing: true codes that no label stands for; missing_seen: those of them that the history held.
+    codes: of the visit, as they were read. missing: true codes that no label stands for; missing_seen: those of them that
+    the history held.
     """
 
     labels: frozenset[int]
     seen: frozenset[int]
+    codes: frozenset[Code] = frozenset()
     missing: int = 0
     missing_seen: int = 0
 
@@ -49,13 +52,13 @@ class Target:
 class Scored:
     """The head of one patient's ranking: K best labels as indices into the label space, best first.
 
-    scores, share, probability, recurrent: [K], as in `Ranking`; probability None where not calibrated. cut: the
-    end-of-visit score. predicted: codes above it. mass, past: [fields] share of ranking mass, and count of codes of the
-    history, by medical field in the order of `chapters.FIELDS`. notes: kind of a note -> times.
+    history: what was ranked, so without a held-out visit. scores, share, probability, recurrent: [K], as in `Ranking`;
+    probability None where not calibrated. cut: the end-of-visit score. predicted: codes above it. mass, past: [fields]
+    share of ranking mass, and count of codes of the history, by medical field in the order of `chapters.FIELDS`. notes:
+    kind of a note -> times. watched: the ranking of the watched codes alone.
     """
 
-    patient_id: str
-    visits: int
+    history: Patient
     labels: np.ndarray
     scores: np.ndarray
     share: np.ndarray
@@ -66,21 +69,33 @@ class Scored:
     mass: np.ndarray
     past: np.ndarray
     notes: Counter[str]
+    watched: Ranking
     target: Target | None = None
+
+    @property
+    def patient_id(self) -> str:
+        return self.history.id
+
+    @property
+    def visits(self) -> int:
+        """How many visits were read."""
+        return len(self.history.visits)
 
 
 @dataclass(eq=False)
 class CohortScoring:
     """A cohort on its way through an engine; `step` takes the next few patients, as often as one likes.
 
-    hold_out: predict each patient's last visit from those before it, and compare. scored, left_out: results so far, and
-    reason -> patients that could not be scored.
+    hold_out: predict each patient's last visit from those before it, and compare. watch: codes whose scores, and those of
+    all codes below them, are kept however far down the list they stand: what the table of a task is made from. scored,
+    left_out: results so far, and reason -> patients that could not be scored.
     Raises InputError for an engine that does not rank, or a cohort without patients.
     """
 
     engine: Engine
     patients: Sequence[Patient]
     hold_out: bool = False
+    watch: Sequence[Code] = ()
     done: int = 0
     scored: list[Scored] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -90,10 +105,13 @@ class CohortScoring:
             raise InputError(f"The checkpoint {self.engine.name} knows the code book but was not trained to rank.")
         if not self.patients:
             raise InputError("There is no patient to score.")
+        self._stepping = Lock()
         self._index = {code: i for i, code in enumerate(self.engine.label_space)}
         self._field_names = list(FIELDS)
         fields = {name: i for i, name in enumerate(self._field_names)}
         self._fields = np.array([fields[field_of(code)] for code in self.engine.label_space])
+        wanted, above = set(self.watch), self.engine.ontology.ancestors
+        self._watched = np.array([not wanted.isdisjoint((code, *above(code))) for code in self.engine.label_space])
 
     @property
     def finished(self) -> bool:
@@ -101,19 +119,32 @@ class CohortScoring:
         return self.done >= len(self.patients)
 
     def step(self, size: int = CHUNK) -> None:
-        """Score the next `size` patients; those that can't be are counted by reason."""
-        chunk = self.patients[self.done : self.done + size]
-        kept: list[tuple[Patient, Target | None]] = []
-        for patient in chunk:
-            ready = self._ready(patient)
-            if isinstance(ready, str):
-                self.left_out[ready] += 1
-            else:
-                kept.append(ready)
-        rankings = self.engine.rank_many([history for history, _ in kept]) if kept else []
-        for (history, target), ranking in zip(kept, rankings, strict=True):
-            self.scored.append(self._head(history, ranking, target))
-        self.done += len(chunk)
+        """Score the next `size` patients; those that can't be are counted by reason.
+
+        One thread at a time, and a step that is broken off changes nothing: whoever goes on repeats it.
+        """
+        with self._stepping:
+            chunk = self.patients[self.done : self.done + size]
+            kept: list[tuple[Patient, Target | None]] = []
+            left_out: Counter[str] = Counter()
+            for patient in chunk:
+                ready = self._ready(patient)
+                if isinstance(ready, str):
+                    left_out[ready] += 1
+                else:
+                    kept.append(ready)
+            rankings = self.engine.rank_many([history for history, _ in kept]) if kept else []
+            heads = [
+                self._head(history, ranking, target) for (history, target), ranking in zip(kept, rankings, strict=True)
+            ]
+            self.scored += heads
+            self.left_out += left_out
+            self.done += len(chunk)
+
+    def settle(self) -> None:
+        """Wait until no step is under way, so that what is read next belongs together."""
+        with self._stepping:
+            pass
 
     def _ready(self, patient: Patient) -> tuple[Patient, Target | None] | str:
         """The history to rank and its target, or why there is none."""
@@ -146,6 +177,7 @@ class CohortScoring:
         return Target(
             labels=frozenset(self._index[label] for label in as_labels.values() if label is not None),
             seen=frozenset(self._index[code] for visit in read.visits for code in visit.codes if code in self._index),
+            codes=frozenset(true),
             missing=len(missed),
             missing_seen=sum(code in held for code in missed),
         )
@@ -159,8 +191,7 @@ class CohortScoring:
             for code in visit.codes:
                 past[self._field_names.index(field_of(code))] += 1
         return Scored(
-            patient_id=history.id,
-            visits=len(history.visits),
+            history=history,
             labels=order[:size].copy(),  # a slice would keep the whole label space in memory
             scores=np.array(ranking.scores[:size]),
             share=np.array(ranking.share[:size]),
@@ -171,6 +202,7 @@ class CohortScoring:
             mass=np.bincount(self._fields[order], weights=ranking.share, minlength=len(FIELDS)),
             past=past,
             notes=Counter(note.kind for note in ranking.notes),
+            watched=_part(ranking, np.flatnonzero(self._watched[order])),
             target=target,
         )
 
@@ -282,3 +314,16 @@ class CohortScoring:
             if one.target is not None:
                 row["came_true"] = int(one.labels[place]) in one.target.labels
             yield row
+
+
+def _part(ranking: Ranking, places: np.ndarray) -> Ranking:
+    """The ranking of the codes at `places` (0-based) alone, without its notes."""
+    return replace(
+        ranking,
+        codes=tuple(ranking.codes[place] for place in places),
+        scores=ranking.scores[places],
+        share=ranking.share[places],
+        recurrent=ranking.recurrent[places],
+        notes=(),
+        probability=None if ranking.probability is None else ranking.probability[places],
+    )

@@ -75,11 +75,14 @@ def new_prediction_bars(new: pd.DataFrame) -> go.Figure:
             y=keys,
             orientation="h",
             marker={"color": [chapter_colour(code) for code in new["code"]]},
-            text=[f"{count:,} ({percent(share)})" for count, share in zip(new["patients"], new["share"], strict=True)],
+            text=[f"{count:,}" for count in new["patients"]],  # short: it stands beside a bar on a phone
             textposition="outside",
             cliponaxis=False,
-            customdata=[wrapped(definition) for definition in new["definition"]],
-            hovertemplate="%{customdata}<br>%{text} of the patients<extra></extra>",
+            customdata=[
+                [wrapped(definition), percent(share)]
+                for definition, share in zip(new["definition"], new["share"], strict=True)
+            ],
+            hovertemplate="%{customdata[0]}<br>%{text} patients (%{customdata[1]})<extra></extra>",
         )
     )
     longest = int(new["patients"].max()) if len(new) else 1
@@ -106,8 +109,8 @@ def new_prediction_bars(new: pd.DataFrame) -> go.Figure:
 
 def predicted_sizes(sizes: np.ndarray, largest: int = 15) -> go.Figure:
     """Patients by how many codes are predicted for them; `largest` and more share the last bar."""
-    counts = np.bincount(np.minimum(sizes, largest), minlength=1)
-    ticks = [f"{size}{' or more' if size == largest else ''}" for size in range(len(counts))]
+    table = sizes_frame(sizes, largest)
+    ticks, counts = table["codes predicted"].tolist(), table["patients"].to_numpy()
     figure = go.Figure(
         go.Bar(
             x=ticks,
@@ -127,6 +130,13 @@ def predicted_sizes(sizes: np.ndarray, largest: int = 15) -> go.Figure:
     )
     figure.update_layout(margin_b=40)
     return figure
+
+
+def sizes_frame(sizes: np.ndarray, largest: int = 15) -> pd.DataFrame:
+    """The numbers of `predicted_sizes`: codes predicted in words, patients."""
+    counts = np.bincount(np.minimum(sizes, largest), minlength=1)
+    ticks = [f"{size}{' or more' if size == largest else ''}" for size in range(len(counts))]
+    return pd.DataFrame({"codes predicted": ticks, "patients": counts})
 
 
 def _below(figure: go.Figure, words: str) -> None:

@@ -223,6 +223,22 @@ class PublishedSplit:
 
 SPLIT_MIMIC3 = PublishedSplit(train=6_000, test=1_000)
 SPLIT_MIMIC4 = PublishedSplit(train=8_000, test=1_000)
+PUBLISHED = {"mimic3": (PAPER_MIMIC3, SPLIT_MIMIC3), "mimic4": (PAPER_MIMIC4, SPLIT_MIMIC4)}
+PUBLISHED_RULE = (
+    f"the paper's: first patient of each code and the longest history in train, rest shuffled, seed {PUBLISHED_SEED}"
+)
+
+
+def published(columns: VisitColumns, format: str) -> tuple[VisitColumns, Flow, dict[str, list[str]]]:
+    """METHOD.md's paper mode for the records of a format: the cohort that is left, its steps, and ids by part.
+
+    Raises InputError for records of which the paper reports no split, and where too few patients are left for it.
+    """
+    if format not in PUBLISHED:
+        raise InputError(f"The paper splits {' and '.join(PUBLISHED)} records; it has no split of {format} records.")
+    rules, split = PUBLISHED[format]
+    kept, flow = apply(columns, rules)
+    return kept, flow, published_split(kept, split)
 
 
 def published_split(columns: VisitColumns, split: PublishedSplit) -> dict[str, list[str]]:
@@ -234,6 +250,8 @@ def published_split(columns: VisitColumns, split: PublishedSplit) -> dict[str, l
     Raises InputError when there are too few patients for the sizes.
     """
     patients = len(columns.ids)
+    if not patients:
+        raise InputError(f"the published split needs {split.train + split.test:,} patients; there are none.")
     owner = columns.person[columns.visit]
     first = np.full(len(columns.codes), patients, np.int64)
     np.minimum.at(first, columns.code, owner)
@@ -244,8 +262,8 @@ def published_split(columns: VisitColumns, split: PublishedSplit) -> dict[str, l
             f"with some code; there are {patients:,}, of whom {len(forced):,} are."
         )
     names = columns.ids
-    if all(name.isdecimal() for name in names):
-        numbers = {int(name): name for name in names}
+    numbers = {int(name): name for name in names if name.isdecimal()}
+    if len(numbers) == patients:
         rest = [numbers[number] for number in set(numbers).difference({int(names[row]) for row in forced})]
     else:
         rest = sorted(name for row, name in enumerate(names) if row not in forced)

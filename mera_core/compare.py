@@ -7,11 +7,11 @@ with different label spaces.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mera_core.chapters import FIELDS, field_of
-from mera_core.listing import lines
+from mera_core.listing import strengths
 from mera_core.ontology import Code
 from mera_core.ranking import Ranking
 
@@ -56,27 +56,61 @@ class Pair:
         return min(side.rank for side in (self.first, self.second) if side)
 
 
-def join(first: Ranking, second: Ranking) -> dict[Code, Pair]:
-    """Every code of either ranking with its place in both, in the order of the second, then of the first."""
-    sides = [
-        {line.code: Side(line.rank, line.strength, line.share, line.above, line.recurrent) for line in lines(ranking)}
-        for ranking in (first, second)
-    ]
-    order = dict.fromkeys((*second.codes, *first.codes))
-    return {code: Pair(code, sides[0].get(code), sides[1].get(code)) for code in order}
+class Joined(Mapping[Code, Pair]):
+    """Every code of either ranking with its place in both, in the order of the second, then of the first.
+
+    A pair is made when it is asked for: a screen shows a few dozen of a label space of thousands.
+    """
+
+    def __init__(self, first: Ranking, second: Ranking):
+        self._rankings = (first, second)
+        self._places = [{code: place for place, code in enumerate(ranking.codes)} for ranking in self._rankings]
+        self._strengths = [strengths(ranking) for ranking in self._rankings]
+
+    def __getitem__(self, code: Code) -> Pair:
+        sides = self._side(0, code), self._side(1, code)
+        if sides == (None, None):
+            raise KeyError(code)
+        return Pair(code, *sides)
+
+    def __iter__(self) -> Iterator[Code]:
+        first, second = self._rankings
+        yield from dict.fromkeys((*second.codes, *first.codes))
+
+    def __len__(self) -> int:
+        return len(self._places[0].keys() | self._places[1].keys())
+
+    def leading(self, top: int) -> list[Pair]:
+        """The codes among the `top` of either ranking, or predicted by one."""
+        second_then_first = [ranking.codes[: max(top, ranking.predicted)] for ranking in reversed(self._rankings)]
+        return [self[code] for code in dict.fromkeys(code for codes in second_then_first for code in codes)]
+
+    def _side(self, which: int, code: Code) -> Side | None:
+        ranking, place = self._rankings[which], self._places[which].get(code)
+        if place is None:
+            return None
+        return Side(
+            place + 1,
+            float(self._strengths[which][place]),
+            float(ranking.share[place]),
+            place < ranking.predicted,
+            bool(ranking.recurrent[place]),
+        )
 
 
-def differences_first(pairs: Sequence[Pair], top: int) -> list[Pair]:
+def join(first: Ranking, second: Ranking) -> Joined:
+    """Both rankings as one mapping from code to its place in each."""
+    return Joined(first, second)
+
+
+def differences_first(joined: Joined, top: int) -> list[Pair]:
     """The codes among the `top` of either ranking or predicted by one; the largest difference stands first.
 
     Codes that only one ranking predicts come first, then codes that only one ranks at all; within each by how far the
     score moved, then by the better rank.
     """
-    seen = [
-        pair for pair in pairs if pair.best_rank <= top or any(side.above for side in (pair.first, pair.second) if side)
-    ]
     return sorted(
-        seen,
+        joined.leading(top),
         key=lambda pair: (
             not pair.crossed,
             pair.gained is not None,

@@ -6,12 +6,14 @@ Boundary: knows effects, pairs and the code book; no screen, no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.chapters import FIELDS, field_of
 from mera_core.compare import Pair
+from mera_core.errors import InputError
 from mera_core.explain import Effect
 from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout, percent, shortened, signed, wrapped
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
@@ -35,49 +37,53 @@ def effect_bars(effects: Sequence[Effect], rank: int, diagnosis: Code, ontology:
     shown = largest_effects(effects)
     values = [effect.added or 0.0 for effect in shown]
     keys = [f"{effect.visit}/{'' if effect.place is None else effect.place}" for effect in shown]
-    figure = go.Figure(
-        go.Bar(
-            x=values,
-            y=keys,
-            orientation="h",
-            marker={
-                "color": [_colour(effect, ontology) for effect in shown],
-                "opacity": [0.55 if effect.whole_visit else 1.0 for effect in shown],
-            },
-            text=[signed(effect.added) if effect.added is not None else "–" for effect in shown],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[[wrapped(_name(effect, ontology)), _without(effect, rank)] for effect in shown],
-            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
-        )
+    bars = go.Bar(
+        x=values,
+        y=keys,
+        orientation="h",
+        marker={
+            "color": [_colour(effect, ontology) for effect in shown],
+            "opacity": [0.55 if effect.whole_visit else 1.0 for effect in shown],
+        },
+        text=[signed(effect.added) if effect.added is not None else "–" for effect in shown],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=[[wrapped(_name(effect, ontology)), _without(effect, rank)] for effect in shown],
+        hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
     )
-    reach = 1.3 * max((abs(value) for value in values), default=0.0) or 1.0
-    figure.update_layout(
-        **layout(f"Points of score that each entry adds to {diagnosis.code}", 90 + 26 * max(len(shown), 3)),
-        bargap=0.3,
-        showlegend=False,
-        xaxis={
+    reach = 1.6 * max((abs(value) for value in values), default=0.0) or 1.0
+    title = f"Points of score that each entry adds to {diagnosis.code}"
+    labels = [_tick(effect, ontology) for effect in shown]
+    return go.Figure(bars, _both_ways(title, reach, ("speaks against", "speaks for"), keys, labels))
+
+
+def _both_ways(title: str, reach: float, sides: tuple[str, str], keys: list[str], labels: list[str]) -> dict[str, Any]:
+    """The layout of bars that run left and right of a line, from -reach to reach; sides: what either means."""
+    return {
+        **layout(title, 95 + 27 * max(len(keys), 3), top=70),
+        "barmode": "relative",
+        "bargap": 0.28,
+        "showlegend": False,
+        "xaxis": {
             "range": [-reach, reach],
             "zeroline": True,
             "zerolinecolor": OTHER_COLOUR,
             "zerolinewidth": 2,
             "showgrid": False,
             "tickvals": [-reach / 2, reach / 2],
-            "ticktext": ["speaks against", "speaks for"],
+            "ticktext": list(sides),
             "side": "top",
             "fixedrange": True,
         },
-        yaxis={
+        "yaxis": {
             "autorange": "reversed",
             "automargin": True,
             "fixedrange": True,
             "tickmode": "array",
             "tickvals": keys,
-            "ticktext": [_tick(effect, ontology) for effect in shown],
+            "ticktext": labels,
         },
-    )
-    figure.update_layout(margin_t=70)
-    return figure
+    }
 
 
 def effect_frame(effects: Sequence[Effect], rank: int, ontology: Ontology) -> pd.DataFrame:
@@ -114,9 +120,8 @@ def mirrored_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
     rows: from `compare.field_masses`. names: of the two rankings, written over their sides.
     """
     shown = list(rows[:largest])
-    figure = go.Figure()
-    for side, sign in ((1, -1), (2, 1)):
-        figure.add_bar(
+    bars = [
+        go.Bar(
             x=[sign * 100 * row[side] for row in shown],
             y=[row[0] for row in shown],
             orientation="h",
@@ -128,34 +133,14 @@ def mirrored_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
             customdata=[[FIELDS[row[0]][0], percent(row[side]), escaped(names[side - 1])] for row in shown],
             hovertemplate="%{customdata[0]}<br>%{customdata[1]} in %{customdata[2]}<extra></extra>",
         )
-    reach = 135 * max((max(row[1:]) for row in shown), default=0.0) or 1.0
-    figure.update_layout(
-        **layout("Share of ranking mass by chapter", 100 + 28 * max(len(shown), 3)),
-        barmode="relative",
-        bargap=0.25,
-        showlegend=False,
-        xaxis={
-            "range": [-reach, reach],
-            "zeroline": True,
-            "zerolinecolor": OTHER_COLOUR,
-            "zerolinewidth": 2,
-            "showgrid": False,
-            "tickvals": [-reach / 2, reach / 2],
-            "ticktext": [escaped(f"← {names[0]}"), escaped(f"{names[1]} →")],
-            "side": "top",
-            "fixedrange": True,
-        },
-        yaxis={
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": [row[0] for row in shown],
-            "ticktext": [FIELDS[row[0]][0] for row in shown],
-        },
+        for side, sign in ((1, -1), (2, 1))
+    ]
+    reach = 160 * max((max(row[1:]) for row in shown), default=0.0) or 1.0
+    sides = escaped(f"← {names[0]}"), escaped(f"{names[1]} →")
+    labels = [FIELDS[row[0]][0] for row in shown]
+    return go.Figure(
+        bars, _both_ways("Share of ranking mass by chapter", reach, sides, [row[0] for row in shown], labels)
     )
-    figure.update_layout(margin_t=70)
-    return figure
 
 
 def masses_frame(rows: Sequence[tuple[str, float, float]], names: tuple[str, str]) -> pd.DataFrame:
@@ -201,9 +186,8 @@ def pairs_frame(pairs: Sequence[Pair], names: tuple[str, str], ontology: Ontolog
 def _name(effect: Effect, ontology: Ontology) -> str:
     if effect.whole_visit:
         return f"Visit {effect.visit + 1} as a whole"
-    if isinstance(effect.code, Code) and effect.code in ontology:
-        return f"{SYSTEM_NAMES[effect.code.system]} {effect.code.code} {ontology.definition(effect.code)}"
-    return str(effect.code)
+    code = _read(effect, ontology)
+    return f"{SYSTEM_NAMES[code.system]} {code.code} {ontology.definition(code)}" if code else str(effect.code)
 
 
 def _entry(effect: Effect) -> str:
@@ -222,12 +206,25 @@ def _without(effect: Effect, rank: int) -> str:
 def _tick(effect: Effect, ontology: Ontology) -> str:
     if effect.whole_visit:
         return f"<b>Visit {effect.visit + 1}, whole</b>"
-    if isinstance(effect.code, Code) and effect.code in ontology:
-        return escaped(f"{effect.code.code}  {shortened(ontology.definition(effect.code), 22)}")
+    code = _read(effect, ontology)
+    if code:
+        return escaped(f"{code.code}  {shortened(ontology.definition(code), 22)}")
     return escaped(shortened(str(effect.code), 28))
 
 
 def _colour(effect: Effect, ontology: Ontology) -> str:
-    if effect.whole_visit or not isinstance(effect.code, Code) or effect.code not in ontology:
-        return OTHER_COLOUR
-    return field_colour(field_of(effect.code))
+    code = _read(effect, ontology)
+    return field_colour(field_of(code)) if code else OTHER_COLOUR
+
+
+def _read(effect: Effect, ontology: Ontology) -> Code | None:
+    """The code of an entry as the book knows it; None for a whole visit and for text that it can't read."""
+    if effect.whole_visit:
+        return None
+    if isinstance(effect.code, Code) and effect.code in ontology:
+        return effect.code
+    try:
+        typed = effect.code
+        return ontology.parse(typed.code, typed.system) if isinstance(typed, Code) else ontology.parse(typed)
+    except InputError:
+        return None

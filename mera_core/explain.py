@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.listing import points
 from mera_core.ontology import Code
-from mera_core.records import Patient
+from mera_core.records import Patient, Visit
 
 MOST_PARTS = 256  # codes and visits that are left out in turn; of a longer history the newest
 BATCH = 128
@@ -110,9 +111,11 @@ def leave_one_out(engine: Engine, patient: Patient) -> Sensitivity:
     every = tuple(_parts(patient))
     parts = every[-MOST_PARTS:]
     rows: list[int | None] = []
+    read_as = [_read_alone(engine, patient, visit) for visit in patient.visits]
     for visit, place, _ in parts:
-        history, _ = engine.read_history(_without(patient, visit, place))
-        rows.append(row_of.setdefault(history, len(row_of)) if history.visits else None)
+        rest = () if place is None else _read_alone(engine, patient, _without(patient.visits[visit], place))
+        visits = tuple(chain.from_iterable((*read_as[:visit], rest, *read_as[visit + 1 :])))
+        rows.append(row_of.setdefault(replace(whole, visits=visits), len(row_of)) if visits else None)
     read = [(history, engine.encode(history)) for history in row_of]
     scores, eov = engine.scores(read, batch_size=BATCH)
     margins = engine.ranked(scores, eov) - eov[:, None]
@@ -126,11 +129,10 @@ def _parts(patient: Patient) -> Iterator[tuple[int, int | None, Code | str]]:
             yield number, place, code
 
 
-def _without(patient: Patient, visit: int, place: int | None) -> Patient:
-    visits = list(patient.visits)
-    if place is None:
-        del visits[visit]
-    else:
-        codes = visits[visit].codes
-        visits[visit] = replace(visits[visit], codes=(*codes[:place], *codes[place + 1 :]), positions=())
-    return replace(patient, visits=tuple(visits))
+def _read_alone(engine: Engine, patient: Patient, visit: Visit) -> tuple[Visit, ...]:
+    """A visit as the checkpoint reads it, which does not depend on its neighbours; empty where it reads none of it."""
+    return engine.read_history(replace(patient, visits=(visit,)))[0].visits
+
+
+def _without(visit: Visit, place: int) -> Visit:
+    return replace(visit, codes=(*visit.codes[:place], *visit.codes[place + 1 :]), positions=())

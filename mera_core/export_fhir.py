@@ -15,12 +15,9 @@ from uuid import uuid4
 from mera_core.export import Provenance
 from mera_core.ontology import Code, Ontology
 from mera_core.ranking import Ranking
+from mera_core.readers.fhir_values import CODE_SYSTEMS
 from mera_core.records import Patient, Visit
 
-CODE_SYSTEMS = {
-    "ICD9": "http://hl7.org/fhir/sid/icd-9-cm",
-    "ICD10": "http://hl7.org/fhir/sid/icd-10-cm",
-}
 _GENDERS = {"F": "female", "M": "male", "U": "unknown"}
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem/"
 _UNKNOWN_CLASS = {"system": f"{_TERMINOLOGY}v3-NullFlavor", "code": "UNK", "display": "unknown"}

@@ -52,10 +52,10 @@ def shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip(" ,") + "…"
 
 
-def layout(title: str, height: int) -> dict[str, Any]:
-    """Title, height in pixels and margins of a chart."""
+def layout(title: str, height: int, top: int = 40, bottom: int = 4) -> dict[str, Any]:
+    """Title, height in pixels and margins of a chart, for `go.Figure(layout=...)`: changing a figure later takes longer."""
     return {
         "title": {"text": escaped(title), "font": {"size": 15}, "x": 0, "xanchor": "left"},
         "height": height,
-        "margin": {"l": 0, "r": 0, "t": 40, "b": 4},
+        "margin": {"l": 0, "r": 0, "t": top, "b": bottom},
     }

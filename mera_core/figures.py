@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>"
-_TREE_TITLE = "Share of ranking mass: chapters, blocks, categories, codes"
+_TREE_TITLE = "Share of ranking mass over the code book"
 _TRIFLE = 1e-9
 _LEVELS_AT_ONCE = 3  # a click opens the next
 
@@ -70,33 +70,26 @@ def mass_bars(
     masses = mass_by(ranking, ontology, level, within)
     rest = masses[largest:]
     bars = masses[:largest]
-    figure = go.Figure(
-        go.Bar(
-            x=[100 * mass.share for mass in bars],
-            y=[mass.key for mass in bars],
-            orientation="h",
-            marker={"color": [field_colour(mass.field) for mass in bars]},
-            text=[percent(mass.share) for mass in bars],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[[wrapped(mass.definition), percent(mass.share)] for mass in bars],
-            hovertemplate=_HOVER,
-        )
+    trace = go.Bar(
+        x=[100 * mass.share for mass in bars],
+        y=[mass.key for mass in bars],
+        orientation="h",
+        marker={"color": [field_colour(mass.field) for mass in bars]},
+        text=[percent(mass.share) for mass in bars],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=[[wrapped(mass.definition), percent(mass.share)] for mass in bars],
+        hovertemplate=_HOVER,
     )
-    if rest:
-        share = math.fsum(mass.share for mass in rest)
-        figure.add_annotation(
-            text=f"and {len(rest)} more with {percent(share)} together",
-            xref="paper", yref="paper", x=1, y=0, yshift=-26, xanchor="right", showarrow=False,
-        )  # fmt: skip
     place = f" within {ontology.definition(within)}" if within is not None else ""
     longest = max((mass.share for mass in bars), default=0.0)
-    figure.update_layout(
-        **layout(f"Share of ranking mass by {level}{shortened(place, 50)}", 90 + 28 * max(len(bars), 3)),
-        bargap=0.25,
-        showlegend=False,
-        xaxis={"visible": False, "range": [0, 118 * longest or 1], "fixedrange": True},
-        yaxis={
+    title = f"Share of ranking mass by {level}{shortened(place, 50)}"
+    drawn = {
+        **layout(title, 90 + 28 * max(len(bars), 3), bottom=34),
+        "bargap": 0.25,
+        "showlegend": False,
+        "xaxis": {"visible": False, "range": [0, 118 * longest or 1], "fixedrange": True},
+        "yaxis": {
             "autorange": "reversed",
             "automargin": True,
             "fixedrange": True,
@@ -104,8 +97,14 @@ def mass_bars(
             "tickvals": [mass.key for mass in bars],
             "ticktext": [escaped(_axis_label(mass)) for mass in bars],
         },
-    )
-    figure.update_layout(margin_b=34)
+    }
+    figure = go.Figure(trace, drawn)
+    if rest:
+        share = math.fsum(mass.share for mass in rest)
+        figure.add_annotation(
+            text=f"and {len(rest)} more with {percent(share)} together",
+            xref="paper", yref="paper", x=1, y=0, yshift=-26, xanchor="right", showarrow=False,
+        )  # fmt: skip
     return figure
 
 
@@ -117,9 +116,7 @@ def describe(ranking: Ranking, ontology: Ontology) -> str:
 
 
 def _tree_figure(trace: go.Treemap | go.Sunburst) -> go.Figure:
-    figure = go.Figure(trace)
-    figure.update_layout(**layout(_TREE_TITLE, 460), uniformtext={"minsize": 9, "mode": "hide"})
-    return figure
+    return go.Figure(trace, {**layout(_TREE_TITLE, 460), "uniformtext": {"minsize": 9, "mode": "hide"}})
 
 
 def _tree_arguments(nodes: list[Mass]) -> dict:

@@ -1,6 +1,6 @@
 """The HISTORY.json contract: one patient as JSON, checked so that every complaint names its place.
 
-Checks shape, dates and limits; whether a code exists is the ontology's business (see `patient.resolve`).
+Checks shape, dates and limits (see `limits`); whether a code exists is the ontology's business (see `patient.resolve`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 from mera_core import code_text
 from mera_core.errors import InputError
+from mera_core.limits import Limits, in_force, refuse_depth
 from mera_core.ontology import SYSTEMS, Code
 from mera_core.patient import OLDEST_AGE, Patient, Visit
 
-MAX_VISITS = 1_000  # a patient; a daily contact for three years. More is a cohort in the wrong file
-MAX_CODES = 5_000  # a patient, all visits together
+MAX_VISITS = Limits().visits  # by default; `in_force().visits` is what holds
+MAX_CODES = Limits().codes
 DEMO_PATIENTS = Path(__file__).resolve().parent.parent / "sample_data" / "demo_patients.json"
 
 _SEX_WORDS = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U"}
@@ -47,9 +48,10 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     Codes given as text stay text; codes given as {"system", "code"} become `Code`s in dotted upper case.
     now: UTC, without a zone; visits after it are refused. Default: the clock.
     Raises InputError naming the place (e.g. visits[2].codes[0]): wrong type, unknown key, no visits, no code
-    at all, wrong system, impossible date, future date, visits not in time order, more than MAX_VISITS visits
-    or MAX_CODES codes.
+    at all, wrong system, impossible date, future date, visits not in time order, or more visits, codes or text than the
+    limits allow.
     """
+    limits = in_force()
     if not isinstance(history, Mapping):
         raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.')
     _refuse_unknown_keys(history, (*_PATIENT_KEYS, *_STORY_KEYS), "")
@@ -58,15 +60,16 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
         raise InputError(f"visits must be a list, not {_kind(raw_visits)}.")
     if not raw_visits:
         raise InputError("the history is empty: visits holds no visit.")
-    if len(raw_visits) > MAX_VISITS:
-        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {MAX_VISITS:,} can be read.")
+    if len(raw_visits) > limits.visits:
+        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read.")
+    _refuse_long_texts(history, limits)
     latest = now if now is not None else datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
     visits = [_visit_from_json(raw, f"visits[{number}]", latest) for number, raw in enumerate(raw_visits)]
     codes = sum(len(visit.codes) for visit in visits)
     if codes == 0:
         raise InputError("the history is empty: no visit names a code.")
-    if codes > MAX_CODES:
-        raise InputError(f"the history has {codes:,} codes, and at most {MAX_CODES:,} can be read.")
+    if codes > limits.codes:
+        raise InputError(f"the history has {codes:,} codes, and at most {limits.codes:,} can be read.")
     refuse_disorder(visits, "visits[{}]")
     identity = history.get("id")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (str, int))):
@@ -95,14 +98,14 @@ def patient_to_json(patient: Patient) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, name: str) -> Any:
-    """Decode JSON text; InputError, beginning with `name`, when it is no JSON or says one thing twice."""
+    """Decode JSON text; InputError, beginning with `name`, when it is no JSON, says one thing twice or is nested too deeply."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         decoded = dict(pairs)
         if len(decoded) != len(pairs):
-            keys = [key for key, _ in pairs]
-            doubled = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{name} gives {doubled!r} more than once in one object.")
+            seen: set[str] = set()
+            doubled = next(key for key, _ in pairs if key in seen or seen.add(key))
+            raise InputError(f"{name} gives {_quoted(doubled)} more than once in one object.")
         return decoded
 
     try:
@@ -119,6 +122,7 @@ def parse_json(content: bytes, name: str) -> Any:
         raise InputError(f"{name} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise InputError(f"{name} is not JSON that can be read: it holds an endless number.") from error
+    refuse_depth(decoded, name)
     return decoded
 
 
@@ -183,7 +187,7 @@ def _visit_from_json(raw: Any, place: str, latest: datetime) -> Visit:
         raise InputError(f"{place}.codes must be a list, not {_kind(codes)}.")
     time = _time(raw.get("time"), f"{place}.time")
     if time is not None and time > latest:
-        raise InputError(f"{place}.time is {_day(time)}, which is in the future.")
+        raise InputError(f"{place}.time is {_day(time)}, which is in the future of this machine's clock.")
     return Visit(
         codes=tuple(_code(code, f"{place}.codes[{index}]") for index, code in enumerate(codes)),
         time=time,
@@ -215,7 +219,7 @@ def _code(raw: Any, place: str) -> Code | str:
     _refuse_unknown_keys(raw, ("system", "code"), f"{place}.")
     system, text = raw.get("system"), raw.get("code")
     if system not in SYSTEMS:
-        raise InputError(f"{place}.system must be {' or '.join(SYSTEMS)}, not {system!r}.")
+        raise InputError(f"{place}.system must be {' or '.join(SYSTEMS)}, not {_quoted(system)}.")
     if not isinstance(text, str) or not text.strip():
         raise InputError(f'{place}.code must be text such as "428.0", not {_kind(text)}.')
     return settled(system, text)
@@ -230,7 +234,7 @@ def _time(raw: Any, place: str) -> datetime | None:
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         except (ValueError, OverflowError):
             pass
-    raise InputError(f"{place} must be a date such as 2026-01-31, not {raw!r}.")
+    raise InputError(f"{place} must be a date such as 2026-01-31, not {_quoted(raw)}.")
 
 
 def _sex(raw: Any) -> str:
@@ -238,7 +242,7 @@ def _sex(raw: Any) -> str:
         return "U"
     word = _SEX_WORDS.get(raw.strip().upper()) if isinstance(raw, str) else None
     if word is None:
-        raise InputError(f"sex must be F, M or U (unknown), not {raw!r}.")
+        raise InputError(f"sex must be F, M or U (unknown), not {_quoted(raw)}.")
     return word
 
 
@@ -248,7 +252,7 @@ def _age(raw: Any, place: str) -> float | None:
     if isinstance(raw, bool) or not isinstance(raw, (int, float)):
         raise InputError(f"{place} must be a number of years, not {_kind(raw)}.")
     if not 0 <= raw <= OLDEST_AGE:
-        raise InputError(f"{place} must be between 0 and {OLDEST_AGE:.0f} years, not {raw}.")
+        raise InputError(f"{place} must be between 0 and {OLDEST_AGE:.0f} years, not {_quoted(raw)}.")
     return float(raw)
 
 
@@ -259,14 +263,41 @@ def _details(raw: Any, place: str) -> dict[str, str]:
         raise InputError(f"{place} must be an object of texts, not {_kind(raw)}.")
     for key, value in raw.items():
         if not key or not isinstance(value, str):
-            raise InputError(f"{place}.{key} must be text, not {_kind(value)}.")
+            raise InputError(f"{place}.{_shortened(str(key))} must be text, not {_kind(value)}.")
     return dict(raw)
+
+
+def _refuse_long_texts(history: Mapping[str, Any], limits: Limits) -> None:
+    """Refuse a text longer than the limit text_characters, naming its place, before anything repeats or compares it."""
+    open_: list[tuple[str, Any]] = [("", history)]
+    while open_:
+        place, value = open_.pop()
+        if isinstance(value, str) and len(value) > limits.text_characters:
+            raise InputError(
+                f"{place} has {len(value):,} characters, and at most {limits.text_characters:,} can be read."
+            )
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                if isinstance(key, str) and len(key) > limits.text_characters:
+                    raise InputError(f"{place or 'the history'} has a key of {len(key):,} characters.")
+                open_.append((f"{place}.{key}" if place else str(key), inner))
+        elif isinstance(value, list):
+            open_ += ((f"{place}[{index}]", inner) for index, inner in enumerate(value))
 
 
 def _refuse_unknown_keys(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
     for key in raw:
         if key not in known:
-            raise InputError(f"{place}{key} is not a known key; known are {', '.join(known)}.")
+            raise InputError(f"{place}{_shortened(str(key))} is not a known key; known are {', '.join(known)}.")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _quoted(raw: Any) -> str:
+    """What stands there, short enough for one sentence."""
+    return repr(_shortened(raw)) if isinstance(raw, str) else _shortened(repr(raw))
 
 
 def _kind(raw: Any) -> str:

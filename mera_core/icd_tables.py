@@ -7,8 +7,11 @@ gives them their names. The file shapes are described in `mera_core/data/PROVENA
 from __future__ import annotations
 
 import gzip
+import zlib
 from functools import cache, cached_property
 from pathlib import Path
+
+from mera_core.errors import InputError
 
 _DATA = Path(__file__).parent / "data"
 _DIGITS = bytes((byte - ord("0")) % 256 for byte in range(256))
@@ -19,9 +22,19 @@ LEVEL_NAMES = {
 }
 
 
+def _unpacked(name: str) -> bytes:
+    """A shipped table; InputError where it is missing or damaged, for no reader could mend that."""
+    try:
+        if content := gzip.decompress((_DATA / name).read_bytes()):
+            return content
+        raise EOFError
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"The code book's table {name} is missing or damaged: install MERA again.") from error
+
+
 def _columns(name: str, width: int) -> list[list[str]]:
     """The columns of a shipped table, header left out. Slicing one flat list is 5 times faster than csv."""
-    cells = gzip.decompress((_DATA / name).read_bytes()).decode("utf-8").replace("\n", "\t").split("\t")
+    cells = _unpacked(name).decode("utf-8").replace("\n", "\t").split("\t")
     cells.pop()
     return [cells[width + i :: width] for i in range(width)]
 
@@ -31,7 +44,7 @@ class Tree:
 
     def __init__(self, system: str) -> None:
         self.system = system
-        packed = gzip.decompress((_DATA / f"{system.lower()}.columns.gz").read_bytes())
+        packed = _unpacked(f"{system.lower()}.columns.gz")
         names, depths, status, self._definitions = (
             line.partition(b"\t")[2] for line in packed.rstrip(b"\n").split(b"\n")
         )

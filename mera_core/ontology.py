@@ -115,6 +115,13 @@ def _node(tree: Tree, row: int) -> Node:
 
 
 @cache
+def _undotted(system: str) -> frozenset[str]:
+    """The nodes of a system that are written as codes are, without their dots."""
+    undotted = ((name, name.replace(".", "")) for name in icd_tables.tree(system).names)
+    return frozenset(text for name, text in undotted if code_text.with_dot(system, text) == name)
+
+
+@cache
 def _nodes(system: str) -> tuple[Node, ...]:
     tree = icd_tables.tree(system)
     return tuple(_node(tree, row) for row in range(len(tree.names)))
@@ -308,12 +315,15 @@ class Ontology:
         if not undotted.isascii():
             return None
         beginnings = [undotted[:length] for length in range(len(undotted), 2, -1)]
-        for spellings in ([start] for start in beginnings), map(code_text.one_edit, beginnings):
-            for spelling in (spelling for group in spellings for spelling in group):
-                for system in systems:
-                    name = code_text.with_dot(system, spelling)
-                    if name in icd_tables.tree(system).row:
-                        return Code(system, name)
+        written_so = {system: _undotted(system) for system in systems}
+        for near in (lambda start: {start}), code_text.one_edit:
+            for start in beginnings:
+                spellings = near(start)
+                found = {spelling for known in written_so.values() for spelling in known & spellings}
+                if found:  # likeliest: same length, then same first character, then by alphabet
+                    best = min(found, key=lambda each: (len(each) != len(start), each[:1] != start[:1], each))
+                    system = next(system for system, known in written_so.items() if best in known)
+                    return Code(system, code_text.with_dot(system, best))
         return None
 
 

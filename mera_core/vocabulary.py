@@ -44,6 +44,8 @@ class Vocabulary:
         self.code_at: dict[int, Code] = {id_: code for id_, code in pairs if code is not None}
         self.ids: dict[Code, int] = {code: id_ for id_, code in self.code_at.items()}
         self.n_words: int = self.eov
+        # the codes come last; a tokenizer with unused ids among its words has fewer tokens than its last id says
+        self._size: int = max(self.eov, *self.code_at) + 1 if self.code_at else self.eov + 1
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int = tokenizer.eos_token_id
         self.pad: int = self.eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -59,8 +61,8 @@ class Vocabulary:
         return cls(tokenizer)
 
     def __len__(self) -> int:
-        """Number of tokens; rows of the embedding beyond it are padding and must never be scored."""
-        return len(self.tokenizer)
+        """One more than the last token's id; rows of the embedding beyond it are padding and must never be scored."""
+        return self._size
 
     def __contains__(self, code: Code) -> bool:
         return code in self.ids

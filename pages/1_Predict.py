@@ -75,7 +75,7 @@ with result:
     if has_codes:
         ranking = or_stop(lambda: ranking_of(patient()))
         base = whatif_view.baseline()
-        ranking_view.show_warnings(ranking.notes)
+        ranking_view.show_warnings(ranking.notes, patient())
         against = base.name if base else ""
         ranking_view.show_list(ranking, whatif_view.changes_since(base, ranking), against)
         row_buttons.listen("row_buttons", lambda code: why_view.ask(code, ranking))

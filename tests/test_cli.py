@@ -180,7 +180,7 @@ def test_rank_refuses_files_it_cannot_read(refused, tmp_path, monkeypatch):
     assert "no file" in refused("rank", tmp_path / "nowhere.json")
     assert "is a folder" in refused("rank", tmp_path)
     assert "can't be read" in refused("rank", "a\0b")
-    monkeypatch.setattr(cli, "MAX_HISTORY_BYTES", 10)
+    monkeypatch.setenv("MERA_LIMIT_HISTORY_BYTES", "10")
     assert "larger than 10 bytes" in refused("rank", history(tmp_path, "428.0"))
 
 
@@ -229,6 +229,17 @@ def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):
         (["convert", "nowhere.csv", "--out", "t.csv"], "nowhere.csv"),
         (["convert", "x.csv", "--out", "t.xlsx"], "t.xlsx"),
         (["convert", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
+        (["score", "x.csv"], "--out"),
+        (["score", "nowhere.csv", "--out", "t.csv"], "nowhere.csv"),
+        (["score", "x.csv", "--out", "t.xlsx"], "--out must end in .parquet or .csv"),
+        (["score", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
+        (["score", "x.csv", "--out", "t.csv", "--top", "0"], "--top"),
+        (["score", "x.csv", "--out", "t.csv", "--to", "fhir"], "--to must be predictions or meds"),
+        (["score", "x.csv", "--out", "t.csv", "--task", "ICD9:428"], "--task is for --to meds"),
+        (["score", "x.csv", "--out", "t", "--to", "meds", "--task", "no such"], "no such"),
+        (["score", "x.csv", "--out", "t.csv", "--engine", "spark"], "--engine must be local or ray"),
+        (["score", "x.csv", "--out", "t.csv", "--address", "auto"], "needs --engine ray"),
+        (["score", "x.csv", "--out", "t.csv", "--option", "a"], "--option must be NAME=VALUE"),
     ],
 )
 def test_wrong_commands_are_one_sentence(refused, arguments, said):
@@ -311,6 +322,41 @@ def test_convert_refuses_formats_and_damaged_sources(refused, tmp_path):
     assert "no format 'excel'" in refused("convert", source, "--format", "excel", "--out", out)
     assert "no column" in refused("convert", source, "--format", "uci_diabetes130", "--out", out)
     assert not out.exists()
+
+
+# --- score
+
+
+def test_score_writes_predictions_and_says_who_is_not_in_them(run, checkpoint, tmp_path):
+    out = tmp_path / "p.parquet"
+    arguments = ("score", cohort_from_demo.OUT, "--format", "table", "--checkpoint", checkpoint, "--workers", 1)
+    status, said, _ = run(*arguments, "--out", out, "--top", 3)
+    assert status == 0
+    rows = pd.read_parquet(out)
+    assert list(rows.columns) == [
+        "patient_id", "order_key", "rank", "system", "code", "score", "share", "probability", "above_cut", "recurrent",
+        "checkpoint", "notice",
+    ]  # fmt: skip
+    left_out = pd.read_csv(tmp_path / "p.parquet.left_out.csv")
+    assert rows["patient_id"].nunique() + len(left_out) == 34
+    assert f"scored: {rows['patient_id'].nunique()} of 34 patients by tiny " in said
+    assert said.strip().endswith("Research use, not for clinical decisions.")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["p.parquet", "p.parquet.left_out.csv"]
+    status, said, _ = run(*arguments, "--out", tmp_path / "m", "--to", "meds", "--task", "ICD9:427", "--json")
+    assert status == 0
+    assert json.loads(said)["patients"] == 34
+    assert (tmp_path / "m/predictions/ICD9-427/0.parquet").is_file()
+
+
+def test_score_that_is_interrupted_says_how_to_go_on(run, checkpoint, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mera_core.scoring.store.Store.put", stop)
+    arguments = ("score", cohort_from_demo.OUT, "--format", "table", "--checkpoint", checkpoint, "--workers", 1)
+    status, out, err = run(*arguments, "--out", tmp_path / "p.csv")
+    assert (status, out) == (130, "")
+    assert err.splitlines()[-2:] == ["what was scored is kept: the same command goes on from here.", "stopped."]
 
 
 # --- the process

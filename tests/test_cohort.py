@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mera_core import metrics
 from mera_core.chapters import FIELDS, field_of
 from mera_core.cohort import CohortScoring
 from mera_core.cohort_figures import chapter_distribution, new_prediction_bars, predicted_sizes
+from mera_core.cohort_meds import TASKS, WATCHED, has_dates, meds_archive
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.records import Patient, Visit, resolve
 from mera_core.resampling import Bootstrap
+from mera_core.writers.predictions import Sample, write_predictions
 from tests.conftest import invented_patients
 from tests.tiny import tiny_engine
 from training.cohort import histories_and_truth, with_codes
@@ -82,6 +90,32 @@ def test_it_stops_anywhere_and_goes_on(engine, patients):
     assert scoring.done == len(patients)
     scoring.step(10)
     assert scoring.done == len(patients)
+
+
+def test_a_step_that_is_broken_off_changes_nothing(engine, patients, monkeypatch):
+    people = [Patient((Visit(()),), id="empty"), *patients]
+    scoring = CohortScoring(engine, people)
+    scoring.step(10)
+    before = (scoring.done, len(scoring.scored), scoring.left_out.copy())
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scoring.step(10)
+    assert (scoring.done, len(scoring.scored), scoring.left_out) == before
+    scoring.settle()  # does not wait for the broken step
+    while not scoring.finished:
+        scoring.step(10)
+    assert len(scoring.scored) + scoring.left_out.total() == len(people)
+
+
+def test_two_runs_of_a_page_take_no_patient_twice(engine, patients):
+    scoring = CohortScoring(engine, patients)
+    with ThreadPoolExecutor(2) as runs:
+        list(runs.map(lambda _: scoring.step(3), range(30)))
+    names = [one.patient_id for one in scoring.scored]
+    assert len(names) == len(set(names))
+    assert scoring.finished
+    assert len(names) + scoring.left_out.total() == len(patients)
 
 
 def test_who_is_not_scored_is_counted_by_reason(engine):
@@ -183,6 +217,57 @@ def test_predictions_are_rows_best_first_with_all_that_is_predicted(engine, pati
     for row in table.itertuples():
         last = [str(code) for code in resolve(by_id[row.patient_id], engine.ontology)[0].visits[-1].codes]
         assert row.came_true == (row.concept in last)
+
+
+# --- MEDS tables
+
+
+def dated(patients) -> list[Patient]:
+    """The patients, each with their visits a month apart; every fourth stays without dates."""
+    return [
+        patient
+        if number % 4 == 0
+        else replace(
+            patient,
+            visits=tuple(
+                replace(visit, time=datetime(2020, 1 + n % 12, 3)) for n, visit in enumerate(patient.visits[:12])
+            ),
+        )
+        for number, patient in enumerate(patients)
+    ]
+
+
+def test_meds_tables_are_those_of_the_whole_rankings(engine, patients, tmp_path):
+    scoring = CohortScoring(engine, dated(patients), hold_out=True, watch=WATCHED)
+    scoring.step(1000)
+    assert has_dates(scoring)
+    samples = [Sample(one.history, one.target.codes, engine.rank(one.history)) for one in scoring.scored]
+    write_predictions(samples, tmp_path / "whole", TASKS)
+    with zipfile.ZipFile(io.BytesIO(meds_archive(scoring))) as archive:
+        archive.extractall(tmp_path / "packed")
+    tables = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.parquet"))
+    assert len(tables) == 3
+    for path in tables:
+        whole, packed = (pq.read_table(tmp_path / folder / path).to_pandas() for folder in ("whole", "packed"))
+        assert len(packed) > 0
+        for column in whole:
+            if column == "predicted_boolean_probability":
+                assert packed[column].tolist() == pytest.approx(whole[column].tolist(), abs=1e-4)
+            else:
+                assert packed[column].tolist() == whole[column].tolist()
+    assert (tmp_path / "packed" / "README.md").read_text() == (tmp_path / "whole" / "README.md").read_text()
+
+
+def test_meds_tables_need_truths_dates_and_watched_codes(engine, patients):
+    for people, settings, words in (
+        (dated(patients), {"watch": WATCHED}, "no held-out visits"),
+        (dated(patients), {"hold_out": True}, "did not watch ICD10:I50, ICD9:428"),
+        (patients, {"hold_out": True, "watch": WATCHED}, "dated"),
+    ):
+        scoring = CohortScoring(engine, people, **settings)
+        scoring.step(1000)
+        with pytest.raises(InputError, match=words):
+            meds_archive(scoring)
 
 
 # --- figures

@@ -165,3 +165,30 @@ def test_the_flow_is_a_chart_a_table_and_json():
     assert flow.to_dict()["rules"]["name"] == "honest"
     with pytest.raises(InputError, match="no cohort rules 'strict'"):
         cohort_rules.named("strict")
+
+
+def test_the_papers_mode_is_for_records_that_the_paper_splits():
+    cohort = VisitColumns.of([patient("1", nine("401.9"), nine("428.0"))])
+    with pytest.raises(InputError, match="no split of uci_diabetes130 records"):
+        cohort_rules.published(cohort, "uci_diabetes130")
+    with pytest.raises(InputError, match=r"needs 7,000 patients.*there are 1,"):
+        cohort_rules.published(cohort, "mimic3")
+    with pytest.raises(InputError, match="there are none"):
+        cohort_rules.published(VisitColumns.of([patient("1", nine("401.9"))]), "mimic3")
+
+
+def test_the_papers_mode_applies_its_rules_before_its_split(monkeypatch):
+    monkeypatch.setitem(cohort_rules.PUBLISHED, "mimic3", (cohort_rules.PAPER_MIMIC3, PublishedSplit(train=4, test=2)))
+    whole = [patient(str(number), nine("401.9"), nine("428.0")) for number in range(10)]
+    cohort = VisitColumns.of([*whole, patient("10", nine("486")), patient("11", nine("486"), (), nine("486"))])
+    kept, flow, parts = cohort_rules.published(cohort, "mimic3")
+    assert [step.patients for step in flow.steps] == [12, 11, 10]
+    assert {name: len(part) for name, part in parts.items()} == {"train": 4, "validation": 4, "test": 2}
+    assert sorted(name for part in parts.values() for name in part) == sorted(kept.ids) == [str(n) for n in range(10)]
+    assert "0" in parts["train"]  # the first with either code, and with most visits
+
+
+def test_ids_that_are_one_number_are_two_patients():
+    cohort = VisitColumns.of([patient(name, nine("401.9"), nine("428.0")) for name in ("7", "07", "8", "9")])
+    parts = published_split(cohort, PublishedSplit(train=2, test=1))
+    assert sorted(name for part in parts.values() for name in part) == ["07", "7", "8", "9"]

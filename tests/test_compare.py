@@ -24,8 +24,16 @@ def test_places_and_points_won_and_lost():
     assert [pair.code.code for pair in pairs.values() if pair.crossed] == ["250"]
 
 
+def test_every_code_of_either_ranking_is_there_and_no_other():
+    pairs = join(ranking_of(BEFORE), ranking_of({"585": 1.0, "401": 0.0}))
+    assert [code.code for code in pairs] == ["585", "401", "428", "250", "427"]
+    assert len(pairs) == 5
+    assert pairs.get(heart("486")) is None
+    assert [pair.code.code for pair in pairs.leading(1)] == ["585", "428", "250"]  # the first and the predicted
+
+
 def test_what_crossed_the_cut_stands_first_then_what_moved_most():
-    pairs = list(join(ranking_of(BEFORE), ranking_of(AFTER)).values())
+    pairs = join(ranking_of(BEFORE), ranking_of(AFTER))
     assert [pair.code.code for pair in differences_first(pairs, 10)] == ["250", "585", "427", "428"]
     assert [pair.code.code for pair in differences_first(pairs, 1)] == ["250", "585", "428"]
 
@@ -41,7 +49,7 @@ def test_label_spaces_may_differ():
     only_first, only_second = pairs[heart("250")], pairs[Code("ICD10", "I50")]
     assert (only_first.second, only_first.climbed, only_first.gained, only_first.crossed) == (None, None, None, False)
     assert (only_second.first, only_second.crossed, only_second.best_rank) == (None, True, 1)
-    assert [pair.code.code for pair in differences_first(list(pairs.values()), 10)] == ["I50", "250", "428"]
+    assert [pair.code.code for pair in differences_first(pairs, 10)] == ["I50", "250", "428"]
 
 
 def test_fields_of_both_books_stand_side_by_side():

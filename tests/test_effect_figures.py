@@ -88,7 +88,7 @@ def test_chapters_mirrored():
     assert list(left.y) == list(right.y) == ["circulatory", "endocrine"]
     assert list(left.marker.color) == [chapters.FIELDS[field][1] for field in ("circulatory", "endocrine")]
     assert list(right.text) == ["100 %", "0 %"]
-    assert figure.layout.xaxis.range == (-135, 135)
+    assert figure.layout.xaxis.range == (-160, 160)
     frame = masses_frame(rows, NAMES)
     assert frame.to_dict("list") == {
         "chapter": ["Circulatory", "Endocrine & metabolic"],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mera_core import forward
 from mera_core.checkpoint import folder_hash, read_manifest, save_checkpoint
 from mera_core.engine import Engine
 from mera_core.errors import InputError
@@ -289,3 +290,69 @@ def test_four_bit_weights_rank_on_a_cpu_close_to_the_full_ones(tmp_path) -> None
     away = np.abs(np.array(scores[0]) - np.array(scores[1]))
     assert away.max() > 0, "nothing was quantized"
     assert np.corrcoef(np.ravel(scores[0]), np.ravel(scores[1]))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("quantize", ["bf16", "int8"])
+def test_other_precisions_rank_close_to_full_ones(tmp_path, quantize) -> None:
+    model = tiny_model(hidden_size=64)
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.mul_(0.2 if parameter.ndim == 2 else 1)
+    save_checkpoint(model, tiny_manifest(), tmp_path / "wide")
+    full, small = Engine.load(tmp_path / "wide"), Engine.load(tmp_path / "wide", quantize=quantize)
+    kinds = {type(module).__name__ for module in small.model.backbone.modules()}
+    assert ("Linear8bitLt" in kinds) == (quantize == "int8")
+    patients = [Patient([Visit(CODES[n : n + 3], age=60)]) for n in range(6)]
+    of = [
+        [r.to_frame().sort_values("code").score.to_numpy() for r in engine.rank_many(patients)]
+        for engine in (full, small)
+    ]
+    away = np.abs(np.array(of[0]) - np.array(of[1]))
+    assert away.max() > 0 and np.corrcoef(np.ravel(of[0]), np.ravel(of[1]))[0, 1] > 0.98
+
+
+def test_a_precision_that_does_not_exist_is_refused(tiny_checkpoint) -> None:
+    with pytest.raises(InputError, match=r'quantize is "int3"; it can be None, "nf4", "int8", "bf16"'):
+        Engine.load(tiny_checkpoint, quantize="int3")
+
+
+# --- serving
+
+
+def test_variants_of_a_history_score_as_they_do_alone(engine) -> None:
+    """A long history, it without each of its codes, and with each other code added: what they share is computed once."""
+    draw = np.random.default_rng(3)
+    codes = [code.code for code in engine.input_codes if code.system == "ICD9"]
+    visits = [Visit([codes[i] for i in draw.permutation(len(codes))[:4]], age=60 + n) for n in range(8)]
+    made = [visits]
+    for number, visit in enumerate(visits):
+        for place in range(4):
+            less = Visit(visit.codes[:place] + visit.codes[place + 1 :], age=visit.age)
+            made.append([*visits[:number], less, *visits[number + 1 :]])
+    made += [[*visits[:-1], Visit([*visits[-1].codes, code], age=visits[-1].age)] for code in codes[:20]]
+    patients = [Patient(visits, sex="F") for visits in made]
+    read = [(history, engine.encode(history)) for history, _ in map(engine.read_history, patients)]
+    sequences = [encoded.input_ids for _, encoded in read]
+    assert forward.pays(sequences, forward.beginnings(sequences))
+    scores, eov = engine.scores(read)
+    for number in range(len(read)):
+        one, one_eov = engine.scores([read[number]])
+        np.testing.assert_allclose(scores[number], one[0], rtol=0, atol=1e-5)
+        assert abs(eov[number] - one_eov[0]) < 1e-5
+
+
+def test_warming_up_runs_the_model_and_changes_nothing(engine, tiny_stage1) -> None:
+    before = engine.rank(Patient(HEART)).scores
+    assert 0 < engine.warm_up() < 60
+    assert np.array_equal(engine.rank(Patient(HEART)).scores, before)
+    assert Engine.load(tiny_stage1).warm_up() >= 0  # nothing to rank, nothing to warm
+
+
+def test_a_patient_costs_one_forward_pass(engine, monkeypatch) -> None:
+    passes = []
+    run = engine.model.backbone.base_model.forward
+    monkeypatch.setattr(
+        engine.model.backbone.base_model, "forward", lambda *args, **kwargs: passes.append(1) or run(*args, **kwargs)
+    )
+    engine.rank(Patient(HEART))
+    assert passes == [1]

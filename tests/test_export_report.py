@@ -1,21 +1,18 @@
-"""The printable page: what stands on it, that it needs nothing beside it, and that it is one page."""
+"""The printable page: what stands on it, and that it needs nothing beside it. That it is one page: tests/browser."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from mera_core.export_report import HISTORY_LINES, ROWS, ranking_report
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE
 from mera_core.records import Patient, Visit
-from tests.browser.app_server import NoBrowserError, open_browser
 from tests.test_export import BOOK, CODES, PERSON, SOURCE, ranking
 
 VOID = {"meta", "col", "rect", "line", "br"}
@@ -131,27 +128,3 @@ def test_a_long_history_is_cut_and_counted():
     assert f"and {300 - listed} more codes of earlier visits" in made.text
     assert "Visit 60" in made.text
     assert "Visit 1 " not in made.text
-
-
-@pytest.mark.parametrize("person", [PERSON, long_history()], ids=["short", "60 visits"])
-def test_it_prints_on_one_page(person):
-    codes = tuple(sorted(BOOK.billable("ICD9"), key=lambda code: -len(BOOK.definition(code)))[:60])
-    scores = np.linspace(9, -9, 60)
-    wide = replace(
-        ranking(), codes=codes, scores=scores, cut=0.0, share=np.full(60, 1 / 60), recurrent=np.zeros(60, bool),
-        notes=ranking().notes * 40,
-    )  # fmt: skip
-    dated = replace(person, visits=tuple(replace(visit, time=datetime(2020, 1, 1)) for visit in person.visits))
-    with sync_playwright() as playwright:
-        try:
-            browser = open_browser(playwright)
-        except NoBrowserError as error:
-            pytest.fail(str(error))
-        sheet = browser.new_page()
-        asked = []
-        sheet.on("request", lambda request: asked.append(request.url))
-        sheet.set_content(ranking_report(wide, dated, SOURCE))
-        printed = sheet.pdf(prefer_css_page_size=True)
-        browser.close()
-    assert asked == []
-    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) == 1

@@ -154,7 +154,8 @@ def test_a_failure_while_writing_leaves_the_older_file_as_it_was(tmp_path, sourc
     assert left_behind(tmp_path) == ["diabetic_data.csv", "out.csv"]
 
 
-def test_an_ended_process_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_an_ended_process_leaves_nothing_behind(tmp_path, ending):
     write_mimic4(invent(20_000, 40_000, 400_000), tmp_path / "source", packed=False)
     out = tmp_path / "out"
     out.mkdir()
@@ -168,7 +169,7 @@ def test_an_ended_process_leaves_nothing_behind(tmp_path):
     while not left_behind(out) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left_behind(out)[0].startswith(".part.")  # the file written aside is there while it grows
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(getattr(signal, ending))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.decode().strip().endswith("stopped.")

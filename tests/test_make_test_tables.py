@@ -2,13 +2,13 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 
 from mera_core.errors import InputError
 from mera_core.readers import read
-from training.benchmark_import import measure
 from training.make_test_tables import invent, write_meds, write_mimic4
 
 
@@ -59,9 +59,20 @@ def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
         invent(10, 10, 1_000)
 
 
-def test_the_benchmark_of_importing_measures_what_it_says():
-    figures = measure(50, 80, 800)
-    assert figures["rows"] == {"admissions": 80, "diagnoses_icd": 800, "patients": 50}
-    for suffix in (".parquet", ".csv"):
-        assert figures[f"convert{suffix}"]["seconds"] > figures["scan_seconds"] >= 0
-    assert 0.01 < figures["peak_gb"] < 3
+def test_one_patient_gives_one_record_whether_read_as_mimic4_or_as_meds(tables, tmp_path):
+    write_mimic4(tables, tmp_path / "tables")
+    write_meds(tables, tmp_path / "events")
+    as_tables, as_events = read(tmp_path / "tables", "mimic4"), read(tmp_path / "events", "meds")
+    events = {patient.id: patient for patient in as_events.patients}
+    words = {}
+    for patient in as_tables.patients:
+        # The calendar year of a visit is in no MEDS event.
+        visits = [
+            replace(visit, details={k: v for k, v in visit.details.items() if k != "year"}) for visit in patient.visits
+        ]
+        assert events[patient.id] == replace(patient, visits=visits)
+        words |= {(name, word): None for visit in visits for name, word in visit.details.items() if name != "stay"}
+        words |= dict.fromkeys(patient.details.items())
+    assert len(events) == len(as_tables.patients) == 244
+    assert {("admission", "emergency"), ("discharge", "rehabilitation"), ("ethnicity", "hispanic")} <= set(words)
+    assert ("ethnicity", "unknown") not in words

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
+from mera_core.checkpoint import load_vocabulary
+from mera_core.engine import BUNDLED
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.vocabulary import END_OF_VISIT, Vocabulary, code_of, token_of
@@ -99,3 +106,49 @@ def test_words_are_the_same_from_eight_threads_at_once() -> None:
     alone = [vocabulary.words(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(vocabulary.words, texts)) == alone
+
+
+# --- from a checkpoint folder
+
+
+def same_tokenizer(folder: Path, texts: list[str]) -> None:
+    """`load_vocabulary` gives what `from_pretrained` gives: settings, special tokens, and the tokens of `texts` and back."""
+    ours, theirs = load_vocabulary(folder).tokenizer, PreTrainedTokenizerFast.from_pretrained(folder)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert len(ours) == len(theirs) and ours.get_added_vocab() == theirs.get_added_vocab()
+    assert ours.special_tokens_map == theirs.special_tokens_map and ours.all_special_ids == theirs.all_special_ids
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "padding_side", "model_max_length"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.clean_up_tokenization_spaces == theirs.clean_up_tokenization_spaces
+    for text in texts:
+        ids = theirs(text).input_ids
+        assert ours(text).input_ids == ids
+        for skip in (False, True):
+            assert ours.decode(ids, skip_special_tokens=skip) == theirs.decode(ids, skip_special_tokens=skip)
+    every = list(range(len(theirs)))
+    assert ours.convert_ids_to_tokens(every) == theirs.convert_ids_to_tokens(every)
+
+
+def test_the_bundled_tokenizer_loads_as_transformers_loads_it_for_every_code_and_definition(ontology) -> None:
+    nodes = ontology.nodes("ICD9")
+    texts = [f"{token_of(node.code)} means {node.definition}" for node in nodes]
+    same_tokenizer(BUNDLED, [*texts, "Patient: female, naïve 漢字 🙂 </s> <s> x"])
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "padded", "bytes"])
+def test_any_tokenizer_loads_as_transformers_loads_it(kind: str, tmp_path: Path) -> None:
+    from tests.training.families import tokenizer_of
+
+    tokenizer = copy.deepcopy(tokenizer_of(kind))
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<extra_id_0>", AddedToken("<extra_id_1>", lstrip=True)]})
+    vocabulary = Vocabulary.extend(tokenizer, CODES)
+    assert len(vocabulary) == len(tokenizer) and vocabulary.n_words == vocabulary.eov
+    vocabulary.tokenizer.save_pretrained(tmp_path)
+    same_tokenizer(tmp_path, ["Heart failure, 428.0", "a <extra_id_0> b  <extra_id_1>ICD9_428.0 naïve 漢字 🙂"])
+    assert load_vocabulary(tmp_path).ids == vocabulary.ids
+
+
+def test_unused_ids_among_the_words_do_not_hide_the_last_codes() -> None:
+    backend = Tokenizer(models.WordLevel({"</s>": 0, "heart": 1, "failure": 7}, unk_token="</s>"))
+    vocabulary = Vocabulary.extend(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>"), CODES)
+    assert len(vocabulary) == max(vocabulary.code_at) + 1

@@ -201,6 +201,104 @@ def recall(
 
 
 @app.command()
+def benchmark(
+    sections: Annotated[str, typer.Option(help="Which, with commas between them; all by default.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works; no evidence.")] = False,
+    runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = Path("sample_data/mera-mini"),
+    data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
+    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+):
+    """Measure time and memory, each figure beside its alternative in the same run."""
+    from training import benchmark as benchmarks
+    from training.benchmark.screen import table
+
+    names = [name.strip() for name in sections.split(",") if name.strip()] or list(benchmarks.SECTIONS)
+    setting = benchmarks.Setting(quick, runs, checkpoint, data, format)
+    folder = out or (None if quick else Path("docs/evidence"))
+    if folder:
+        _file(folder / "benchmark.json")
+    for group in [names] if sections else [[name] for name in names]:
+        try:
+            for result in benchmarks.run(
+                group, setting, folder, lambda row: typer.echo(f"{row['what']} ...", err=True)
+            ):
+                table(result)
+        except InputError as error:
+            if sections:
+                raise
+            typer.echo(f"{group[0]} is left out: {error}", err=True)
+    typer.echo(f"Written: {folder}" if folder else "Nothing is written: figures of small sizes are no evidence.")
+
+
+@app.command()
+def plan(
+    config: Annotated[
+        list[Path], typer.Option("--config", help="Configuration of a run; one of stage 2 comes after its stage 1.")
+    ],
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="GB of one GPU; by default those of this machine's first GPU.")
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(help="GPUs that train together (each holds everything, as DDP does).", min=1)
+    ] = 1,
+    labels: Annotated[
+        int | None, typer.Option(help="Codes of the label space; by default every billable code of the systems.")
+    ] = None,
+    patients: Annotated[int, typer.Option(help="Training patients of two visits or more.")] = 6000,
+    visits: Annotated[float, typer.Option(help="Visits a patient, on average.")] = 2.66,
+    codes: Annotated[float, typer.Option(help="Codes a visit, on average.")] = 13.06,
+    tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
+):
+    """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
+    from training import plan as planning
+
+    cohort = planning.CohortSize(labels, patients, visits, codes)
+    machine = planning.Machine.of(gpu_memory, gpus, tokens_per_second)
+    plans = planning.make_all(config, cohort, machine)
+    if as_json:
+        typer.echo(json.dumps([made.to_json() for made in plans], indent=1))
+    elif as_table:
+        typer.echo(planning.table(plans))
+    else:
+        typer.echo("\n\n".join(planning.in_words(made) for made in plans))
+
+
+@app.command()
+def merge(
+    adapters: Annotated[Path, typer.Argument(help="Folder that a run with tuning lora or qlora wrote.")],
+    out: Out,
+    base: Annotated[str | None, typer.Option(help="The base model, if it was moved since training.")] = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
+):
+    """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
+    from training import export as exporting
+
+    exporting.merge(adapters, out, base, dtype)
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the plain language model.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="Precision of the weights: bfloat16, float16 or float32; as they are by default.")
+    ] = None,
+):
+    """Write a checkpoint's language model as a plain Hugging Face folder."""
+    from training import export as exporting
+
+    exporting.export(checkpoint, out, dtype)
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],

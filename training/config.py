@@ -11,6 +11,11 @@ import yaml
 from mera_core.errors import InputError
 
 T = TypeVar("T", bound="RunConfig")
+CHOICES = {
+    "optimizer": ("adamw", "muon", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
+    "tuning": ("full", "lora", "qlora"),
+    "precision": ("float32", "mixed", "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,24 @@ class RunConfig:
     """How often each question or patient is seen."""
     learning_rate: float = 2e-3
     """Peak of a cosine schedule with linear warm-up."""
+    tuning: str = "full"
+    """"full" trains every weight; "lora" adapters and the code rows; "qlora" those on a body in 4 bits (NF4)."""
+    precision: str = "float32"
+    """"float32"; "mixed": float32 weights, bfloat16 arithmetic; "bfloat16": weights too (half the memory)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass in place of keeping them: a third more time, far less memory."""
+    lora_rank: int = 16
+    """Rank of each adapter."""
+    lora_alpha: float = 32.0
+    """Adapters are scaled by lora_alpha / lora_rank."""
+    lora_dropout: float = 0.05
+    """Dropout of what goes into an adapter, in training."""
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the matrices that get an adapter; empty: every matrix of the body."""
     optimizer: str = "adamw"
-    """"adamw", or "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes)."""
+    """"adamw"; "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes); or AdamW
+    by bitsandbytes: "adamw_8bit" (8-bit state), "paged_adamw" and "paged_adamw_8bit" (state that moves to the computer's
+    memory where the GPU's is full; GPU only)."""
     muon_learning_rate: float = 0.0
     """Learning rate of Muon's matrices, scaled to mean what AdamW's does; 0: as the rest."""
     row_learning_rate: float = 0.0
@@ -37,6 +58,10 @@ class RunConfig:
     """Share of all steps spent warming up."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay."""
+    compile: bool = False
+    """Compile the backbone (torch.compile): minutes at the start, then faster steps on a GPU."""
+    attention: str = ""
+    """Kind of attention: "sdpa", "eager" or "flash_attention_2" (needs that package and a GPU); empty: the backbone's own."""
     save_every: int = 500
     """Steps between checkpoints that a broken run resumes from; 0 saves none."""
     log_every: int = 25
@@ -49,8 +74,18 @@ class RunConfig:
         for name in ("batch_size", "accumulate", "passes", "learning_rate", "log_every"):
             if getattr(self, name) <= 0:
                 raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
-        if self.optimizer not in ("adamw", "muon"):
-            raise InputError(f'The setting optimizer is "{self.optimizer}"; it is adamw or muon.')
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f'The setting {name} is "{getattr(self, name)}"; it is {", ".join(choices[:-1])} or {choices[-1]}.'
+                )
+        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        if self.tuning != "full" and self.optimizer == "muon":
+            raise InputError("Muon is for whole matrices: with adapters (tuning) set optimizer to adamw.")
+        if self.tuning != "full" and self.precision == "mixed":
+            raise InputError("Mixed precision is for full tuning: with adapters set precision to bfloat16 or float32.")
+        if self.tuning != "full" and self.lora_rank < 1:
+            raise InputError(f"The setting lora_rank is {self.lora_rank}; it must be above 0.")
         if not 0 <= self.warmup_share < 1:
             raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
 
@@ -81,7 +116,8 @@ class MemorizeConfig(RunConfig):
     """Stage 1: code <-> definition and the hierarchy."""
 
     backbone: str = ""
-    """Name or folder of a Hugging Face causal model; empty trains a small LLaMA-architecture model from scratch."""
+    """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
+    (T5); empty trains a small LLaMA-architecture model from scratch."""
     systems: tuple[str, ...] = ("ICD9",)
     """Code systems whose every node gets a token."""
     word_pieces: int = 4000
@@ -120,6 +156,10 @@ class MemorizeConfig(RunConfig):
             raise InputError(f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1.")
         if self.row_start not in ("definition", "mean", "random"):
             raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
+        if self.tuning != "full" and not self.backbone:
+            raise InputError(f"There is nothing to put adapters on: tuning {self.tuning} needs a backbone.")
+        if self.tuning != "full" and self.common_direction:
+            raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
                 raise InputError(
@@ -153,6 +193,15 @@ class RankConfig(RunConfig):
     """Probability of leaving a code, or a visit's words, out of the input (never out of a target)."""
     every_visit: bool = True
     """Each visit but the first is a target of one pass; False: the last visit only."""
+    prefix_samples: bool = False
+    """Train on one sample a (history, next visit), as is usual: T - 1 passes where `every_visit` takes one."""
+    trim_inputs: bool = False
+    """Leave what comes after the last place that is asked out of the input. It changes no target and no gradient (only how
+    dropout draws), and a history of two visits takes half the time; off in the bundled checkpoint's recipe."""
+    batches: str = "by_visits"
+    """Which patients share a batch: "by_visits" or "by_tokens" (like lengths together: least padding), or "mixed"."""
+    targets_at_once: int = 0
+    """Targets whose scores are held at a time (computed again for the gradient); 0: all. For large label spaces."""
     start_weight: float = 0.0
     """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
     rest_weight: float = 0.0
@@ -196,6 +245,12 @@ class RankConfig(RunConfig):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.level_weights and len(self.level_weights) != len(self.levels):
             raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
+        if self.prefix_samples and (self.start_weight or self.rest_weight):
+            raise InputError("prefix_samples asks for the next visit only: set start_weight and rest_weight to 0.")
+        if self.batches not in ("by_visits", "by_tokens", "mixed"):
+            raise InputError(f'The setting batches is "{self.batches}"; it is by_visits, by_tokens or mixed.')
+        if self.targets_at_once < 0:
+            raise InputError(f"The setting targets_at_once is {self.targets_at_once}; it is a number of targets, or 0.")
         if self.threshold not in ("adaptive", "independent", "none"):
             raise InputError(f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.')
         if self.ranking_loss not in ("hierarchical", "cross_entropy"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mera_core import metrics
+from mera_core import cohort_rules, metrics
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ranking import NOTICE
@@ -18,7 +18,6 @@ from mera_core.resampling import Bootstrap, Estimate, paired_differences
 from training import baselines
 from training.cohort import PARTS, SPLIT_RULE, split_of, with_codes
 from training.evaluation_table import print_table, without_nan
-from training.paper_split import PAPER_RULE, paper_parts
 from training.scored import Scored
 
 __all__ = ["COMPARED", "KS", "choose_part", "print_table", "run", "without_nan"]
@@ -54,7 +53,10 @@ def run(
     dropped = sum(any(not visit.codes for visit in p.visits) for p in patients)
     if paper:
         patients = [p for p in patients if all(visit.codes for visit in p.visits)]
-    patients, rule = choose_part(with_codes(patients), engine, cohort.report.format, part)
+    if part == "paper":
+        patients, rule = paper_test_part(cohort, engine)
+    else:
+        patients, rule = choose_part(with_codes(patients), engine, cohort.report.format, part)
     patients = [p for p in patients if len(p.visits) > 1]
     if not patients:
         raise InputError(f"{data} holds no patient with two visits in the part that is evaluated ({rule}).")
@@ -110,11 +112,18 @@ def choose_part(patients: list[Patient], engine: Engine, format: str, part: str)
         part = "test" if engine.manifest["data"].get("format") == format else "all"
     if part == "all":
         return patients, "all"
-    if part == "paper":
-        trained_so = engine.manifest["data"].get("split_rule") == PAPER_RULE
-        warning = "" if trained_so else "; the checkpoint was NOT trained on that split, and may have seen them"
-        return paper_parts(patients, format)["test"], f"test part of the paper's split ({PAPER_RULE}){warning}"
     return [p for p in patients if split_of(p.id) == part], f"{part} part ({SPLIT_RULE})"
+
+
+def paper_test_part(cohort: Cohort, engine: Engine) -> tuple[list[Patient], str]:
+    """The test part of the paper's own cohort and split, and in words how it came about."""
+    columns, flow, parts = cohort_rules.published(cohort.columns, cohort.report.format)
+    test = frozenset(parts["test"])
+    left = f"cohort rules {flow.rules.name} left {len(columns.ids):,} of {flow.steps[0].patients:,} patients"
+    rule = cohort_rules.PUBLISHED_RULE
+    trained_so = engine.manifest["data"].get("split_rule") == rule
+    warning = "" if trained_so else "; the checkpoint was NOT trained on that split, and may have seen them"
+    return [p for p in columns.patients() if p.id in test], f"test part of the paper's split ({rule}); {left}{warning}"
 
 
 def calibration_in_words(ours: Scored) -> dict[str, Any]:

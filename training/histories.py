@@ -1,10 +1,10 @@
-"""Patients -> the batches that stage 2 trains on. Knows sequences and targets; computes no loss."""
+"""Patients -> the batches that stage 2 trains on, cut for as many devices as train. Knows sequences and targets; no loss."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,42 +12,44 @@ from torch.utils.data import Dataset
 
 from mera_core.model import SEEN_FEATURES
 from mera_core.ontology import Code
-from mera_core.records import Patient
+from mera_core.records import Patient, Visit
 from mera_core.seen import seen_features
-from mera_core.sequence import Encoder
+from mera_core.sequence import Encoded, Encoder
+from training.cohort import before_last
 from training.config import RankConfig
 from training.memorize import QuestionSampler, batches_by_length
+from training.trainer import parts_a_step
+
+LENGTHS: dict[str, Callable[[Patient], int]] = {
+    "by_visits": lambda patient: len(patient.visits),
+    "by_tokens": lambda patient: sum(len(visit.codes) + 10 for visit in patient.visits),  # its words take about ten
+    "mixed": lambda patient: 0,
+}
+"""How long a history counts where like lengths are put together, by `RankConfig.batches`."""
 
 
-@dataclass
-class Targets:
-    """What one batch of sequences is asked: N targets at places (`row`, `position`).
+@dataclass(frozen=True)
+class Target:
+    """One question to one sequence: at `position`, which `labels` come next? `before`: the visits that may be known."""
 
-    weight: [N]. positive: bool [N, C]. seen: [M, 2 + F], see `mera_core.model.ScoreHead`.
-    """
-
-    row: list[int]
-    position: list[int]
-    weight: list[float]
-    positive: list[list[int]]
-    seen: list[list[float]]
-
-    def add(self, row: int, position: int, weight: float, positive: list[int], seen: list[list[float]]) -> None:
-        index = len(self.row)
-        self.row.append(row)
-        self.position.append(position)
-        self.weight.append(weight)
-        self.positive.append(positive)
-        self.seen += [[index, *features] for features in seen]
+    position: int
+    weight: float
+    labels: list[int]
+    before: Sequence[Visit]
 
 
 class HistoryBatches(Dataset):
-    """Item i is the whole batch of step i, drawn from the seed and i alone.
+    """Item i is one part of the batch of a step, drawn from the seed and the step alone.
+
+    A step takes `batch_size * parts` patients; item `step * parts + part` is what one device computes in one forward
+    pass. Each item is cut from a draw of the whole step, so the same patients of a step give the same sequences, orders
+    and targets however many parts there are, and `target_weight` needs no message between the processes.
 
     Args:
         patients: training patients; each visit holds `Code`s of the vocabulary and at least one.
         labels: the label space; codes outside it are input only.
         questions: source of stage-1 questions for rehearsal, or None.
+        parts: forward passes a step, over all devices; by default those of this run (`trainer.parts_a_step`).
     """
 
     def __init__(
@@ -57,71 +59,112 @@ class HistoryBatches(Dataset):
         encoder: Encoder,
         config: RankConfig,
         questions: QuestionSampler | None = None,
+        parts: int | None = None,
     ):
         self.encoder, self.config, self.questions = encoder, config, questions
+        self.parts = parts or parts_a_step(config)
         self.index = {code: i for i, code in enumerate(labels)}
         shortest = 1 if config.start_weight or config.rest_weight else 2
         self.patients = [patient for patient in patients if len(patient.visits) >= shortest]
+        samples = self.patients
+        if config.prefix_samples:
+            samples = [sample for patient in self.patients for sample in prefix_samples(patient)]
         rng = random.Random(config.seed)
         self._batches: list[list[Patient]] = []
         whole, part = int(config.passes), config.passes % 1
         for index in range(whole + (part > 0)):
-            drawn = rng.sample(self.patients, int(len(self.patients) * (1 if index < whole else part)))
-            self._batches += batches_by_length(drawn, lambda p: len(p.visits), config.batch_size, rng)
+            drawn = rng.sample(samples, int(len(samples) * (1 if index < whole else part)))
+            self._batches += batches_by_length(drawn, LENGTHS[config.batches], config.batch_size * self.parts, rng)
         if questions is not None and config.rehearsal:
-            drawn = []
-            while len(drawn) < config.rehearsal * len(self._batches):
+            drawn, a_step = [], config.rehearsal * self.parts
+            while len(drawn) < a_step * len(self._batches):
                 drawn += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
-            self._rehearsal = [drawn[i : i + config.rehearsal] for i in range(0, len(drawn), config.rehearsal)]
+            self._rehearsal = [drawn[i : i + a_step] for i in range(0, len(drawn), a_step)]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._batches) * self.parts
 
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        step, part = divmod(item, self.parts)
         rng = random.Random(self.config.seed * 1_000_003 + step)
-        batch = self.collate(self._batches[step], rng)
+        batch = self.collate(self._batches[step], rng, part)
         if self.questions is not None and self.config.rehearsal:
-            batch["questions"] = self.questions.batch(self._rehearsal[step], rng)
+            batch["questions"] = self.questions.batch(self._rehearsal[step][part :: self.parts], rng)
         return batch
 
-    def collate(self, patients: Sequence[Patient], rng: random.Random) -> dict[str, Tensor]:
-        """One batch as tensors: `input_ids` [B, T], `row`, `position`, `weight` [N], `positive` [N, C], `seen`."""
-        config, targets, sequences = self.config, Targets([], [], [], [], []), []
-        for row, patient in enumerate(patients):
-            encoded = self.encoder.encode(patient, rng if config.shuffle else None, config.drop)
-            sequences.append(encoded.input_ids)
-            self._add_targets(targets, row, patient, encoded)
-        width = max(map(len, sequences))
-        ids = torch.full((len(sequences), width), self.encoder.vocabulary.pad)
+    def collate(self, patients: Sequence[Patient], rng: random.Random, part: int = 0) -> dict[str, Tensor]:
+        """One part of a step's batch as tensors.
+
+        Returns:
+            `input_ids` [B, T], right-padded; for N targets `row`, `position`, `weight` [N] and `positive` bool [N, C];
+            `seen` [M, 2 + F], see `mera_core.model.ScoreHead`, sorted by target. Where a step has several parts also
+            `target_weight` [], the whole step's sum of weights divided by the number of parts: losses divided by it and
+            averaged over the parts are the mean over the step's targets.
+        """
+        sequences, rows, targets, total = [], [], [], 0.0
+        for place, patient in enumerate(patients):
+            encoded, asked = self._sample(patient, rng)
+            total += sum(target.weight for target in asked)
+            if place % self.parts == part:
+                rows += [len(sequences)] * len(asked)
+                targets += asked
+                ids = encoded.input_ids
+                if self.config.trim_inputs and asked:
+                    ids = ids[: max(target.position for target in asked) + 1]
+                sequences.append(ids)
+        if not sequences:  # fewer patients than parts: this device computes something all the same, and asks nothing
+            sequences = [self.encoder.encode(patients[0]).input_ids[:1]]
+        ids = torch.full((len(sequences), max(map(len, sequences))), self.encoder.vocabulary.pad)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
-        positive = torch.zeros(len(targets.row), len(self.index), dtype=torch.bool)
-        for index, labels in enumerate(targets.positive):
-            positive[index, labels] = True
-        return {
+        positive = torch.zeros(len(targets), len(self.index), dtype=torch.bool)
+        seen: list[list[float]] = []
+        for number, target in enumerate(targets):
+            positive[number, target.labels] = True
+            seen += [[number, *features] for features in seen_features(target.before, self.index)]
+        batch = {
             "input_ids": ids,
-            "row": torch.tensor(targets.row, dtype=torch.long),
-            "position": torch.tensor(targets.position, dtype=torch.long),
-            "weight": torch.tensor(targets.weight),
+            "row": torch.tensor(rows, dtype=torch.long),
+            "position": torch.tensor([target.position for target in targets], dtype=torch.long),
+            "weight": torch.tensor([target.weight for target in targets]),
             "positive": positive,
-            "seen": torch.tensor(targets.seen) if targets.seen else torch.zeros(0, 2 + len(SEEN_FEATURES)),
+            "seen": torch.tensor(seen) if seen else torch.zeros(0, 2 + len(SEEN_FEATURES)),
         }
+        if self.parts > 1:
+            batch["target_weight"] = torch.tensor(total / self.parts)
+        return batch
 
-    def _add_targets(self, targets: Targets, row: int, patient: Patient, encoded) -> None:
-        config = self.config
-        known = [[self.index[code] for code in visit.codes if code in self.index] for visit in patient.visits]
+    def _sample(self, patient: Patient, rng: random.Random) -> tuple[Encoded, list[Target]]:
+        shuffle = rng if self.config.shuffle else None
+        if self.config.prefix_samples:  # what comes next is not in the input: an encoder would see it
+            encoded = self.encoder.encode(before_last(patient), shuffle, self.config.drop)
+            labels = [self.index[code] for code in patient.visits[-1].codes if code in self.index]
+            return encoded, [Target(encoded.ends[-1], 1.0, labels, patient.visits[:-1])] if labels else []
+        encoded = self.encoder.encode(patient, shuffle, self.config.drop)
+        return encoded, list(self._targets(patient, encoded))
+
+    def _targets(self, patient: Patient, encoded: Encoded) -> Iterator[Target]:
+        config, visits = self.config, patient.visits
+        known = [[self.index[code] for code in visit.codes if code in self.index] for visit in visits]
         if config.start_weight and encoded.start is not None and known[0]:
-            targets.add(row, encoded.start, config.start_weight, known[0], [])
+            yield Target(encoded.start, config.start_weight, known[0], ())
         for kept, end in enumerate(encoded.ends):
             visit = encoded.first_visit + kept
             if config.rest_weight:
-                seen = seen_features(patient.visits[:visit], self.index)
                 given: set[int] = set()
                 for position, code in zip(encoded.codes[kept], encoded.order[kept], strict=True):
                     given.add(self.index.get(code, -1))
                     rest = [label for label in known[visit] if label not in given]
                     if rest:
-                        targets.add(row, position, config.rest_weight, rest, seen)
-            last = visit == len(patient.visits) - 2
-            if visit + 1 < len(patient.visits) and known[visit + 1] and (config.every_visit or last):
-                targets.add(row, end, 1.0, known[visit + 1], seen_features(patient.visits[: visit + 1], self.index))
+                        yield Target(position, config.rest_weight, rest, visits[:visit])
+            last = visit == len(visits) - 2
+            if visit + 1 < len(visits) and known[visit + 1] and (config.every_visit or last):
+                yield Target(end, 1.0, known[visit + 1], visits[: visit + 1])
+
+
+def prefix_samples(patient: Patient) -> list[Patient]:
+    """The patient as of each visit but the first: one sample a (history, next visit), the usual way to train."""
+    return [
+        replace(patient, visits=patient.visits[:end], age=patient.visits[end - 1].age)
+        for end in range(2, len(patient.visits) + 1)
+    ]

@@ -177,14 +177,17 @@ def write_mimic4(tables: Invented, folder: Path, packed: bool = True) -> None:
 
 
 def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
-    """Write data/, metadata/ as MEDS 0.4 has them: birth, sex, admission, diagnoses (at discharge) and discharge."""
+    """Write data/, metadata/ as MIMIC-IV's converter does: birth, sex, admission, diagnoses (at discharge) and discharge."""
     years = (tables.anchor_year - tables.anchor_age - 1970).astype("datetime64[Y]").astype("datetime64[us]")
     people, stays, entries = np.arange(len(tables.subject)), np.arange(len(tables.owner)), tables.stay
-    names = [f"DIAGNOSIS//ICD//{v}//{c}" for c, v in zip(tables.codes, tables.versions, strict=True)]
-    kinds = [f"HOSPITAL_ADMISSION//{kind}" for kind in _KINDS]
-    book = ["MEDS_BIRTH", "GENDER//F", "GENDER//M", "HOSPITAL_DISCHARGE", *kinds, *names]
-    kind = np.searchsorted(np.sort(_KINDS), tables.choices["admission_type"])
-    kind = np.argsort(_KINDS)[kind]
+    diagnoses = [f"DIAGNOSIS//ICD//{v}//{c}" for c, v in zip(tables.codes, tables.versions, strict=True)]
+    starts = [f"HOSPITAL_ADMISSION//{kind}//{place}" for kind in _KINDS for place in _PLACES]
+    ends = [f"HOSPITAL_DISCHARGE//{end or 'UNK'}" for end in _ENDS]
+    book = ["MEDS_BIRTH", "GENDER//F", "GENDER//M", *starts, *ends, *diagnoses]
+    kind, place, end = (
+        _index_in(tables.choices[name], texts)
+        for name, texts in (("admission_type", _KINDS), ("admission_location", _PLACES), ("discharge_location", _ENDS))
+    )
     nowhen = np.full(len(people), np.datetime64("NaT", "us"))
     owner = np.concatenate([people, people, tables.owner, tables.owner[entries], tables.owner])
     begun, ended = tables.admitted.astype("datetime64[us]"), tables.discharged.astype("datetime64[us]")
@@ -193,13 +196,13 @@ def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
         [
             np.where(tables.sex == "F", 1, 2),
             np.zeros(len(people)),
-            4 + kind,
-            4 + len(kinds) + tables.code,
-            np.full(len(stays), 3),
+            3 + kind * len(_PLACES) + place,
+            3 + len(starts) + len(ends) + tables.code,
+            3 + len(starts) + end,
         ]
     ).astype(np.int64)
     stay = np.concatenate([np.full(2 * len(people), -1), stays, entries, stays])
-    part = np.concatenate(
+    part = np.concatenate(  # admissions are part 1
         [np.zeros(2 * len(people)), np.ones(len(stays)), np.full(len(entries), 2), np.full(len(stays), 3)]
     )
     order = np.lexsort((part, np.where(np.isnat(time), np.iinfo(np.int64).min, time.astype(np.int64)), owner))
@@ -207,6 +210,7 @@ def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
         [
             ("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()),
             ("numeric_value", pa.float32()), ("hadm_id", pa.int64()),
+            ("race", pa.string()), ("insurance", pa.string()),
         ]
     )  # fmt: skip
     splits = np.where(people % 10 < 8, "train", np.where(people % 10 == 8, "tuning", "held_out"))
@@ -221,6 +225,10 @@ def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
                 texts.take(pa.array(code[rows])),
                 pa.nulls(len(rows), pa.float32()),
                 pa.array(tables.admission[np.maximum(stay[rows], 0)], pa.int64(), mask=stay[rows] < 0),
+                *(
+                    pa.array(tables.choices[name][np.maximum(stay[rows], 0)], pa.string(), mask=part[rows] != 1)
+                    for name in ("race", "insurance")
+                ),
             ]
             pq.write_table(pa.Table.from_arrays(arrays, schema=schema), folder / "data" / split / f"{number}.parquet")
     (folder / "metadata").mkdir(exist_ok=True)
@@ -245,6 +253,12 @@ def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
         "etl_name": "make_test_tables",
     }
     (folder / "metadata" / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _index_in(values: np.ndarray, texts: tuple[str, ...]) -> np.ndarray:
+    """For each value its place among the texts."""
+    order = np.argsort(texts)
+    return order[np.searchsorted(np.array(texts)[order], values)]
 
 
 def _whole_people(rows: np.ndarray, owner: np.ndarray, parts: int) -> list[np.ndarray]:

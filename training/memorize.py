@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from mera_core.checkpoint import Manifest, save_checkpoint
+from mera_core.checkpoint import Manifest
 from mera_core.model import MeraModel, start_code_rows
 from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
 from training import backbone as backbones
+from training import tuning
 from training.config import MemorizeConfig
-from training.optimizer import make_optimizer
-from training.trainer import run_trainer
+from training.trainer import is_first_process, run_trainer, take_device
 
 IGNORE = -100
 
@@ -61,8 +62,16 @@ def questions(
 class QuestionSampler:
     """Draws questions with a phrasing and turns them into token ids; the held-out phrasing is never drawn."""
 
-    def __init__(self, vocabulary: Vocabulary, ontology: Ontology, codes: list[Code], used_phrasings: int = 0):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        ontology: Ontology,
+        codes: list[Code],
+        used_phrasings: int = 0,
+        decoder_start: int | None = None,
+    ):
         self.vocabulary, self.ontology, self.used_phrasings = vocabulary, ontology, used_phrasings
+        self.decoder_start = decoder_start
         self.definitions, self.backwards, self.hierarchy = questions(ontology, codes)
         self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
 
@@ -92,26 +101,42 @@ class QuestionSampler:
         return ids, [self.vocabulary.ids[question.answer]]
 
     def batch(self, drawn: list[Question], rng: random.Random, parts: int = 4) -> list[dict[str, torch.Tensor]]:
-        """The questions of one step, in `parts` of like length so that little is padding.
-
-        Each part holds right-padded `input_ids` [B, T] and `labels` [B, T] (the token that should follow; IGNORE where
-        none is asked for).
-        """
+        """The questions of one step, in `parts` of like length so that little is padding: each as `question_batch` says."""
         encoded = sorted(
             (self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1])
         )
         size = -(-len(encoded) // parts)
-        return [self._padded(encoded[begin : begin + size]) for begin in range(0, len(encoded), size)]
+        return [
+            question_batch(encoded[begin : begin + size], self.vocabulary.pad, self.decoder_start)
+            for begin in range(0, len(encoded), size)
+        ]
 
-    def _padded(self, encoded: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        width = max(len(asked) + len(answer) - 1 for asked, answer in encoded)
-        ids = torch.full((len(encoded), width), self.vocabulary.pad)
-        labels = torch.full((len(encoded), width), IGNORE)
-        for row, (asked, answer) in enumerate(encoded):
-            sequence = asked + answer
-            ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-            labels[row, len(asked) - 1 : len(sequence) - 1] = torch.tensor(answer)
-        return {"input_ids": ids, "labels": labels}
+
+def question_batch(
+    encoded: list[tuple[list[int], list[int]]], pad: int, decoder_start: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Questions and their answers, as token ids, for `MeraModel.hidden_of_parts`.
+
+    Returns:
+        `input_ids` [B, T], right-padded, and `labels` [B, T]: the token that should follow, IGNORE where none is asked
+        for. For an encoder-decoder (`decoder_start`) `input_ids` holds the questions alone, `decoder_ids` [B, A] what the
+        decoder reads, and `labels` is [B, A].
+    """
+    if decoder_start is None:
+        rows = [(asked + answer[:-1], [IGNORE] * (len(asked) - 1) + answer) for asked, answer in encoded]
+        ids, labels = zip(*rows, strict=True)
+        return {"input_ids": padded(ids, pad), "labels": padded(labels, IGNORE)}
+    asked, answers = zip(*encoded, strict=True)
+    read = [[decoder_start, *answer[:-1]] for answer in answers]
+    return {"input_ids": padded(asked, pad), "decoder_ids": padded(read, pad), "labels": padded(answers, IGNORE)}
+
+
+def padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
+    """[B, T], filled up on the right with `value`."""
+    out = torch.full((len(sequences), max(map(len, sequences))), value)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = torch.tensor(sequence)
+    return out
 
 
 class QuestionBatches(Dataset):
@@ -158,7 +183,9 @@ def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivi
     Args:
         parts: `input_ids` and `labels` of each, as `QuestionSampler.batch` makes them.
     """
-    return answer_loss(model, parts, model.hidden_of_parts([part["input_ids"] for part in parts]), undivided_codes)
+    decoder_ids = [part.get("decoder_ids") for part in parts]
+    hidden = model.hidden_of_parts([part["input_ids"] for part in parts], decoder_ids)
+    return answer_loss(model, parts, hidden, undivided_codes)
 
 
 def answer_loss(
@@ -199,22 +226,30 @@ def _word_candidates(parts: list[dict[str, torch.Tensor]], n_words: int, total: 
 
 def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[Code]]:
     """The model before training: backbone, tokens for every node, and their rows started as the config says."""
-    book = code_book(ontology, config.systems)
+    book, dtype = code_book(ontology, config.systems), backbones.weight_dtype(config.precision)
     if config.backbone:
-        backbone, tokenizer = backbones.load_backbone(config.backbone)
+        quantize = config.tuning == "qlora"
+        backbone, tokenizer = backbones.load_backbone(config.backbone, dtype, quantize)
     else:
         tokenizer = backbones.word_tokenizer(tokenizer_texts(book, config.systems, ontology), config.word_pieces)
         backbone = None
     vocabulary = Vocabulary.extend(tokenizer, book)
     rows = backbones.padded_rows(len(vocabulary))
     if backbone is None:
-        backbone = backbones.small_llama(config, rows, tokenizer)
-    elif backbone.get_input_embeddings().weight.shape[0] < len(vocabulary):
-        backbone.resize_token_embeddings(rows, mean_resizing=False)
+        backbone = backbones.small_llama(config, rows, tokenizer).to(dtype)
+    else:
+        backbones.add_rows(backbone, rows)
     if config.row_start != "random":
         decay = 0.5 if config.row_start == "definition" else 0.0
         start_code_rows(backbone, vocabulary, book, decay, config.common_direction)
-    return MeraModel(backbone, vocabulary), list(book)
+    model = MeraModel(backbone, vocabulary)
+    if config.backbone:
+        backbones.check_logits(model)
+    if config.tuning != "full":
+        from training import adapters  # with peft, which only those who train adapters wait for
+
+        adapters.add_adapters(model, config)
+    return model, list(book)
 
 
 def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: Ontology) -> list[str]:
@@ -227,27 +262,39 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
 
 def run(config: MemorizeConfig, out: Path) -> Manifest:
     """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one."""
+    take_device()
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
     model, codes = build(config, ontology)
-    data = QuestionBatches(QuestionSampler(model.vocabulary, ontology, codes, config.phrasings), config)
+    tuning.prepare(model, config)
+    sampler = QuestionSampler(model.vocabulary, ontology, codes, config.phrasings, model.decoder_start)
+    data = QuestionBatches(sampler, config)
     run_trainer(
         model,
         data,
         config,
         out,
-        lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes),
-        make_optimizer(model, config, model.backbone),
+        tuning.in_precision(
+            lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes), config
+        ),
+        tuning.optimizer_of(model, config),
+        keep_steps=True,
     )
-    return save_checkpoint(model, manifest_of(config, out.name, ontology), out, dtype=torch.float32)
+    manifest = manifest_of(config, out.name, ontology)
+    return tuning.save(model, manifest, out, config, torch.float32) if is_first_process() else manifest
 
 
 def manifest_of(config: MemorizeConfig, name: str, ontology: Ontology) -> Manifest:
     """What a stage-1 folder says of itself."""
+    method: dict = {"memorize": config.to_dict()}
+    if config.tuning != "full":
+        from training import adapters
+
+        method["adapters"] = adapters.of_base(config, config.backbone)
     return Manifest(
         name=name,
         stage="memorize",
         systems=config.systems,
         icd_release={system: ontology.release(system) for system in config.systems},
-        method={"memorize": config.to_dict()},
+        method=method,
     )

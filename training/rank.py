@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
 from mera_core import metrics
 from mera_core.calibration import Calibration
-from mera_core.checkpoint import Manifest, load_checkpoint, save_checkpoint, sha256
+from mera_core.checkpoint import Manifest, sha256
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
@@ -26,12 +27,12 @@ from mera_core.readers import Cohort, read
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap
 from mera_core.sequence import Encoder, SequenceConfig
+from training import tuning
 from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, with_codes
 from training.config import RankConfig
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler, answer_loss
-from training.optimizer import make_optimizer
-from training.trainer import run_trainer
+from training.trainer import is_first_process, run_trainer, take_device
 
 TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Powers of a code's frequency that the cut may take off its score."""
@@ -40,11 +41,49 @@ ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 
 def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
-    """Weighted mean over the batch's targets of `L_HCL + lambda L_EOV`, plus the rehearsal of stage 1."""
+    """Weighted mean over the step's targets of `L_HCL + lambda L_EOV`, plus the rehearsal of stage 1.
+
+    Of a batch that is one part of a step (see `HistoryBatches.collate`), what its mean over the step's parts must be.
+    """
     questions = batch.get("questions", [])
-    hidden, *recalled = model.hidden_of_parts([batch["input_ids"], *(part["input_ids"] for part in questions)])
-    scores, eov = model.scores(hidden[batch["row"], batch["position"]], batch["seen"])
-    positive, weight = batch["positive"], batch["weight"]
+    hidden, *recalled = model.hidden_of_parts(
+        [batch["input_ids"], *(part["input_ids"] for part in questions)],
+        [None, *(part.get("decoder_ids") for part in questions)],
+    )
+    states = hidden[batch["row"], batch["position"]]
+    weight = batch["weight"]
+    of_step = batch.get("target_weight", weight.sum())  # a part divides by the step's mean, not by its own sum
+    total = (target_losses(model, states, batch, hierarchy, config) * weight).sum() / of_step.clamp_min(1e-9)
+    if questions:
+        total = total + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+    return total
+
+
+def target_losses(
+    model: MeraModel, states: Tensor, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig
+) -> Tensor:
+    """Loss [N] of each target from its state [N, H].
+
+    With `config.targets_at_once` the scores [N, C] never exist at once, nor does their gradient: they are computed for a
+    few targets at a time, and again for the gradient.
+    """
+    size, total = config.targets_at_once, len(states)
+    if not size or total <= size:
+        return _losses(model, states, batch["seen"], batch["positive"], hierarchy, config)
+    losses, target = [], batch["seen"][:, 0]
+    for begin in range(0, total, size):
+        chunk = slice(begin, begin + size)
+        seen = batch["seen"][(target >= begin) & (target < begin + size)]
+        seen = torch.cat([seen[:, :1] - begin, seen[:, 1:]], 1)
+        args = (model, states[chunk], seen, batch["positive"][chunk], hierarchy, config)
+        losses.append(checkpoint(_losses, *args, use_reentrant=False))
+    return torch.cat(losses)
+
+
+def _losses(
+    model: MeraModel, states: Tensor, seen: Tensor, positive: Tensor, hierarchy: Hierarchy, config: RankConfig
+) -> Tensor:
+    scores, eov = model.scores(states, seen)
     if config.ranking_loss == "hierarchical":
         loss = hierarchical_contrastive(
             scores, positive, hierarchy, config.level_weights or None, config.temperature, reduction="none"
@@ -55,10 +94,7 @@ def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, 
         loss = loss + config.threshold_weight * threshold_loss(
             scores, eov, positive, config.threshold, config.threshold_positive_weight, reduction="none"
         )
-    total = (loss * weight).sum() / weight.sum().clamp_min(1e-9)
-    if questions:
-        total = total + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
-    return total
+    return loss
 
 
 class Average(TrainerCallback):
@@ -66,14 +102,14 @@ class Average(TrainerCallback):
 
     def __init__(self, model: torch.nn.Module, decay: float):
         self.decay, self.model = decay, model
-        self.kept = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.kept = {name: p.detach().clone() for name, p in self._trained()}
 
     def on_step_end(self, args, state, control, **kwargs):
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._trained():
                 self.kept[name].lerp_(parameter, 1 - decay)
-        if control.should_save:  # before the Trainer marks the step complete
+        if control.should_save and state.is_world_process_zero:  # before the Trainer marks the step complete
             self._file(args, state).parent.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous() for name, tensor in self.kept.items()}, self._file(args, state))
 
@@ -82,7 +118,10 @@ class Average(TrainerCallback):
         saved = self._file(args, state)
         if saved.exists():
             self.kept = load_file(saved)
-        self.kept = {name: self.kept[name].to(p.device) for name, p in self.model.named_parameters()}
+        self.kept = {name: self.kept[name].to(p.device) for name, p in self._trained()}
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     @staticmethod
     def _file(args, state) -> Path:
@@ -91,7 +130,7 @@ class Average(TrainerCallback):
     def swap(self) -> None:
         """Exchange the average and the model's weights; a second call puts both back."""
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._trained():
                 current = parameter.clone()
                 parameter.copy_(self.kept[name])
                 self.kept[name] = current
@@ -152,8 +191,8 @@ def run(config: RankConfig, out: Path) -> Manifest:
     Only patients of the training part are trained on; the cut is fitted on the validation part; the test part is not
     looked at. Resumes from the last complete step in `out`.
     """
+    take_device()
     model, before = load_start(config)
-    model.backbone.float()
     cohort = read(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
@@ -183,7 +222,10 @@ def run(config: RankConfig, out: Path) -> Manifest:
         data=provenance(config, cohort, parts),
     )
     engine = Engine(model, manifest, ontology)
-    questions = QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
+    questions = None
+    if config.rehearsal:
+        codes = list(model.vocabulary.ids)
+        questions = QuestionSampler(model.vocabulary, ontology, codes, decoder_start=model.decoder_start)
     data = HistoryBatches(
         parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
     )
@@ -193,22 +235,34 @@ def run(config: RankConfig, out: Path) -> Manifest:
             f"{config.data} can't train a ranking: it holds {len(data.patients)} training and {len(validation)} validation "
             "patients of two visits."
         )
-    train(engine, data, Hierarchy.from_ontology(counts.labels, ontology, config.levels), config, out, validation)
+    hierarchy = Hierarchy.from_ontology(counts.labels, ontology, config.levels)
+    train(engine, data, hierarchy, config, out, validation, keep_steps=True)
+    if not is_first_process():
+        return manifest
     set_attention_dropout(model.backbone, 0.0)
     model.eval()
     manifest.method["cut"], calibration = fit_cut(engine, validation, counts)
     manifest.calibration.update(calibration.to_dict())
-    return save_checkpoint(model, manifest, out)
+    return tuning.save(model, manifest, out, config, torch.float16)
 
 
 def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
-    """The stage-1 model, in float32; raises InputError where a setting names nothing."""
+    """The stage-1 model, with adapters where the run trains such; raises InputError where a setting names or fits nothing."""
     for name in ("start", "data"):
         if not getattr(config, name):
             raise InputError(
                 f"The setting {name} is empty: rank needs a stage-1 folder (start) and patient records (data)."
             )
-    return load_checkpoint(Path(config.start))
+    model, manifest = tuning.load_start(Path(config.start), config)
+    if model.encoder_decoder and not config.prefix_samples:
+        raise InputError(
+            f"{config.start} is an encoder-decoder, which reads one history for each next visit: set prefix_samples to true."
+        )
+    longest = getattr(model.text_config, "max_position_embeddings", None)
+    if longest and config.max_tokens > longest:
+        raise InputError(f"max_tokens is {config.max_tokens}, and {config.start} reads {longest} tokens.")
+    tuning.prepare(model, config)
+    return model, manifest
 
 
 def train(
@@ -218,8 +272,12 @@ def train(
     config: RankConfig,
     out: Path,
     validation: Sequence[Patient],
+    keep_steps: bool = False,
 ) -> None:
-    """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them."""
+    """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them.
+
+    keep_steps: as `run_trainer` has it.
+    """
     model = engine.model
     average = Average(model, config.average) if config.average else None
     callbacks: list[TrainerCallback] = [average] if average else []
@@ -230,9 +288,10 @@ def train(
         data,
         config,
         out,
-        lambda m, batch: rank_loss(m, batch, hierarchy, config),
+        tuning.in_precision(lambda m, batch: rank_loss(m, batch, hierarchy, config), config),
         rank_optimizer(model, config),
         callbacks,
+        keep_steps,
     )
     if average:
         average.swap()
@@ -242,12 +301,13 @@ def rank_optimizer(model: MeraModel, config: RankConfig) -> torch.optim.Optimize
     """The run's optimizer; the score head's one-a-label numbers learn at their own rate."""
     # the head's map from the state learns as the body does
     head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
-    return make_optimizer(model, config, model.backbone, head, config.head_learning_rate)
+    return tuning.optimizer_of(model, config, head, config.head_learning_rate)
 
 
 def set_attention_dropout(backbone, share: float) -> None:
     """Dropout of attention weights, where the architecture has it."""
-    backbone.config.attention_dropout = share
+    if hasattr(backbone.config, "attention_dropout"):
+        backbone.config.attention_dropout = share
     for module in backbone.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = share

@@ -66,7 +66,6 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     Raises InputError where a setting names nothing, or a code has no token.
     """
     model, before = rank.load_start(config)
-    model.backbone.float()
     cohort = read(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
@@ -93,7 +92,10 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         method=before.method | {"rank": config.to_dict() | {"data": Path(config.data).name}},
         data=rank.provenance(config, cohort, parts),
     )
-    questions = QuestionSampler(model.vocabulary, ontology, list(model.vocabulary.ids)) if config.rehearsal else None
+    questions = None
+    if config.rehearsal:
+        codes = list(model.vocabulary.ids)
+        questions = QuestionSampler(model.vocabulary, ontology, codes, decoder_start=model.decoder_start)
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
     return Setup(config, Engine(model, manifest, ontology), manifest, counts, parts, validation, questions)
 

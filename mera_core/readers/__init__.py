@@ -1,8 +1,9 @@
 """One entry point for every source format: `read(path, format)`.
 
 A format is a module of this folder with `FORMAT`, `detect(source)` and `read(source, report, ontology, **options)`; its
-line in READERS is all that joins it. Modules are imported when a source needs them, so a format's libraries cost
-nothing until then.
+line in READERS is all that joins it. It may have `expects(source)`: why a source that no `detect` knows must be meant
+for this format, so that its `read` can say what is wrong with it. Modules are imported when a source needs them, so a
+format's libraries cost nothing until then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
-from mera_core.readers.base import Cohort, ImportReport, Progress, Source
+from mera_core.readers.base import Cohort, ImportReport, Progress, Source, refuse_damaged
 
 __all__ = ["FORMATS", "READERS", "Cohort", "ImportReport", "Progress", "Source", "detect", "options_of", "read"]
 
@@ -54,7 +55,7 @@ def read(
 def detect(source: str | Path | Source) -> tuple[str, str]:
     """The format of a source and why it is taken for it.
 
-    Raises InputError when no reader knows it, or a folder holds several formats.
+    Raises InputError when no reader knows it (naming a file that is damaged, if one is), or a folder holds several formats.
     """
     where = source if isinstance(source, Source) else Source(source)
     found = []
@@ -71,6 +72,11 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
         raise InputError(f"{where.path} holds more than one format ({named}); name the one to read.")
     if found:
         return found[0]
+    for name in READERS:
+        why = getattr(_reader(name), "expects", _nothing)(where)
+        if why:
+            return name, why
+    refuse_damaged(where)
     raise InputError(
         f"{where.path} is in no format that is known here ({', '.join(READERS)}); "
         "name the format if it is one of these."
@@ -81,6 +87,10 @@ def options_of(format: str) -> dict[str, Any]:
     """The options that a format's reader takes beside the source, with their defaults."""
     parameters = signature(_reader(format).read).parameters.values()
     return {each.name: each.default for each in parameters if each.name not in ("source", "report", "ontology")}
+
+
+def _nothing(source: Source) -> None:
+    """What a format expects that doesn't say."""
 
 
 def _reader(name: str) -> ModuleType:

@@ -21,13 +21,22 @@ from typing import Any
 import pandas as pd
 
 from mera_core.errors import InputError
+from mera_core.limits import in_force
 from mera_core.records import Patient
 from mera_core.visit_columns import VisitColumns
 
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 COMMONEST = 20  # unknown codes that a report names
+_LONGEST_SHOWN = 60  # characters of an unknown code that a report prints
 _HEAD = 1 << 16  # bytes read to recognise a file
+_WRONG_STARTS = {
+    b"\xff\xfe": "UTF-16 text (line 1); save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text (line 1); save it as UTF-8",
+    b"pk\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save it as CSV",
+    b"<!doctype": "a web page, not the data that it should have been",
+    b"<html": "a web page, not the data that it should have been",
+}
 Progress = Callable[[str, int, int], None]
 """Called now and then while reading: what is read, how much is done, of how much (bytes or rows)."""
 
@@ -122,7 +131,9 @@ class ImportReport:
         lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]
         if self.unknown_codes:
-            named = ", ".join(f"{code} ({count:,})" for code, count in self.unknown_codes.most_common(COMMONEST))
+            named = ", ".join(
+                f"{_shown(code)} ({count:,})" for code, count in self.unknown_codes.most_common(COMMONEST)
+            )
             more = len(self.unknown_codes) - COMMONEST
             lines.append(f"unknown codes: {named}" + (f" and {more:,} more" if more > 0 else ""))
         if self.approximate:
@@ -130,6 +141,12 @@ class ImportReport:
         if self.guessed_order:
             lines.append(f"order: that of {self.guessed_order:,} visits among their patient's visits is a guess")
         return lines + self.remarks
+
+
+def _shown(text: str) -> str:
+    """A text of a source as one may print it: nothing that moves a terminal's cursor, and not without end."""
+    plain = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return plain if len(plain) <= _LONGEST_SHOWN else plain[:_LONGEST_SHOWN] + " ..."
 
 
 class Cohort:
@@ -178,6 +195,8 @@ class Source:
                 raise InputError(f"there is no file or folder {self.path}.")
             if self.path.is_file() and self.path.stat().st_size == 0:
                 raise InputError(f"{self.path} is empty.")
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path} can't be opened: {getattr(error, 'strerror', None) or error}.") from error
 
@@ -250,14 +269,39 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All bytes of a plain or gzipped file; InputError when it is unreadable, empty or cut short."""
+    """All bytes of a plain or gzipped file; InputError when it is unreadable, empty, cut short or too large to be held."""
+    limits = in_force()
     try:
         with open_bytes(path) as stream:
-            content = stream.read()
+            content = stream.read(limits.document_bytes + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    limits.refuse_above("document_bytes", len(content), f"{path}, unpacked,")
     if not content.strip():
         raise InputError(f"{path} is empty.")
     return content
+
+
+def refuse_damaged(source: Source) -> None:
+    """Raise InputError where the first bytes of a file, or of one in a folder, are of no text, table or JSON."""
+    for path in source.files.values():
+        try:
+            with open_bytes(path) as stream:
+                head = stream.read(_HEAD)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
+        except OSError as error:
+            raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+        for start, what in _WRONG_STARTS.items():
+            if head.lstrip()[: len(start)].lower() == start:
+                raise InputError(f"{path} is {what}.")
+
+
+def refuse_large_parquet(path: Path, described: Any) -> None:
+    """Raise InputError where a parquet file's own account (`pq.FileMetaData`) is above the limits of rows or unpacked bytes."""
+    limits = in_force()
+    limits.refuse_above("rows", described.num_rows, f"{path} with {described.num_rows:,} rows")
+    unpacked = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
+    limits.refuse_above("unpacked_bytes", unpacked, f"{path}, unpacked,")

@@ -8,17 +8,19 @@ vocabularies are those of OMOP and of public MEDS converters.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from mera_core.errors import InputError
 from mera_core.ontology import SYSTEMS
 from mera_core.readers.base import Source
 from mera_core.readers.delimited import read_delimited
+from mera_core.readers.fhir_values import CODE_SYSTEMS
 
 SNOMED = "SNOMED"
 PROCEDURE = "procedure"
 _ICD9 = (
-    "http://hl7.org/fhir/sid/icd-9-cm",
+    CODE_SYSTEMS["ICD9"],
     "http://hl7.org/fhir/sid/icd-9-cm/diagnosis",
     "http://hl7.org/fhir/sid/icd-9",
     "http://terminology.hl7.org/codesystem/icd9cm",
@@ -32,7 +34,7 @@ _ICD9 = (
     "2.16.840.1.113883.6.42",
 )
 _ICD10_CM = (
-    "http://hl7.org/fhir/sid/icd-10-cm",
+    CODE_SYSTEMS["ICD10"],
     "http://hl7.org/fhir/sid/icd-10-us",
     "http://hl7.org/fhir/sid/icd-10-cm/diagnosis",
     "http://terminology.hl7.org/codesystem/icd10cm",
@@ -88,6 +90,7 @@ MAP_COLUMNS = ("snomed", "system", "code")
 SnomedMap = dict[str, tuple[tuple[str, str], ...]]
 
 
+@lru_cache(maxsize=1024)
 def system_of_uri(uri: str) -> str | None:
     """'ICD9' | 'ICD10' | SNOMED | PROCEDURE for a coding's `system`, None for any other.
 
@@ -101,6 +104,7 @@ def system_of_uri(uri: str) -> str | None:
     return _URIS.get(plain)
 
 
+@lru_cache(maxsize=1024)
 def is_clinical_modification(uri: str) -> bool:
     """Whether a URI that means ICD10 means the American edition, which the code book holds."""
     plain = uri.strip().rstrip("/").lower().removeprefix("urn:oid:").replace("https://", "http://", 1)

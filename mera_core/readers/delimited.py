@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from mera_core.errors import InputError
+from mera_core.limits import in_force
 from mera_core.readers.base import ImportReport, Source, open_bytes
 from mera_core.readers.text_bytes import LONGEST_LINE, TextBytes
 
@@ -190,6 +191,7 @@ def _parsed(
     unquoted = _quoting(header.delimiter) == csv.QUOTE_NONE
     text = pa.dictionary(pa.int32(), pa.string())
     parts: dict[str, list[pa.Array]] = {name: [] for name in wanted}
+    limits, rows = in_force(), 0
     try:
         reader = pa_csv.open_csv(
             pa.PythonFile(stream, mode="r"),
@@ -207,6 +209,8 @@ def _parsed(
             ),
         )
         for batch in reader:
+            rows += len(batch)
+            limits.refuse_above("rows", rows, str(path))
             if keep is not None:
                 batch = batch.filter(pa.array(keep({wanted[name]: batch.column(name) for name in wanted})))
             for name in wanted:

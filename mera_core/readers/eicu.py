@@ -18,6 +18,7 @@ from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.delimited import Delimited, read_delimited
 from mera_core.readers.keyed import (
     distinct,
+    in_words,
     is_empty,
     leave_out_by,
     numbers,
@@ -25,7 +26,6 @@ from mera_core.readers.keyed import (
     rows_at,
     rows_of,
     taken,
-    translated,
 )
 from mera_core.visit_columns import words
 
@@ -41,7 +41,6 @@ _DIAGNOSIS = ("patientunitstayid", "icd9code")
 _RANKED = ("diagnosispriority", "diagnosisoffset", "diagnosisid")
 _PRIORITY = {"primary": 0, "major": 1, "other": 2}
 _MINUTES_A_DAY = 1440
-_DISCHARGE = {"DEATH": "died", "NURSING HOME": "nursing facility", "OTHER HOSPITAL": "transfer to hospital"}
 _EXTERNAL_CAUSE = re.compile(r"E\d{3}(\.\d)?", re.IGNORECASE)
 
 
@@ -51,6 +50,13 @@ def detect(source: Source) -> str | None:
         return None
     if set(_PATIENT) <= set(Source(source.files[FILES[0]]).header):
         return "the folder has patient and diagnosis with the columns patientunitstayid and uniquepid"
+    return None
+
+
+def expects(source: Source) -> str | None:
+    """Why a folder that can't be recognised is meant for this format: its files are called so."""
+    if source.path.is_dir() and set(FILES) <= set(source.files):
+        return "its files are called as eICU's are"
     return None
 
 
@@ -103,7 +109,7 @@ def _people(units: Delimited, first: np.ndarray) -> People:
     return People(
         ids.dictionary,
         taken(sexes, one).fill_null("U"),
-        {"ethnicity": taken(translated(units.get("ethnicity"), unknown=("", "OTHER/UNKNOWN")), one)},
+        {"ethnicity": taken(in_words(units.get("ethnicity"), "ethnicity"), one)},
     )
 
 
@@ -128,7 +134,7 @@ def _visits(units: Delimited, first: np.ndarray, report: ImportReport) -> Visits
     report.guessed_order += int((np.r_[same, False] | np.r_[False, same]).sum()) if len(order) > 1 else 0
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    left = translated(units.get("hospitaldischargelocation"), _DISCHARGE)
+    left = in_words(units.get("hospitaldischargelocation"), "discharge")
     died = replaced(units.get("hospitaldischargestatus"), lambda text: "died" if text.lower() == "expired" else None)
     days = [
         None if minutes != minutes or minutes < 0 else str(int(minutes // _MINUTES_A_DAY)) for minutes in span.tolist()
@@ -138,7 +144,7 @@ def _visits(units: Delimited, first: np.ndarray, report: ImportReport) -> Visits
         order=place,
         age=age,
         words={
-            "source": taken(translated(units.get("hospitaladmitsource")), first),
+            "source": taken(in_words(units.get("hospitaladmitsource"), "source"), first),
             "discharge": words(
                 [
                     end or place

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from mera_core.errors import InputError
@@ -23,14 +24,19 @@ def moment(value: Any, place: str, name: str) -> datetime | None:
     written = value.strip() if isinstance(value, str) else ""
     if not _DATE.fullmatch(written):
         raise InputError(f"{place}: {name} is no FHIR date, such as 2026-01-31 or 2026-01-31T10:00:00Z.")
+    try:
+        return _read_moment(written)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{place}: {name} is no date of the calendar.") from error
+
+
+@lru_cache(maxsize=4096)  # the Conditions of an Encounter carry one date, and stand together
+def _read_moment(written: str) -> datetime:
     written += {4: "-01-01", 7: "-01"}.get(len(written), "")
     written = re.sub(r"(T\d\d:\d\d):60", r"\1:59", written)  # a leap second
     written = re.sub(r"(\.\d{6})\d+", r"\1", written)
-    try:
-        time = datetime.fromisoformat(written)
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"{place}: {name} is no date of the calendar.") from error
+    time = datetime.fromisoformat(written)
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def text_of(resource: Json, name: str, place: str) -> str | None:

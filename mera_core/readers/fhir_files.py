@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.errors import InputError
-from mera_core.readers.base import BOM, ImportReport, Source, open_bytes
+from mera_core.limits import Limits, in_force, refuse_depth
+from mera_core.readers.base import BOM, ImportReport, Source, open_bytes, refuse_damaged
 
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".fhir")
 READ = ("Patient", "Encounter", "Condition")
@@ -62,7 +63,7 @@ def resources(source: Source, report: ImportReport) -> Iterator[Found]:
     total, done = sum(path.stat().st_size for path in paths), 0
     for path in paths:
         if not looks_like_fhir(path) and source.path.is_dir():
-            _refuse_damaged(path)
+            _refuse_meant(path)
             report.set_aside("JSON files that hold no FHIR resources")
         elif _is_lines(path):
             yield from _of_lines(path, source, report, done, total)
@@ -88,6 +89,7 @@ def _is_lines(path: Path) -> bool:
 
 
 def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total: int) -> Iterator[Found]:
+    limits, unpacked = in_force(), 0
     with _opened(path) as stream:
         number, size = 0, path.stat().st_size
         while True:
@@ -98,19 +100,21 @@ def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total
             if not line:
                 return
             number += 1
+            unpacked += len(line)
+            limits.refuse_above("unpacked_bytes", unpacked, f"{path}, unpacked,")
             if len(line) > LONGEST_LINE:
                 raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB.")
             line = line.strip().removeprefix(BOM)
             if not line:
                 continue
             if number == 1:
-                other = _resource_type(_decoded(line, f"{path}: line 1"))
+                other = _resource_type(_decoded(line, f"{path}: line 1", limits))
                 if other not in (*READ, "Bundle") and other.lower() in path.name.lower():
                     report.set_aside("files of other resources, not read")
                     return
             if _is_wanted(line):
                 place = f"{path}: line {number}"
-                yield from _unfolded(_decoded(line, place), None, None, place)
+                yield from _unfolded(_decoded(line, place, limits), None, None, place)
             if number % _PROGRESS_EVERY == 0:
                 source.progress(path.name, min(done + _position(stream), done + size), total)
 
@@ -140,41 +144,51 @@ def _unfolded(value: Any, bundle: str | None, url: str | None, place: str) -> It
 
 
 def _document(path: Path) -> Any:
+    limits = in_force()
+    largest = min(LARGEST_FILE, limits.document_bytes)
     with _opened(path) as stream:
         try:
-            content = stream.read(LARGEST_FILE + 1)
+            content = stream.read(largest + 1)
         except (EOFError, zlib.error, OSError) as error:
             raise InputError(f"{path} is damaged: it is cut short or altered.") from error
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"{path} is larger than {LARGEST_FILE >> 20} MiB; export it as NDJSON, one resource a line.")
+    if len(content) > largest:
+        raise InputError(f"{path} is larger than {largest >> 20} MiB; export it as NDJSON, one resource a line.")
     content = content.removeprefix(BOM).strip()
     if content[:1] == b"<":
         raise InputError(f"{path} is XML; FHIR is read as JSON or NDJSON.")
-    return _decoded(content, str(path))
+    return _decoded(content, str(path), limits)
 
 
-def _refuse_damaged(path: Path) -> None:
-    """Say so where a file that could be FHIR can't be told because its packing is damaged."""
+def _refuse_meant(path: Path) -> None:
+    """Raise InputError where a file that doesn't look like FHIR is damaged, or is called like what must be read."""
+    if path.stat().st_size:
+        refuse_damaged(Source(path))
     with _opened(path) as stream:
-        try:
-            stream.read(_HEAD)
-        except (EOFError, zlib.error, OSError) as error:
-            raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
+        held = bool(stream.read(_HEAD).strip())
+    if held and any(name.lower() in path.name.lower() for name in READ):
+        raise InputError(f"{path}: line 1 is no FHIR resource as JSON, though the file is called like one.")
 
 
-def _decoded(content: bytes, place: str) -> Any:
+def _decoded(content: bytes, place: str, limits: Limits) -> Any:
     try:
         decoded = json.loads(content.decode("utf-8"))
         if b"\\ud" in content.lower():  # half of a surrogate pair is legal JSON and no text
             json.dumps(decoded, ensure_ascii=False).encode("utf-8")
+        if content.count(b"{") + content.count(b"[") > limits.json_depth:  # else it can't be that deep
+            refuse_depth(decoded, place, limits)
         return decoded
+    except InputError:
+        raise
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{place} is not UTF-8 text{f' (line {line})' if line > 1 else ''}.") from error
     except UnicodeError as error:
         raise InputError(f"{place} is not UTF-8 text.") from error
     except RecursionError as error:
         raise InputError(f"{place} is nested too deeply to be FHIR.") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise InputError(f"{place} is not JSON: {error.msg} at {where}.") from error
+        raise InputError(f"{place} is not JSON: {error.msg.removesuffix(' at')} at {where}.") from error
     except ValueError as error:  # a whole number of more than 4,300 digits
         raise InputError(f"{place} is not JSON that can be read: it holds an endless number.") from error
 

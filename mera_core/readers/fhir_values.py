@@ -22,13 +22,17 @@ from mera_core.readers.fhir_elements import (
     reference,
     text_of,
 )
+from mera_core.readers.record_words import word
 
+# What we call the two systems in FHIR; other names that are read are in `code_systems`.
+CODE_SYSTEMS = {"ICD9": "http://hl7.org/fhir/sid/icd-9-cm", "ICD10": "http://hl7.org/fhir/sid/icd-10-cm"}
 # Our own extensions and identifiers, so that a cohort that is written and read again is the same (mera_core.writers.fhir).
 OWN = "urn:x-mera:"
 PATIENT_ID, VISIT_NUMBER, AGE, DETAIL, RANK = (
     f"{OWN}{name}" for name in ("patient-id", "visit-number", "age", "detail", "rank")
 )
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
+_ETHNICITY = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-ethnicity"
 _BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
 _MIMIC_PATIENT = "/fhir/mimic/identifier/patient"
 
@@ -90,8 +94,8 @@ def person(resource: Json, place: str) -> Person:
     sex = {"female": "F", "male": "M"}.get((text_of(resource, "gender", place) or "").lower(), "")
     birth_sex = str(own.get(_BIRTH_SEX, {}).get("valueCode", "")).upper()
     words = _details(resource, place)
-    if "ethnicity" not in words and (race := _race(own.get(RACE, {}))):
-        words["ethnicity"] = race.lower()
+    if "ethnicity" not in words and (said := _ethnicity(own)):
+        words["ethnicity"] = said
     return Person(
         id=identity or "",
         sex=sex or (birth_sex if birth_sex in ("F", "M") and "gender" not in resource else "U"),
@@ -133,11 +137,11 @@ def _standard_words(resource: Json, start: datetime | None, end: datetime | None
     stay = object_of(resource, "hospitalization", place) or object_of(resource, "admission", place)
     words = {
         "admission": _CLASSES.get(code.upper(), ""),
-        "source": _shown(stay.get("admitSource"), place),
-        "discharge": _shown(stay.get("dischargeDisposition"), place),
+        "source": word("source", _shown(stay.get("admitSource"), place)),
+        "discharge": word("discharge", _shown(stay.get("dischargeDisposition"), place)),
         "stay": str((end - start).days) if start and end and end >= start else "",
     }
-    return {name: word for name, word in words.items() if word}
+    return {name: said for name, said in words.items() if said}
 
 
 def _ranked(resource: Json, place: str) -> dict[str, int | None]:
@@ -157,7 +161,13 @@ def _shown(value: Any, place: str) -> str:
     if not isinstance(value, dict):
         return ""
     first = next(iter(codings(value, place)), {})
-    return str(value.get("text") or first.get("display") or first.get("code") or "").lower()
+    return str(value.get("text") or first.get("display") or first.get("code") or "")
+
+
+def _ethnicity(own: dict[str, Json]) -> str | None:
+    """Hispanic, where the one extension says so, else what the other says of race."""
+    hispanic, race = (word("ethnicity", _race(own.get(url, {}))) for url in (_ETHNICITY, RACE))
+    return hispanic if hispanic == "hispanic" else race
 
 
 def _race(extension: Json) -> str:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from mera_core.readers.base import ImportReport
 from mera_core.readers.delimited import Delimited
+from mera_core.readers.record_words import word
 from mera_core.visit_columns import words
 
 NOWHERE = -1
@@ -61,9 +62,13 @@ def distinct(table: Delimited, key: str, report: ImportReport, what: str) -> Del
                 int(np.argmax(differs)), key, f"this {key} is repeated, with another {name!r} than where it stood first"
             )
     report.set_aside(f"repeated rows of {what}", int(again.sum()))
-    kept = np.sort(first)
-    taken_rows = {name: each.take(pa.array(kept)) for name, each in table.columns.items()}
-    return replace(table, columns=taken_rows, rows=kept if table.rows is None else table.rows[kept])
+    return taken_rows(table, np.sort(first))
+
+
+def taken_rows(table: Delimited, kept: np.ndarray) -> Delimited:
+    """Some rows of a table, whose places in the file stay known."""
+    columns = {name: each.take(pa.array(kept)) for name, each in table.columns.items()}
+    return replace(table, columns=columns, rows=kept if table.rows is None else table.rows[kept])
 
 
 def rows_of(column: pa.DictionaryArray, among: pa.DictionaryArray) -> np.ndarray:
@@ -148,12 +153,9 @@ def _refuse(table: Delimited, name: str, found: Sequence[object], wrong: str) ->
         raise table.fault(int(np.argmax(bad[rows_at(table.get(name))])), name, f"there is {wrong}")
 
 
-def translated(
-    column: pa.DictionaryArray, names: Mapping[str, str] | None = None, unknown: Sequence[str] = ("",)
-) -> pa.DictionaryArray:
-    """Texts in other words: by `names` (upper case -> word), else in lower case; null for those that say nothing."""
-    names = names or {}
-    return replaced(column, lambda text: None if text.upper() in unknown else names.get(text.upper(), text.lower()))
+def in_words(column: pa.DictionaryArray, name: str) -> pa.DictionaryArray:
+    """Texts of a source in the words that all readers use (`record_words.word`); null for those that say nothing."""
+    return replaced(column, lambda text: word(name, text))
 
 
 def replaced(column: pa.DictionaryArray, change: Callable[[str], str | None]) -> pa.DictionaryArray:

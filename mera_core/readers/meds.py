@@ -22,8 +22,9 @@ from mera_core.ontology import Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.code_systems import read_snomed_map
-from mera_core.readers.meds_codes import Kind, event_of
+from mera_core.readers.meds_codes import Kind
 from mera_core.readers.meds_tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
+from mera_core.readers.record_words import word
 
 FORMAT = "meds"
 GAP_HOURS = 24.0
@@ -51,6 +52,12 @@ def detect(source: Source) -> str | None:
     if subject is None or not ({"time", "code"} <= names or "events" in names):
         return None
     return f"parquet with the columns {subject}, time and code"
+
+
+def expects(source: Source) -> str | None:
+    """Why a folder that can't be recognised is meant for this format: it holds shards where MEDS has them."""
+    inside = source.path.is_dir() and (source.path / "data").is_dir() and shards(source.path)
+    return "the folder has parquet shards in data/" if inside else None
 
 
 def read(
@@ -234,7 +241,10 @@ def _births(events: Gathered) -> np.ndarray:
 
 
 def _ages(time: np.ndarray, born: np.ndarray) -> np.ndarray:
-    years = (time - born) / _DAY / _DAYS_A_YEAR
+    """Years; from New Year's midnight, which is how converters write a year of birth, whole years of the calendar."""
+    year = born.astype("datetime64[Y]")
+    whole = (time.astype("datetime64[Y]") - year) / np.timedelta64(1, "Y")
+    years = np.where(born == year, whole, (time - born) / _DAY / _DAYS_A_YEAR)
     return np.where(years > _OLDEST, np.nan, np.round(np.maximum(years, 0.0), 2))
 
 
@@ -262,7 +272,8 @@ def _visit_facts(events: Gathered, named: _Stays, size: int) -> tuple[dict[str, 
             put("stay", known, np.floor(days[known]).astype(np.int64).astype(str).astype(object))
         payer = events.text("insurance", rows[starts])
         if any(payer):
-            put("payer", stay[starts], np.array([word.lower() if word else None for word in payer], dtype=object))
+            said_payer = {text: word("payer", text or "") for text in set(payer)}
+            put("payer", stay[starts], np.array([said_payer[text] for text in payer], dtype=object))
     details = kind == Kind.VISIT_WORD
     names = events.book.said("name")[code[details]]
     told = np.array(events.text("text_value", rows[details]), dtype=object)
@@ -283,11 +294,12 @@ def _people(events: Gathered) -> People:
 
     rows = np.flatnonzero(events.kinds == Kind.ETHNICITY)
     if len(rows):
+        rows = rows[np.argsort(events.book.said("ethnicity")[events.code[rows]] == "hispanic", kind="stable")]
         put("ethnicity", events.person[rows], events.book.said("ethnicity")[events.code[rows]])
     starts = np.flatnonzero(events.kinds == Kind.START)
     starts = starts[np.argsort(events.time[starts], kind="stable")]  # the last admission that says it is believed
     races = events.text("race", starts)
-    read = {race: dict(event_of(f"RACE//{race or ''}").words).get("ethnicity") for race in set(races)}
+    read = {race: word("ethnicity", race or "") for race in set(races)}
     told = np.array([read[race] for race in races], dtype=object)
     if any(read.values()):
         put("ethnicity", events.person[starts[told != None]], told[told != None])  # noqa: E711

@@ -14,6 +14,7 @@ from enum import IntEnum
 
 from mera_core.readers.assemble import NO_CODE
 from mera_core.readers.code_systems import PROCEDURE, SNOMED, system_of_vocabulary
+from mera_core.readers.record_words import RACE_CONCEPTS, UNTOLD, word
 
 # Written by mera_core.writers.meds; a dataset that has these columns is read back without loss.
 VISIT_START, VISIT_END = "VISIT_START", "VISIT_END"
@@ -56,17 +57,7 @@ class Event:
 
 _NOTHING = Event(Kind.OTHER)
 _MISSING = {"", "UNK", "UNKNOWN", "NULL", "NONE", "NAN", "NA", "?", "NODX"}
-_UNTOLD = _MISSING | {"UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER", "UNKNOWN/NOT SPECIFIED", "0"}
 _SEXES = {"F": "F", "FEMALE": "F", "8532": "F", "M": "M", "MALE": "M", "8507": "M"}
-_OMOP_RACES = {  # OMOP concepts, for converters that write the number
-    "8527": "white",
-    "8516": "black or african american",
-    "8515": "asian",
-    "8657": "american indian or alaska native",
-    "8557": "native hawaiian or other pacific islander",
-    "38003563": "hispanic or latino",
-    "38003564": "not hispanic or latino",
-}
 _SEX_NAMES = {"GENDER", "SEX", "MIMICIVGENDER"}
 _ETHNICITY_NAMES = {"RACE", "ETHNICITY", "MIMICIVRACE"}
 _START_NAMES = {"HOSPITALADMISSION", "MIMICIVADMISSION", "VISITSTART", "ENCOUNTERSTART", "ADMISSION"}
@@ -97,8 +88,8 @@ def event_of(text: str) -> Event:
         return Event(Kind.SEX, words=(("sex", _SEXES.get(parts[-1].upper(), "U")),))
     if first in _ETHNICITY_NAMES:
         told = _told(parts[1:])
-        word = _OMOP_RACES.get(told) if told.isdecimal() else told.lower()
-        return Event(Kind.ETHNICITY, words=(("ethnicity", word),)) if word else _NOTHING
+        said = RACE_CONCEPTS.get(told) if told.isdecimal() else word("ethnicity", told)
+        return Event(Kind.ETHNICITY, words=(("ethnicity", said),)) if said else _NOTHING
     if parts[0] == AGE_AT_LAST_VISIT:
         return Event(Kind.PERSON_AGE)
     if parts[0] in (VISIT_DETAIL, PROFILE) and len(parts) > 1:
@@ -118,8 +109,10 @@ def _contact(first: str, parts: list[str]) -> Event:
         words = [("admission", parts[-1])]
     elif first in ("HOSPITALDISCHARGE", "MIMICIVDISCHARGELOCATION") and len(parts) in (2, 3):
         words = [("discharge", parts[-1])]
-    told = tuple((name, word.lower()) for name, word in words if word.upper() not in _UNTOLD)
-    return Event(Kind.END if ends else Kind.START, words=told)
+    told = [(name, said) for name, text in words if (said := word(name, text))]
+    if ("admission", "newborn") in told:
+        told = [pair for pair in told if pair[0] != "source"] + [("source", "birth")]
+    return Event(Kind.END if ends else Kind.START, words=tuple(told))
 
 
 def _diagnosis(first: str, parts: list[str]) -> Event:
@@ -158,4 +151,4 @@ def _not_icd9(text: str) -> bool:
 
 
 def _told(parts: list[str]) -> str:
-    return next((part for part in parts if part.upper() not in _UNTOLD), "")
+    return next((part for part in parts if part.upper() not in UNTOLD), "")

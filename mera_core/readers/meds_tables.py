@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
+from mera_core.readers.base import refuse_large_parquet
 from mera_core.readers.code_systems import SnomedMap
 from mera_core.readers.meds_codes import (
     AGE_COLUMN,
@@ -37,6 +38,7 @@ NONE = np.iinfo(np.int64).min  # no visit, no rank
 _TEXTS = ("race", "insurance", "text_value")  # the first two are what MIMIC's converter puts beside an admission
 _SPLITS = ("train", "tuning", "held_out")
 _BATCH = 500_000  # rows read at once
+_TEXT_TYPES = (pa.string(), pa.large_string(), pa.null())
 _NO_MAP, _NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
 
 
@@ -235,29 +237,38 @@ class Events:
             return np.where(np.isnan(values), NONE, whole.astype(np.int64))
         if not pa.types.is_integer(kind):
             raise InputError(f"{path} has {name} as {kind}; it must be a whole number.")
-        return column.cast(pa.int64()).fill_null(NONE).to_numpy(zero_copy_only=False)
+        try:
+            return column.cast(pa.int64()).fill_null(NONE).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path} has a {name} above 2^63, which is no id.") from error
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The columns that are read of one shard, piece by piece; InputError naming the file and the column."""
     try:
-        file = pq.ParquetFile(path, read_dictionary=["code"])
+        schema = pq.read_schema(path)
+        file = pq.ParquetFile(path, read_dictionary=["code"] if _is_text(schema, "code") else None)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is no parquet file, or a damaged one.") from error
-    names = file.schema_arrow.names
+    refuse_large_parquet(path, file.metadata)
+    names = schema.names
     if "events" in names:
         raise InputError(f"{path} is MEDS 0.2 with events nested in patients; 0.3 and 0.4 are read.")
     missing = [name for name in (_present(SUBJECTS, names) or SUBJECTS[0], "time", "code") if name not in names]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}.")
-    kind = file.schema_arrow.field("code").type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise InputError(f"{path} has code as {kind}; it must be text.")
-    wanted = [*SUBJECTS[:1], *SUBJECTS[1:], "time", "code", RANK_COLUMN, *TABLES, "race", "insurance"]
+    own = [NAME_COLUMN, "text_value"] if INVENTED_COLUMN in names else []  # elsewhere free text is large, and not read
+    for name in ("code", *own):
+        if name in names and not _is_text(schema, name):
+            raise InputError(f"{path} has {name} as {_plain(schema, name)}; it must be text.")
+    if own and not pa.types.is_boolean(_plain(schema, INVENTED_COLUMN)):
+        raise InputError(
+            f"{path} has {INVENTED_COLUMN} as {_plain(schema, INVENTED_COLUMN)}; it must be true or false."
+        )
+    texts = [name for name in (*TABLES, "race", "insurance") if _is_text(schema, name)]
+    wanted = [*SUBJECTS, "time", "code", RANK_COLUMN, *texts, *own]
     wanted.append(_present(VISIT_COLUMNS, names) or "")
-    if INVENTED_COLUMN in names:  # free text of other datasets is large, and not read
-        wanted += [INVENTED_COLUMN, AGE_COLUMN, NAME_COLUMN, "text_value"]
+    wanted += [INVENTED_COLUMN, AGE_COLUMN] if own else []
     try:
         yield from file.iter_batches(_BATCH, columns=[name for name in wanted if name in names])
     except (pa.ArrowException, OSError) as error:
@@ -270,8 +281,13 @@ def icd_parents(path: Path) -> dict[str, str]:
     if not where.is_file():
         return {}
     try:
-        if not {"code", "parent_codes"} <= set(pq.read_schema(where).names):
+        schema = pq.read_schema(where)
+        if not {"code", "parent_codes"} <= set(schema.names):
             return {}
+        kind = schema.field("parent_codes").type
+        parents_are_text = pa.types.is_null(kind) or (hasattr(kind, "value_type") and kind.value_type in _TEXT_TYPES)
+        if not _is_text(schema, "code") or not parents_are_text:
+            raise InputError(f"{where} has code as {_plain(schema, 'code')} and parent_codes as {kind}, not as text.")
         table = pq.read_table(where, columns=["code", "parent_codes"]).to_pydict()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{where} is a damaged parquet file.") from error
@@ -289,6 +305,19 @@ def _present(names: tuple[str, ...], columns: list[str]) -> str | None:
 
 def _indices(column: pa.DictionaryArray) -> np.ndarray:
     return column.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+
+
+def _plain(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of a column's values."""
+    kind = schema.field(name).type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    """Whether a column is there and holds text, or nothing at all (but for the codes)."""
+    kind = _plain(schema, name) if name in schema.names else None
+    nothing = kind is not None and name != "code" and pa.types.is_null(kind)
+    return kind is not None and (nothing or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _times(column: pa.Array, path: Path) -> np.ndarray:
@@ -310,7 +339,7 @@ def _numbers(rows: pa.RecordBatch, name: str) -> np.ndarray:
     column = rows.column(name)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return np.full(rows.num_rows, np.nan)
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(float)
 
 
 def _flags(rows: pa.RecordBatch, name: str) -> np.ndarray:

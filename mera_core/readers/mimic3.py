@@ -18,34 +18,6 @@ from mera_core.readers.mimic_tables import DAY, FILES, Schema, read_tables
 FORMAT = "mimic3"
 SHIFTED_AGE = 91.4  # years; MIMIC moves births of patients over 89 back by 300 years, this was their median age
 _DAYS_A_YEAR = 365.2425
-# The words that other readers use for the same places; anything else is taken over in lower case.
-_DISCHARGE = {
-    "SHORT TERM HOSPITAL": "transfer to hospital",
-    "DISC-TRAN CANCER/CHLDRN H": "transfer to hospital",
-    "DISC-TRAN TO FEDERAL HC": "transfer to federal health care facility",
-    "DISCH-TRAN TO PSYCH HOSP": "psychiatric hospital",
-    "SNF": "skilled nursing facility",
-    "SNF-MEDICAID ONLY CERTIF": "nursing facility",
-    "ICF": "intermediate care facility",
-    "REHAB/DISTINCT PART HOSP": "rehabilitation",
-    "LONG TERM CARE HOSPITAL": "long-term care hospital",
-    "HOME WITH HOME IV PROVIDR": "home health care",
-    "HOSPICE-HOME": "hospice",
-    "HOSPICE-MEDICAL FACILITY": "hospice",
-    "LEFT AGAINST MEDICAL ADVI": "left against advice",
-    "DEAD/EXPIRED": "died",
-    "OTHER FACILITY": "transfer to other facility",
-}
-_SOURCE = {
-    "EMERGENCY ROOM ADMIT": "emergency room",
-    "TRANSFER FROM HOSP/EXTRAM": "transfer from hospital",
-    "TRANSFER FROM SKILLED NUR": "transfer from skilled nursing facility",
-    "TRANSFER FROM OTHER HEALT": "transfer from other facility",
-    "PHYS REFERRAL/NORMAL DELI": "physician referral",
-    "CLINIC REFERRAL/PREMATURE": "clinic referral",
-    "HMO REFERRAL/SICK": "insurer referral",
-    "TRSF WITHIN THIS FACILITY": "transfer within hospital",
-}
 
 
 def detect(source: Source) -> str | None:
@@ -55,6 +27,14 @@ def detect(source: Source) -> str | None:
     if "icd9_code" not in Source(source.files[FILES[2]]).header:  # MIMIC-IV has icd_code and icd_version
         return None
     return "the folder has PATIENTS, ADMISSIONS and DIAGNOSES_ICD with the column icd9_code"
+
+
+def expects(source: Source) -> str | None:
+    """Why a folder that can't be recognised is meant for this format: its files are called so, and none of them is MIMIC-IV's."""
+    if not source.path.is_dir() or not set(FILES) <= set(source.files):
+        return None
+    ours = "dob" in Source(source.files[FILES[0]]).header or source.files[FILES[2]].name.startswith("D")
+    return "its files are called as MIMIC-III's are" if ours else None
 
 
 def read(source: Source, report: ImportReport, ontology: Ontology | None = None) -> Cohort:
@@ -90,7 +70,4 @@ _SCHEMA = Schema(
     entry=("icd9_code",),
     ages=_ages,
     systems=lambda diagnoses: ("ICD9", {}),
-    admission={},
-    source=_SOURCE,
-    discharge=_DISCHARGE,
 )

@@ -23,33 +23,6 @@ FORMAT = "mimic4"
 OLDEST = 91  # years; anchor_age of everyone over 89
 _FOLDERS = ("", "hosp", "core")  # releases before 2.0 keep patients and admissions in core/
 _SYSTEMS = {"9": "ICD9", "10": "ICD10"}
-# The words that other readers use for the same things; anything else is taken over in lower case.
-_ADMISSION = {
-    "EW EMER.": "emergency",
-    "DIRECT EMER.": "emergency",
-    "EMERGENCY": "emergency",
-    "SURGICAL SAME DAY ADMISSION": "elective",
-    "ELECTIVE": "elective",
-    "URGENT": "urgent",
-    "EU OBSERVATION": "observation",
-    "OBSERVATION ADMIT": "observation",
-    "DIRECT OBSERVATION": "observation",
-    "AMBULATORY OBSERVATION": "observation",
-}
-_SOURCE = {
-    "TRANSFER FROM SKILLED NURSING FACILITY": "transfer from skilled nursing facility",
-    "AMBULATORY SURGERY TRANSFER": "transfer from ambulatory surgery center",
-    "INTERNAL TRANSFER TO OR FROM PSYCH": "transfer within hospital",
-}
-_DISCHARGE = {
-    "ACUTE HOSPITAL": "transfer to hospital",
-    "REHAB": "rehabilitation",
-    "CHRONIC/LONG TERM ACUTE CARE": "long-term care hospital",
-    "PSYCH FACILITY": "psychiatric hospital",
-    "AGAINST ADVICE": "left against advice",
-    "OTHER FACILITY": "transfer to other facility",
-    "HEALTHCARE FACILITY": "transfer to other facility",
-}
 
 
 def detect(source: Source) -> str | None:
@@ -59,6 +32,13 @@ def detect(source: Source) -> str | None:
     found = _tables(source)
     if set(FILES) <= set(found) and {"icd_code", "icd_version"} <= set(Source(found[FILES[2]]).header):
         return "the folder has patients, admissions and diagnoses_icd with the columns icd_code and icd_version"
+    return None
+
+
+def expects(source: Source) -> str | None:
+    """Why a folder that can't be recognised is meant for this format: its files, or those of its hosp/, are called so."""
+    if source.path.is_dir() and set(FILES) <= set(_tables(source)):
+        return "its files are called as MIMIC-IV's are"
     return None
 
 
@@ -140,8 +120,5 @@ _SCHEMA = Schema(
     entry=("icd_code", "icd_version"),
     ages=_ages,
     systems=_systems,
-    admission=_ADMISSION,
-    source=_SOURCE,
-    discharge=_DISCHARGE,
     further=_earliest_years,
 )

@@ -18,15 +18,16 @@ from mera_core.readers.delimited import Delimited, read_delimited
 from mera_core.readers.keyed import (
     NOWHERE,
     distinct,
+    in_words,
     is_empty,
     latest,
     leave_out_by,
+    replaced,
     rows_at,
     rows_of,
     same_text,
     taken,
     times,
-    translated,
     whole_numbers,
 )
 from mera_core.visit_columns import words
@@ -34,17 +35,8 @@ from mera_core.visit_columns import words
 FILES = ("patients.csv", "admissions.csv", "diagnoses_icd.csv")
 _ADMISSIONS = ("subject_id", "hadm_id", "admittime")
 _TOLD = ("dischtime", "admission_type", "admission_location", "discharge_location", "insurance", "ethnicity", "race")
-UNKNOWN = (
-    "",
-    "?",
-    "** INFO NOT AVAILABLE **",
-    "INFORMATION NOT AVAILABLE",
-    "UNKNOWN",
-    "UNKNOWN/NOT SPECIFIED",
-    "UNABLE TO OBTAIN",
-    "PATIENT DECLINED TO ANSWER",
-)
 DAY = np.timedelta64(1, "D")
+_SEXES = {"F": "F", "M": "M", "FEMALE": "F", "MALE": "M"}
 EARLY = -0.01  # years; a newborn may be admitted some hours "before" its birth, which has a date but no hour
 
 
@@ -55,7 +47,6 @@ class Schema:
     person: columns of PATIENTS beside subject_id. entry: columns of DIAGNOSES_ICD beside subject_id, hadm_id, seq_num, of
     which the first is the code. ages: (patients, row of the patient for each admission, admittime) -> years.
     systems: diagnoses -> the system of each entry, or one for all, and masks of entries to leave out by reason.
-    admission, source, discharge: words of the source, in capitals -> the words that other readers use.
     further: (patients, row of the patient, admittime) -> further words of each visit.
     """
 
@@ -63,9 +54,6 @@ class Schema:
     entry: tuple[str, ...]
     ages: Callable[[Delimited, np.ndarray, np.ndarray], np.ndarray]
     systems: Callable[[Delimited], tuple[pa.Array | str, dict[str, np.ndarray]]]
-    admission: Mapping[str, str]
-    source: Mapping[str, str]
-    discharge: Mapping[str, str]
     further: Callable[[Delimited, np.ndarray, np.ndarray], dict[str, pa.Array]] = lambda *_: {}
 
 
@@ -121,17 +109,17 @@ def read_tables(
     moved = np.empty(len(order), np.int64)
     moved[order] = np.arange(len(order))
     said = (
-        translated(admissions["ethnicity" if "ethnicity" in admissions else "race"], unknown=UNKNOWN)
+        in_words(admissions["ethnicity" if "ethnicity" in admissions else "race"], "ethnicity")
         if ("ethnicity" in admissions or "race" in admissions)
         else words([None] * len(admissions))
     )
-    sexes = translated(patients["gender"], {"F": "F", "M": "M", "FEMALE": "F", "MALE": "M"})
+    sexes = replaced(patients["gender"], lambda text: _SEXES.get(text.upper()))
     rows = np.flatnonzero(sound)
     return assemble(
         report,
         People(
             id=taken(patients["subject_id"], order).to_pylist(),
-            sex=words([sex if sex in ("F", "M") else "U" for sex in taken(sexes, order).to_pylist()]),
+            sex=taken(sexes, order).fill_null("U"),
             words={"ethnicity": taken(latest(np.where(sound, owner, NOWHERE), began, said, len(patients)), order)},
         ),
         Visits(
@@ -142,7 +130,7 @@ def read_tables(
             words={
                 name: taken(column, rows)
                 for name, column in (
-                    *_words(admissions, schema, began, report).items(),
+                    *_words(admissions, began, report).items(),
                     *schema.further(patients, np.maximum(owner, 0), began).items(),
                 )
             },
@@ -152,11 +140,9 @@ def read_tables(
     )
 
 
-def _words(
-    admissions: Delimited, schema: Schema, began: np.ndarray, report: ImportReport
-) -> dict[str, pa.DictionaryArray]:
-    kind = translated(admissions.get("admission_type"), schema.admission, UNKNOWN)
-    came = translated(admissions.get("admission_location"), schema.source, UNKNOWN)
+def _words(admissions: Delimited, began: np.ndarray, report: ImportReport) -> dict[str, pa.DictionaryArray]:
+    kind = in_words(admissions.get("admission_type"), "admission")
+    came = in_words(admissions.get("admission_location"), "source")
     if "newborn" in kind.dictionary.to_pylist():
         # One word of the source stands for two things, of which a newborn's is the second.
         came = words(
@@ -181,9 +167,9 @@ def _words(
     return {
         "admission": kind,
         "source": came,
-        "discharge": translated(admissions.get("discharge_location"), schema.discharge, UNKNOWN),
+        "discharge": in_words(admissions.get("discharge_location"), "discharge"),
         "stay": pa.DictionaryArray.from_arrays(pa.array(length.astype(np.int32), mask=~known), texts),
-        "payer": translated(admissions.get("insurance"), unknown=UNKNOWN),
+        "payer": in_words(admissions.get("insurance"), "payer"),
     }
 
 

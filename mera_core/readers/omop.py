@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from mera_core.errors import InputError
 from mera_core.ontology import SYSTEMS, Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
-from mera_core.readers.base import Cohort, ImportReport, Source
+from mera_core.readers.base import Cohort, ImportReport, Source, refuse_large_parquet
 from mera_core.readers.delimited import Delimited, Keep, read_delimited
 from mera_core.readers.keyed import (
     NOWHERE,
     distinct,
+    in_words,
     leave_out_by,
     numbers,
     replaced,
@@ -29,9 +30,9 @@ from mera_core.readers.keyed import (
     rows_of,
     taken,
     times,
-    translated,
 )
 from mera_core.readers.omop_codes import conditions_to_codes, read_vocabulary
+from mera_core.readers.record_words import RACE_CONCEPTS
 from mera_core.readers.table_columns import Table
 from mera_core.visit_columns import words
 
@@ -55,8 +56,6 @@ _CONDITION = (
 )  # fmt: skip
 _SEX = {"8507": "M", "8532": "F"}
 _SEX_WORD = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
-_RACE = {"8527": "white", "8516": "black", "8515": "asian", "8657": "american indian", "8557": "pacific islander"}
-_HISPANIC = "38003563"
 _VISIT_KIND = {
     "9201": "inpatient",
     "9202": "outpatient",
@@ -223,14 +222,15 @@ class _Stays:
             {
                 "admission": taken(replaced(self.visit.get("visit_concept_id"), _VISIT_KIND.get), rows).to_pylist()
                 + nothing,
-                "source": self._said(rows, "admitted_from_source_value", "admitting_source_value") + nothing,
-                "discharge": self._said(rows, "discharged_to_source_value", "discharge_to_source_value") + nothing,
+                "source": self._said(rows, "source", "admitted_from_source_value", "admitting_source_value") + nothing,
+                "discharge": self._said(rows, "discharge", "discharged_to_source_value", "discharge_to_source_value")
+                + nothing,
                 "stay": [None if days < 0 else str(days) for days in self.days[rows].tolist()] + nothing,
             },
         )
 
-    def _said(self, rows: np.ndarray, name: str, earlier: str) -> list[str | None]:
-        return taken(translated(self.visit.get(name if name in self.visit else earlier)), rows).to_pylist()
+    def _said(self, rows: np.ndarray, kind: str, name: str, earlier: str) -> list[str | None]:
+        return taken(in_words(self.visit.get(name if name in self.visit else earlier), kind), rows).to_pylist()
 
 
 def _births(person: Delimited) -> tuple[np.ndarray, np.ndarray]:
@@ -253,11 +253,15 @@ def _sexes(person: Delimited) -> list[str]:
 
 
 def _ethnicity(person: Delimited) -> pa.DictionaryArray:
-    hispanic = replaced(person.get("ethnicity_concept_id"), lambda text: "hispanic" if text == _HISPANIC else None)
-    race = replaced(person.get("race_concept_id"), _RACE.get)
-    told = translated(person.get("race_source_value"), unknown=("", "0", "UNKNOWN"))
-    columns = (column.to_pylist() for column in (hispanic, race, told))
-    return words([first or second or third for first, second, third in zip(*columns, strict=True)])
+    """Hispanic, where concept or text say so; else race by its concept, else by its text."""
+    columns = (
+        replaced(person.get("ethnicity_concept_id"), RACE_CONCEPTS.get),
+        in_words(person.get("ethnicity_source_value"), "ethnicity"),
+        replaced(person.get("race_concept_id"), RACE_CONCEPTS.get),
+        in_words(person.get("race_source_value"), "ethnicity"),
+    )
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    return words(["hispanic" if "hispanic" in row else row[2] or row[3] for row in rows])
 
 
 def _either(table: Delimited, moment: str, date: str) -> np.ndarray:
@@ -317,7 +321,10 @@ def _plain(column: pa.DictionaryArray) -> pa.DictionaryArray:
 
 def _parquet(path: Path, required: tuple[str, ...], optional: tuple[str, ...], keep: Keep | None) -> Delimited:
     try:
-        names = {name.lower(): name for name in pq.ParquetDataset(path).schema.names}
+        dataset = pq.ParquetDataset(path)
+        for part in dataset.files:
+            refuse_large_parquet(path, pq.read_metadata(part))
+        names = {name.lower(): name for name in dataset.schema.names}
         missing = [name for name in required if name not in names]
         if missing:
             raise InputError(f"{path} has no column {missing[0]!r}.")

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
-from mera_core.readers.assemble import NO_CODE, Entries, People, Visits, assemble
+from mera_core.readers.assemble import NO_CODE, REPEATED, Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.delimited import Delimited, read_delimited
-from mera_core.readers.keyed import is_empty, replaced, rows_at, times
+from mera_core.readers.keyed import is_empty, replaced, rows_at, taken_rows, times
 from mera_core.visit_columns import words
 
 FORMAT = "synpuf"
@@ -28,6 +28,7 @@ _KEYS = ("desynpuf_id", "clm_id", "clm_from_dt")
 _DIAGNOSES = tuple(f"icd9_dgns_cd_{number}" for number in range(1, 11))
 _OPTIONAL = ("segment", "clm_admsn_dt", "clm_thru_dt", "clm_utlztn_day_cnt", *_DIAGNOSES)
 _NAME = re.compile(r"(inpatient|outpatient|carrier)_claims?|beneficiary_summary")
+_SAMPLE = "de1_0_"  # how the names of CMS begin
 _SEX = {"1": "M", "2": "F"}
 _RACE = {"1": "white", "2": "black", "3": "other", "5": "hispanic"}
 
@@ -40,6 +41,15 @@ def detect(source: Source) -> str | None:
     return None
 
 
+def expects(source: Source) -> str | None:
+    """Why a source that can't be recognised is meant for this format: a file is called as the samples are."""
+    return "its files are called as DE-SynPUF's are" if any(_called_so(name) for name in source.files) else None
+
+
+def _called_so(name: str) -> re.Match | None:
+    return _NAME.search(name) if name.startswith(_SAMPLE) else None
+
+
 def read(source: Source, report: ImportReport, ontology: Ontology | None = None, claims: str = "") -> Cohort:
     """Read the claims of every sample in the folder.
 
@@ -48,7 +58,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
     Every diagnosis cell that holds something is counted: kept, or left out with its reason; a claim without any counts
     as one entry without code. Raises InputError naming file, line and column.
     """
-    found, beneficiaries = _files(source)
+    found, beneficiaries = _files(source, strict=True)
     kinds = {kind for kind, _ in found}
     usual = "inpatient" if "inpatient" in kinds else ",".join(KINDS)
     asked = tuple(name.strip().lower() for name in (claims or usual).split(","))
@@ -61,18 +71,21 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
     beside = sorted(kinds - set(asked))
     if beside and source.path.is_dir():
         report.remarks.append(f"claims that are there and were not asked for: {', '.join(beside)}")
-    tables = [read_delimited(part, (*_KEYS, _DIAGNOSES[0]), _OPTIONAL, report) for _, part in wanted]
+    tables = [_distinct(read_delimited(part, (*_KEYS, _DIAGNOSES[0]), _OPTIONAL, report), report) for _, part in wanted]
     people = _People(report)
     for part in beneficiaries:
         people.add(
-            read_delimited(part, ("desynpuf_id",), ("bene_birth_dt", "bene_sex_ident_cd", "bene_race_cd"), report)
+            read_delimited(part, ("desynpuf_id", "bene_birth_dt"), ("bene_sex_ident_cd", "bene_race_cd"), report)
         )
     stays = [_claims(table, people, report) for table in tables]
     return _cohort(stays, people, report, ontology)
 
 
-def _files(source: Source) -> tuple[list[tuple[str, Source]], list[Source]]:
-    """(kind, file) of the claims, and the beneficiary summaries; told by columns, and the kind by the name."""
+def _files(source: Source, strict: bool = False) -> tuple[list[tuple[str, Source]], list[Source]]:
+    """(kind, file) of the claims, and the beneficiary summaries; told by columns, and the kind by the name.
+
+    strict: also files that are called so and whose columns are not.
+    """
     claims, beneficiaries = [], []
     paths = (
         [source.path]
@@ -88,7 +101,34 @@ def _files(source: Source) -> tuple[list[tuple[str, Source]], list[Source]]:
             claims.append((kind, part))
         elif {"desynpuf_id", "bene_birth_dt"} <= columns:
             beneficiaries.append(part)
+        elif strict and (match := _called_so(path.name.lower())):
+            # One that is damaged is not passed over: the reading names what is wrong with it.
+            if match[1]:
+                claims.append((match[1], part))
+            else:
+                beneficiaries.append(part)
     return claims, beneficiaries
+
+
+def _distinct(table: Delimited, report: ImportReport) -> Delimited:
+    """The claims, each once: a row that is wholly the same as one before it is no second visit."""
+    numbers = np.stack([rows_at(column) for column in table.columns.values()], axis=1)
+    _, first = np.unique(numbers, axis=0, return_index=True)
+    if len(first) == len(table):
+        return table
+    again = np.ones(len(table), bool)
+    again[first] = False
+    entries = int(_entries_a_row(table)[again].sum())
+    report.rows += entries
+    report.leave_out(REPEATED, entries)
+    report.set_aside("repeated rows of claims", int(again.sum()))
+    return taken_rows(table, np.sort(first))
+
+
+def _entries_a_row(table: Delimited) -> np.ndarray:
+    """Diagnosis cells that hold something; a claim without any counts as one entry without code."""
+    told = [~is_empty(table[name]) for name in _DIAGNOSES if name in table]
+    return np.maximum(np.sum(told, axis=0), 1)
 
 
 class _People:
@@ -125,7 +165,7 @@ def _claims(table: Delimited, people: _People, report: ImportReport) -> dict[str
     faults = {"wrong segment": ~first, "no date": np.isnat(began), "visit before birth": age < 0}
     cells = [name for name in _DIAGNOSES if name in table]
     told = np.stack([~is_empty(table[name]) for name in cells])
-    size = np.maximum(told.sum(axis=0), 1)
+    size = _entries_a_row(table)
     report.rows += int(size.sum())
     sound = np.ones(len(table), bool)
     for reason, mask in faults.items():
@@ -166,7 +206,7 @@ def _cohort(stays: list[dict], people: _People, report: ImportReport, ontology: 
     starts = np.cumsum([0, *(len(stay["person"]) for stay in stays)])
     names = list(people.row)
     unknown = sum(name not in people.told for name in names)
-    if unknown and people.told:
+    if unknown:
         report.remarks.append(
             f"{unknown:,} patients with claims are in no beneficiary summary: age, sex and race unknown"
         )

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
 from mera_core.history import parse_json
+from mera_core.limits import in_force
 from mera_core.ontology import Code, Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
-from mera_core.readers.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes
+from mera_core.readers.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes, refuse_large_parquet
 from mera_core.readers.delimited import read_delimited
 from mera_core.readers.table_columns import Table, cohort_of
 from mera_core.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
@@ -45,6 +46,18 @@ def detect(source: Source) -> str | None:
     if kind == "csv" and set(_KEYS) <= set(source.header):
         return "its columns are those of the visits table"
     return None
+
+
+def expects(source: Source) -> str | None:
+    """Why a file that can't be recognised is meant for this format: it has columns of the visits table, if not all."""
+    kind = _kind(source)
+    if kind == "parquet":
+        named = " ".join(pq.read_schema(source.path).names).lower()
+    elif kind in ("csv", "jsonl"):
+        named = _head(source).split(b"\n", 1)[0].decode("latin-1").lower()
+    else:
+        return None
+    return "it has columns of the visits table" if sum(key in named for key in _KEYS) > 1 else None
 
 
 def read(
@@ -105,6 +118,8 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
     if kind == "parquet":
         try:
             content = pa.BufferReader(read_bytes(path))  # bytes, because a gzipped parquet file is unpacked first
+            refuse_large_parquet(path, pq.read_metadata(content))
+            content.seek(0)
             texts = [field.name for field in pq.read_schema(content) if _is_text(field.type)]
             content.seek(0)
             whole = pq.read_table(content, read_dictionary=texts)  # a text is held once, however often it stands there
@@ -129,7 +144,7 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
 def _json_lines(content: bytes, path: str) -> dict[str, pa.Array]:
     """Column -> values; a value that a line lacks is null."""
     columns: dict[str, list[Any]] = {}
-    size = 0
+    limits, size = in_force(), 0
     for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
         if not line.strip():
             continue
@@ -143,11 +158,13 @@ def _json_lines(content: bytes, path: str) -> dict[str, pa.Array]:
             column += [None] * (size - len(column))
             column.append(value)
         size += 1
+        limits.refuse_above("rows", size, path)
     arrays = {}
     for name, column in columns.items():
         column += [None] * (size - len(column))
         kinds = {type(value) for value in column if value is not None}
-        arrays[name] = pa.array(column if len(kinds) <= 1 else [None if v is None else str(v) for v in column])
+        as_text = len(kinds) > 1 or any(isinstance(value, int) and abs(value) >= 2**63 for value in column)
+        arrays[name] = pa.array([None if v is None else str(v) for v in column] if as_text else column)
     return arrays
 
 

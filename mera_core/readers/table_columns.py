@@ -65,11 +65,18 @@ class Table:
         if isinstance(column, pa.ChunkedArray):
             column = column.unify_dictionaries()
             column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        if pa.types.is_nested(column.type):
+            raise self.fault(0, name, "there are lists or objects where single values belong")
+        if pa.types.is_dictionary(column.type):
+            return words(column)
         if pa.types.is_floating(column.type):
-            whole = np.asarray(column.is_null()) | (np.floor(np.nan_to_num(column)) == np.nan_to_num(column))
-            if whole.all():
-                column = column.cast(pa.int64())
-        return words(column if pa.types.is_dictionary(column.type) else column.cast(pa.string()))
+            column = _whole_floats(column)
+        try:
+            return words(column.cast(pa.string()))
+        except pa.ArrowInvalid as error:
+            raise self.fault(_first_not_text(column), name, "there is no UTF-8 text") from error
+        except pa.ArrowNotImplementedError as error:
+            raise self.fault(0, name, f"values of the type {column.type} can't be read") from error
 
     def number(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where empty or absent."""
@@ -306,6 +313,24 @@ def _null(column: pa.DictionaryArray) -> np.ndarray:
 
 def _indices(column: pa.DictionaryArray, null: int) -> np.ndarray:
     return column.indices.fill_null(null).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _whole_floats(column: pa.Array) -> pa.Array:
+    """Floats as whole numbers where all are; NaN, which tables write where nothing is known, as null."""
+    values = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    unknown = np.isnan(values)
+    column = pa.array(values, mask=unknown)
+    known = values[~unknown]
+    return column.cast(pa.int64()) if (np.floor(known) == known).all() and (np.abs(known) < 2**53).all() else column
+
+
+def _first_not_text(column: pa.Array) -> int:
+    for row, value in enumerate(column):
+        try:
+            value.cast(pa.string())
+        except pa.ArrowInvalid:
+            return row
+    return 0
 
 
 def _of_texts(values: np.ndarray, column: pa.DictionaryArray, null: float) -> np.ndarray:

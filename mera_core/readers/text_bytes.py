@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mera_core.errors import InputError
+from mera_core.limits import Limits, in_force
 from mera_core.readers.base import BOM, GZIP_MAGIC, Source
 
-LONGEST_LINE = 1 << 20  # bytes; the widest table here (synpuf, eicu) stays far below
+LONGEST_LINE = Limits().line_bytes  # by default; `in_force().line_bytes` is what holds
 _CHUNK = 1 << 20  # bytes read at once
 _PACKED_CHUNK = 1 << 16  # the same of a gzip file, which may unpack to a thousand times as much
 
@@ -28,6 +29,7 @@ class TextBytes(io.RawIOBase):
     def __init__(self, source: Source, latin: bool = False, limit: int | None = None) -> None:
         self.path, self.quotes, self.fault = source.path, 0, None
         self._tell, self._latin, self._limit = source.progress, latin, limit
+        self._limits = in_force()  # here, because the parser reads in a thread of its own
         self._left, self._given = b"", self.chunks()
 
     def readable(self) -> bool:
@@ -57,7 +59,10 @@ class TextBytes(io.RawIOBase):
 
     def _watched(self) -> Iterator[bytes]:
         line, in_line, given = 1, 0, 0
+        unpacked = 0
         for number, chunk in enumerate(_unpacked(self.path, self._tell)):
+            unpacked += len(chunk)
+            self._limits.refuse_above("unpacked_bytes", unpacked, f"{self.path}, unpacked,")
             if number == 0:
                 chunk = chunk.removeprefix(BOM)
             if self._limit is not None:
@@ -71,9 +76,14 @@ class TextBytes(io.RawIOBase):
                 raise InputError(f"{self.path}: line {line}: it holds zero bytes, so it is not a text file.")
             end = chunk.find(b"\n")
             in_line += len(chunk) if end < 0 else end
-            if in_line > LONGEST_LINE:
+            most = self._limits.line_bytes
+            if in_line <= most < len(chunk):  # a line that begins and ends within a chunk
+                lengths = [len(each) for each in chunk.split(b"\n")]
+                longest = next((at for at, length in enumerate(lengths[1:], start=1) if length > most), 0)
+                in_line, line = max(in_line, lengths[longest] if longest else 0), line + longest
+            if in_line > most:
                 raise InputError(
-                    f"{self.path}: line {line} is longer than {LONGEST_LINE:,} bytes, so it is not a table of this kind."
+                    f"{self.path}: line {line} is longer than {most:,} bytes, so it is not a table of this kind."
                 )
             if end >= 0:
                 in_line = len(chunk) - chunk.rfind(b"\n") - 1

@@ -138,6 +138,11 @@ def detect(source: Source) -> str | None:
     return None
 
 
+def expects(source: Source) -> str | None:
+    """Why a source that can't be recognised is meant for this format: its file is called so."""
+    return "it is or holds diabetic_data.csv" if "diabetic_data.csv" in source.files else None
+
+
 def read(source: Source, report: ImportReport, ontology: Ontology | None = None) -> Cohort:
     """Read `diabetic_data.csv` (or the folder that holds it): patients by number, encounters by id.
 

@@ -21,12 +21,11 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 
 from mera_core.ontology import Code, Ontology
-from mera_core.readers.fhir_values import AGE, DETAIL, PATIENT_ID, RACE, RANK, VISIT_NUMBER
+from mera_core.readers.fhir_values import AGE, CODE_SYSTEMS, DETAIL, PATIENT_ID, RACE, RANK, VISIT_NUMBER
 from mera_core.visit_columns import VisitColumns
 from mera_core.writers.subjects import completed
 from mera_core.writers.whole import Report
 
-CODE_SYSTEMS = {"ICD9": "http://hl7.org/fhir/sid/icd-9-cm", "ICD10": "http://hl7.org/fhir/sid/icd-10-cm"}
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _GENDERS = {"F": "female", "M": "male", "U": "unknown"}
 _INPATIENT = {"system": f"{_TERMINOLOGY}/v3-ActCode", "code": "IMP", "display": "inpatient encounter"}

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
@@ -85,38 +88,84 @@ def write_predictions(samples: Iterable[Sample], out: str | Path, tasks: Sequenc
     Raises InputError where no sample has a dated history, or two tasks share a name.
     """
     samples = list(samples)
-    if len({task.name for task in tasks}) != len(tasks):
-        raise InputError("two tasks share a name.")
     dated = [sample for sample in samples if sample.history.visits and sample.history.visits[-1].time is not None]
     if not dated:
         raise InputError("no patient has a dated last visit, and MEDS tables need a prediction_time.")
-    subject = np.array([subject_number(sample.history.id) for sample in dated], dtype=np.int64)
-    time = _ends([sample.history for sample in dated])
-    report = Report("meds predictions", len(set(subject.tolist())), len(dated))
-    with written_whole(Path(out), folder=True) as part:
-        for task in tasks:
-            truth, above, score = _judged(dated, task)
-            columns = {"subject_id": subject, "prediction_time": time, "boolean_value": truth}
-            _put(part / "labels" / task.name, pa.table(columns, schema=LABEL))
-            columns |= {"predicted_boolean_value": above, "predicted_boolean_probability": score}
-            _put(part / "predictions" / task.name, pa.table(columns, schema=PREDICTION))
-        truths = [sorted(sample.target) for sample in dated]
-        rows = np.repeat(np.arange(len(dated)), [len(codes) for codes in truths])
-        names = pa.array([f"{code.system}CM/{code.code}" for codes in truths for code in codes], pa.string())
-        columns = {"subject_id": subject[rows], "prediction_time": time[rows], "categorical_value": names}
-        _put(part / "labels" / NEXT_VISIT_CODES, pa.table(columns, schema=CODES_LABEL))
-        (part / "README.md").write_text(_told(dated, tasks), encoding="utf-8")
-    report.codes, report.files, report.path = len(names), 2 * len(tasks) + 2, Path(out)
+    ranking = dated[0].ranking
+    table = judged(dated, tasks, ranking.ontology)
+    report = write_judged([table], out, tasks, ranking.checkpoint, ranking.probability is not None)
     if len(dated) < len(samples):
-        report.remarks.append(f"{len(samples) - len(dated):,} patients have no dated last visit and are left out")
+        told = f"{len(samples) - len(dated):,} patients have no dated last visit and are left out"
+        report.remarks.insert(0, told)
+    return report
+
+
+def judged(samples: Sequence[Sample], tasks: Sequence[Task], ontology: Ontology) -> pa.Table:
+    """One row a sample, all with a dated last visit: what `write_judged` writes.
+
+    Columns: subject_id, prediction_time, codes (the true ones, as 'ICD10CM/I50.22'), and of each task NAME the truth, whether
+    any of its codes is above the cut, and the score of the likeliest: 'NAME true', 'NAME above', 'NAME score'.
+    """
+    distinct(tasks)
+    columns: dict[str, Any] = {
+        "subject_id": np.array([subject_number(sample.history.id) for sample in samples], dtype=np.int64),
+        "prediction_time": _ends([sample.history for sample in samples]),
+        "codes": [[f"{code.system}CM/{code.code}" for code in sorted(sample.target)] for sample in samples],
+    }
+    for task in tasks:
+        columns |= zip(_columns(task), _judged(samples, task, ontology), strict=True)
+    return pa.table(columns, schema=_judged_schema(tasks))
+
+
+def write_judged(
+    tables: Iterable[pa.Table], out: str | Path, tasks: Sequence[Task], checkpoint: str, calibrated: bool
+) -> Report:
+    """Write tables of `judged`, which may come one by one, into the folder `out`, whole or not at all.
+
+    Raises InputError where they hold no row, or two tasks share a name.
+    """
+    distinct(tasks)
+    report = Report("meds predictions", files=2 * len(tasks) + 2, path=Path(out))
+    subjects: set[int] = set()
+    with written_whole(Path(out), folder=True) as part, ExitStack() as files:
+        writers = {
+            (kind, task.name): files.enter_context(_writer(part / kind / task.name, shape))
+            for kind, shape in (("labels", LABEL), ("predictions", PREDICTION))
+            for task in tasks
+        }
+        truths = files.enter_context(_writer(part / "labels" / NEXT_VISIT_CODES, CODES_LABEL))
+        for table in tables:
+            if not len(table):
+                continue
+            who = [table["subject_id"], table["prediction_time"]]
+            for task in tasks:
+                found = [table[name] for name in _columns(task)]
+                writers["labels", task.name].write_table(pa.table([*who, found[0]], schema=LABEL))
+                writers["predictions", task.name].write_table(pa.table([*who, *found], schema=PREDICTION))
+            rows = pc.list_parent_indices(table["codes"])
+            named = [column.take(rows) for column in who]
+            truths.write_table(pa.table([*named, pc.list_flatten(table["codes"])], schema=CODES_LABEL))
+            subjects.update(table["subject_id"].to_pylist())
+            report.visits += len(table)
+            report.codes += len(rows)
+        if not report.visits:
+            raise InputError("no patient has a dated last visit and a true one, so there is no MEDS table to write.")
+        told = _told(report.visits, tasks, checkpoint, calibrated)
+        (part / "README.md").write_text(told, encoding="utf-8")
+    report.patients = len(subjects)
     report.remarks.append(NOTICE)
     return report
 
 
-def _judged(samples: list[Sample], task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distinct(tasks: Sequence[Task]) -> None:
+    """Raise InputError where two tasks share a name."""
+    if len({task.name for task in tasks}) != len(tasks):
+        raise InputError("two tasks share a name.")
+
+
+def _judged(samples: Sequence[Sample], task: Task, ontology: Ontology) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth, whether any code of the task is above the cut, and the score of its likeliest code; each [samples]."""
     truth, above, score = np.zeros(len(samples), bool), np.zeros(len(samples), bool), np.zeros(len(samples), np.float32)
-    ontology = samples[0].ranking.ontology
     members: dict[Code, bool] = {}
     for row, sample in enumerate(samples):
         ranking = sample.ranking
@@ -147,21 +196,26 @@ def _ends(histories: list[Patient]) -> np.ndarray:
     return completed(columns.time, columns.visit_words.get("stay"))[columns.visits_of[1:] - 1]
 
 
-def _put(folder: Path, table: pa.Table) -> None:
+def _columns(task: Task) -> tuple[str, str, str]:
+    return f"{task.name} true", f"{task.name} above", f"{task.name} score"
+
+
+def _judged_schema(tasks: Sequence[Task]) -> pa.Schema:
+    kinds = (pa.bool_(), pa.bool_(), pa.float32())
+    fields = [pa.field(name, kind) for task in tasks for name, kind in zip(_columns(task), kinds, strict=True)]
+    return pa.schema([LABEL.field(0), LABEL.field(1), pa.field("codes", pa.list_(pa.string())), *fields])
+
+
+def _writer(folder: Path, shape: pa.Schema) -> pq.ParquetWriter:
     folder.mkdir(parents=True)
-    pq.write_table(table, folder / "0.parquet")
+    return pq.ParquetWriter(folder / "0.parquet", shape)
 
 
-def _told(samples: list[Sample], tasks: Sequence[Task]) -> str:
-    ranking = samples[0].ranking
-    kind = (
-        "a calibrated probability"
-        if ranking.probability is not None
-        else "sigma(s - s_EOV), a score, not a probability"
-    )
+def _told(samples: int, tasks: Sequence[Task], checkpoint: str, calibrated: bool) -> str:
+    kind = "a calibrated probability" if calibrated else "sigma(s - s_EOV), a score, not a probability"
     lines = [f"- {task.name}: any of {', '.join(map(str, task.codes))}, or a code below" for task in tasks]
     return (
-        f"# Predictions of the next visit's diagnoses\n\n{NOTICE}\n\nCheckpoint: {ranking.checkpoint}. "
-        f"Samples: {len(samples):,}.\npredicted_boolean_probability is {kind}, of the likeliest code of the task;\n"
+        f"# Predictions of the next visit's diagnoses\n\n{NOTICE}\n\nCheckpoint: {checkpoint}. "
+        f"Samples: {samples:,}.\npredicted_boolean_probability is {kind}, of the likeliest code of the task;\n"
         "predicted_boolean_value says whether any of them is above the cut.\n\n" + "\n".join(lines) + "\n"
     )

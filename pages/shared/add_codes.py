@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from mera_core.errors import InputError
-from mera_core.history import MAX_CODES, MAX_VISITS
+from mera_core.limits import in_force
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared import history_edits as edits
 from pages.shared.code_search import code_search
@@ -106,9 +106,10 @@ def _add(codes: list[Code | str], slot: str) -> bool:
     target = st.session_state[slot_key("add_target", slot)]
     edited = edits.add_codes(patient(slot), codes, None if target == NEW_VISIT else target)
     size = sum(len(visit.codes) for visit in edited.visits)
-    if len(edited.visits) > MAX_VISITS or size > MAX_CODES:
+    limits = in_force()
+    if len(edited.visits) > limits.visits or size > limits.codes:
         st.session_state[slot_key("refused", slot)] = (
-            f"A history can hold {MAX_VISITS:,} visits and {MAX_CODES:,} codes; this would be more."
+            f"A history can hold {limits.visits:,} visits and {limits.codes:,} codes; this would be more."
         )
         return False
     change(edited, slot)

@@ -90,17 +90,15 @@ def level_name(level: int, labels: Sequence[Code], ontology: Ontology) -> str:
 def _show_group(group: Group, reader: str, loaded: Any) -> None:
     ontology: Ontology = loaded.ontology
     st.subheader("Which code does not belong to the others?", anchor=False)
-    options: list[Code | str] = [*group.shown, _NONE]
-    picked = st.radio(
-        "Codes",
-        options,
-        format_func=lambda code: "None of them stands out" if code == _NONE else _named(code, ontology),
-        index=None,
-        key=f"audit_pick_{group.id}",
-        label_visibility="collapsed",
-        disabled=st.session_state.get("audit_open") == group.id,
-    )
     if st.session_state.get("audit_open") != group.id:
+        picked = st.radio(
+            "Codes",
+            [*group.shown, _NONE],
+            format_func=lambda code: "None of them stands out" if code == _NONE else _named(code, ontology),
+            index=None,
+            key=f"audit_pick_{group.id}",
+            label_visibility="collapsed",
+        )
         st.button(
             "Show what the tree says",
             type="primary",
@@ -110,6 +108,14 @@ def _show_group(group: Group, reader: str, loaded: Any) -> None:
         )
         return
     picked = st.session_state["audit_picked"]
+    marks = {picked: "your pick", group.intruder: "the tree's intruder"}
+    if picked == group.intruder:
+        marks[picked] = "your pick, and the tree's intruder"
+    st.markdown(
+        "\n".join(
+            f"- {_named(code, ontology)}" + (f" ← *{marks[code]}*" if code in marks else "") for code in group.shown
+        )
+    )
     found = "You picked the same code." if picked == group.intruder else "You picked otherwise."
     st.markdown(
         f"The tree keeps **{plain(group.intruder.code)}** apart, under {_place(group.neighbour, ontology)}. The others stand "

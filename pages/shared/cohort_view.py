@@ -1,17 +1,21 @@
 """A cohort on the screen: upload, scoring that can be stopped, distributions, figures, download.
 
 Patients stay in the session state. A scoring is stopped by Streamlit itself: a click on Cancel ends the running script
-at its next look at the progress, and what was scored by then is kept.
+at its next look at the progress, and what was scored by then is kept. Going to another page does the same, and coming back
+goes on.
 """
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from mera_core import cohort_figures
 from mera_core.cohort import CohortScoring
+from mera_core.cohort_meds import WATCHED, has_dates, meds_archive
 from mera_core.errors import InputError
 from mera_core.export import Provenance, file_stem, to_csv
 from mera_core.figure_style import percent
@@ -25,7 +29,7 @@ from pages.shared.upload_view import show_report, upload
 
 SAMPLE = DEMO_PATIENTS.with_name("cohort.csv")
 SAMPLE_NAME = "the invented sample cohort"
-MODES = {False: "Predict each next visit", True: "Hold out the last visit and measure"}
+MODES = {"next": "Predict each next visit", "held out": "Hold out the last visit and measure"}
 PATIENTS_SHOWN = 15
 LISTED = 3  # predicted codes named beside a patient
 _NOTES = {
@@ -56,7 +60,7 @@ def choose_cohort() -> Cohort | None:
             "Use the invented sample cohort", icon=":material/science:", on_click=_open_sample, key="cohort_sample"
         )
         if "cohort" in st.session_state:
-            st.button("Put it away", icon=":material/close:", on_click=_put_away, key="cohort_away")
+            st.button("Put it away", icon=":material/close:", on_click=_forget, key="cohort_away")
     if "cohort" not in st.session_state:
         return None
     name, cohort = st.session_state["cohort"]
@@ -78,17 +82,24 @@ def _put_away() -> None:
         st.session_state.pop(key, None)
 
 
+def _forget() -> None:
+    """Put the cohort away, and the files it came in."""
+    _put_away()
+    st.session_state.pop("cohort_sent", None)
+
+
 def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     """Start, stop and go on; the scoring of this session as far as it has come, None before the first."""
-    hold_out = st.segmented_control(
+    mode = st.segmented_control(
         "What to score",
         list(MODES),
-        default=False,
+        default="next",
         format_func=MODES.get,
-        key="cohort_hold_out",
+        key="cohort_mode",
         required=True,
         persist_state="session",
     )
+    hold_out = mode == "held out"
     scoring: CohortScoring | None = st.session_state.get("scoring")
     if scoring is not None and (scoring.engine is not loaded or scoring.patients is not patients):
         scoring = None  # the cohort or the model is another one now
@@ -119,7 +130,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
 
 def _start(scoring: CohortScoring | None, loaded: Any, patients: list[Patient], hold_out: bool) -> None:
     try:
-        st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out)
+        st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out, WATCHED)
     except InputError as error:
         st.session_state["cohort_refused"] = sentence(str(error))
         return
@@ -127,7 +138,10 @@ def _start(scoring: CohortScoring | None, loaded: Any, patients: list[Patient], 
 
 
 def _stop() -> None:
+    """Streamlit starts this run while the one before is still in its step: its few patients count."""
     st.session_state["scoring_runs"] = False
+    if "scoring" in st.session_state:
+        st.session_state["scoring"].settle()
 
 
 def _run(scoring: CohortScoring) -> None:
@@ -159,6 +173,7 @@ def show_summary(scoring: CohortScoring) -> None:
             st.markdown("\n".join(f"- {plain(line)}" for line in lines))
     words = f"On average {sizes.mean():.1f} codes are predicted for a patient, at most {sizes.max()}."
     draw(cohort_figures.predicted_sizes(sizes), "cohort_sizes", words)
+    twin("codes predicted", cohort_figures.sizes_frame(sizes))
 
 
 def show_figures(scoring: CohortScoring) -> None:
@@ -265,21 +280,37 @@ def show_patients(scoring: CohortScoring, patients: list[Patient]) -> None:
 
 
 def download(scoring: CohortScoring) -> None:
-    """Predictions of every patient scored as CSV, made when the button is clicked."""
+    """Predictions of every patient scored, made when a button is clicked: CSV, Parquet, and MEDS where it can be."""
     provenance = Provenance.now(scoring.engine.name, scoring.engine.manifest, scoring.engine.ontology)
 
-    def make() -> bytes:
-        return ("\ufeff" + to_csv(scoring.predictions().assign(**provenance.cells()))).encode("utf-8")
+    def table() -> pd.DataFrame:
+        return scoring.predictions().assign(**provenance.cells())
 
-    st.download_button(
-        f"Predictions of {len(scoring.scored):,} patients (CSV)",
-        data=make,
-        file_name=f"{file_stem('cohort', provenance)}.csv",
-        mime="text/csv",
-        key="cohort_csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
-    st.caption(
-        f"The first twenty codes of each patient, and all predicted ones; nothing in it can run as a formula. {NOTICE}"
-    )
+    def csv() -> bytes:
+        return ("\ufeff" + to_csv(table())).encode("utf-8")
+
+    def parquet() -> bytes:
+        made = io.BytesIO()
+        table().to_parquet(made, index=False)
+        return made.getvalue()
+
+    kinds = [
+        ("CSV", "csv", "text/csv", csv, "Nothing in it can run as a formula."),
+        ("Parquet", "parquet", "application/vnd.apache.parquet", parquet, "The same rows, for other programs."),
+    ]
+    if scoring.hold_out and has_dates(scoring):
+        words = "Labels and predictions of heart failure in the held-out visits, as MEDS evaluation tools read them."
+        kinds.append(("MEDS", "meds.zip", "application/zip", lambda: meds_archive(scoring), words))
+    with st.container(horizontal=True, gap="xsmall"):
+        for label, ending, media, make, words in kinds:
+            st.download_button(
+                f"Predictions of {len(scoring.scored):,} patients ({label})",
+                data=make,
+                file_name=f"{file_stem('cohort', provenance)}.{ending}",
+                mime=media,
+                key=f"cohort_{ending}",
+                icon=":material/download:",
+                help=words,
+                on_click="ignore",
+            )
+    st.caption(f"The first twenty codes of each patient, and all predicted ones. {NOTICE}")

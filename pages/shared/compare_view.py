@@ -24,11 +24,12 @@ def show_comparison(first: Ranking, second: Ranking, names: tuple[str, str], ont
     with st.container(horizontal=True, vertical_alignment="bottom"):
         top = st.selectbox("First places of either list", TOPS, key="compare_top", width=210, persist_state="session")
         only = st.toggle("Only what differs", value=True, key="compare_only", persist_state="session")
-    shown = compare.differences_first(list(pairs.values()), top)
+    shown = compare.differences_first(pairs, top)
     if only:
         shown = [pair for pair in shown if differs(pair)]
     st.markdown(plain(summary(first, second, names, top)))
     show_pairs(shown, names, ontology, f"{names[0]} and {names[1]} compared, differences first")
+    st.caption(f"▲ ▼: places and points that a code has more or less in {plain(names[1])} than in {plain(names[0])}.")
     rows = compare.field_masses(first, second)
     words = describe_masses(rows, names)
     st.subheader("Where each points in the code book", anchor=False)

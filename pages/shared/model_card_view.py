@@ -17,11 +17,14 @@ from pages.shared.session import plain
 
 Result = Mapping[str, Any]
 _STYLE = """
-.mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; margin: 0; }
-.mera-facts dt { font-weight: 600; } .mera-facts dd { margin: 0; overflow-wrap: anywhere; }
+.mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; }
+.mera-facts, .mera-facts dt, .mera-facts dd { margin: 0 !important; padding: 0 !important; }
+.mera-facts dt { font-weight: 600; } .mera-facts dd { overflow-wrap: anywhere; }
 .mera-facts .absent { opacity: 0.75; font-style: italic; }
 .mera-facts small { display: block; opacity: 0.75; }
-@media (max-width: 640px) { .mera-facts { grid-template-columns: 1fr; gap: 0 0; } .mera-facts dd { margin-bottom: 0.6rem; } }
+@media (max-width: 640px) {
+  .mera-facts { grid-template-columns: 1fr; gap: 0; } .mera-facts dd { margin-bottom: 0.6rem !important; }
+}
 """
 
 

@@ -12,11 +12,9 @@ from mera_core.compare import Pair, Side
 from mera_core.ontology import SYSTEM_NAMES, Ontology
 from pages.shared.ranking_view import change_html
 
-_CROSSED = {True: "now predicted", False: "no longer predicted"}
-
 
 def pairs_html(pairs: Sequence[Pair], names: tuple[str, str], ontology: Ontology, title: str) -> str:
-    """Pairs as an HTML table: rank and score on both sides, and the change.
+    """Pairs as an HTML table: rank and score on both sides, and the change from the first to the second.
 
     names: of the two rankings, as heads of their columns. title: what a screen reader calls the table.
     """
@@ -25,18 +23,19 @@ def pairs_html(pairs: Sequence[Pair], names: tuple[str, str], ontology: Ontology
         '<tr><th scope="col">Code</th><th scope="col">Diagnosis</th>'
         f'<th scope="col">{first}</th><th scope="col">{second}</th><th scope="col">Δ rank · Δ score</th></tr>'
     )
-    body = "".join(_row(pair, ontology) for pair in pairs)
+    body = "".join(_row(pair, names, ontology) for pair in pairs)
     return (
         f'<table class="mera-list mera-pairs" aria-label="{html.escape(title)}">'
         f"<thead>{head}</thead><tbody>{body}</tbody></table>"
     )
 
 
-def _row(pair: Pair, ontology: Ontology) -> str:
+def _row(pair: Pair, names: tuple[str, str], ontology: Ontology) -> str:
     colour = chapters.chapter_colour(pair.code)
     mark = ""
     if pair.crossed:
-        mark = f'<span class="mera-mark new">{_CROSSED[bool(pair.second and pair.second.above)]}</span>'
+        where = names[1 if pair.second and pair.second.above else 0]
+        mark = f'<span class="mera-mark new">predicted: {html.escape(where)} only</span>'
     change = change_html(pair) or '<span class="mera-change same">only one ranks it</span>'
     return (
         f'<tr><td class="code"><span style="border-color:{colour}" title="{SYSTEM_NAMES[pair.code.system]}">'

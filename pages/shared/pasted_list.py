@@ -1,7 +1,7 @@
 """A pasted list of diagnoses, read piece by piece: what each piece became, nothing left out. No screen.
 
 Pieces are parted by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a
-code. Words after a code (or before the only code of a line) are taken as its description and reported as such.
+code. Words after a code, or before the first one, are taken as its description and reported as such.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from mera_core.errors import InputError
+from mera_core.limits import in_force
 from mera_core.ontology import AmbiguousCodeError, Code, Ontology
 
-LONGEST_LIST = 20_000  # characters; more is a file, not a list
-MOST_PIECES = 500
 _LINES = re.compile(r"[\n\r;|\t]+")
 _CODE_LIKE = re.compile(
     r"^(?:ICD-?(?:9|10)(?:-?CM)?[:_/-]*)?[A-Z]?\d[0-9A-Z]{1,3}(?:\.[0-9A-Z]{0,4}|[0-9A-Z]{0,3})$", re.I
 )
 _PREFIX = re.compile(r"\bICD[- ]?(9|10)(?:[- ]?CM)?\s*[:=]?\s+(?=[A-Z]?\d)", re.I)
-_EDGES = " \u00a0,.:=–—-•*\"'“”„()[]{}<>"
+_YEAR = re.compile(r"(?:19|20)\d\d")  # among words it is rather that than a neoplasm
+_LETTERS = re.compile(r"[^\W_]+")
+_EDGES = " \u00a0,.:=/+&–—-•*\"'“”„()[]{}<>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,45 +41,81 @@ class Piece:
 
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
-    if len(text) > LONGEST_LIST:
-        raise InputError(f"The list has {len(text):,} characters, and at most {LONGEST_LIST:,} can be pasted at once.")
-    pieces = [piece for line in _LINES.split(text) for piece in _line(line, ontology)]
-    if len(pieces) > MOST_PIECES:
-        raise InputError(f"The list has {len(pieces):,} pieces, and at most {MOST_PIECES:,} can be pasted at once.")
+    longest, most = in_force().list_characters, in_force().list_pieces
+    if len(text) > longest:
+        raise InputError(f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once.")
+    pieces = list(islice((piece for line in _LINES.split(text) for piece in _line(line, ontology)), most + 1))
+    if len(pieces) > most:  # the rest is not looked at: each piece takes a millisecond
+        raise InputError(f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once.")
     return pieces
 
 
 def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
     """The pieces between two hard separators; a comma may also stand inside a description."""
     line = _PREFIX.sub(lambda match: f"ICD{match[1]}:", line)
-    described: Piece | None = None  # the last code, while what follows may still be its description
+    last: Piece | None = None  # the code read last, while what follows may still be its description
     for part in line.split(","):
         part = part.strip(_EDGES)
-        if not part:
+        if not _LETTERS.search(part):
             continue
-        words = part.split()
-        codes = [word for word in words if _code_like(word)]
-        if described is not None and not codes:
-            described = Piece(f"{described.typed}, {part}", described.code, f"{described.words}, {part}")
+        words = [word for between in part.split() for word in _parted(between)]
+        coded = any(_code_like(word) for word in words)
+        if last is not None and not coded and (last.words or _describes(words, last.code, ontology)):
+            said = f"{last.words}, {part}" if last.words else part
+            last = Piece(f"{last.typed}, {part}", last.code, said)
             continue
-        if described is not None:
-            yield described
-            described = None
-        if len(codes) == len(words):
-            yield from (_read(word, "", ontology) for word in words)
-        elif _code_like(words[0]):
-            lead = next(place for place, word in enumerate(words) if not _code_like(word))
-            yield from (_read(word, "", ontology) for word in words[: lead - 1])
-            described = _read(words[lead - 1], " ".join(words[lead:]).strip(_EDGES), ontology)
-            if described.code is None:
-                yield described
-                described = None
-        elif len(codes) == 1 and _code_like(words[-1]):
-            yield _read(words[-1], " ".join(words[:-1]).strip(_EDGES), ontology)
-        else:
-            yield _read(part, "", ontology)
-    if described is not None:
-        yield described
+        if last is not None:
+            yield last
+            last = None
+        *done, last = _pieces(words, ontology)
+        yield from done
+        if last.code is None:
+            yield last
+            last = None
+    if last is not None:
+        yield last
+
+
+def _pieces(words: list[str], ontology: Ontology) -> Iterator[Piece]:
+    """The pieces between two commas: each code with the words up to the next one, the first also with those before it."""
+    lead = next((place for place, word in enumerate(words) if not _code_like(word)), len(words))
+    marks = [*range(lead), *(place for place in range(lead, len(words)) if _surely(words[place], ontology))]
+    if not marks and _code_like(words[-1]) and not _YEAR.fullmatch(words[-1]) and sum(map(_code_like, words)) == 1:
+        marks = [len(words) - 1]
+    if not marks:
+        yield _read(" ".join(words), "", ontology)
+        return
+    for place, end in zip(marks, [*marks[1:], len(words)], strict=True):
+        before = words[:place] if place == marks[0] else []
+        said = [" ".join(around).strip(_EDGES) for around in (before, words[place + 1 : end])]
+        yield _read(words[place], " ".join(filter(None, said)), ontology)
+
+
+def _surely(word: str, ontology: Ontology) -> bool:
+    """Whether a word among others is meant as a code: "1999" and "B12" may well be words of a description."""
+    word = word.strip(_EDGES)
+    if not _code_like(word) or not ("." in word or word[0].isalpha()):
+        return False
+    try:
+        ontology.parse(word)
+    except AmbiguousCodeError:
+        return True
+    except InputError:
+        return False
+    return True
+
+
+def _parted(word: str) -> list[str]:
+    """'428.0/I10' -> both; anything else, such as '140/90', stays whole."""
+    parts = [part for part in word.split("/") if part]
+    whole = len(parts) < 2 or not all(_code_like(part) and ("." in part or part[0].isalpha()) for part in parts)
+    return [word] if whole else parts
+
+
+def _describes(words: list[str], code: Code | None, ontology: Ontology) -> bool:
+    """Whether every word stands in the book's definition of a code."""
+    known = set(_LETTERS.findall(ontology.definition(code).casefold())) if code else set()
+    return known.issuperset(_LETTERS.findall(" ".join(words).casefold()))
 
 
 def _code_like(word: str) -> bool:

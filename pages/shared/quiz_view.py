@@ -12,7 +12,7 @@ from mera_core.chapters import chapter_colour, chapter_name
 from mera_core.ontology import SYSTEM_NAMES
 from mera_core.quiz import QUESTIONS, Question, draw_quiz
 from pages.shared.recall_view import diff_html
-from pages.shared.session import engine, plain
+from pages.shared.session import engine, or_stop, plain
 
 
 @dataclass
@@ -47,7 +47,8 @@ def show_quiz() -> None:
         return
     if not quiz.model:
         with st.spinner("The model writes down its answers …"):
-            quiz.model = engine().recall_definitions([each.code for each in quiz.questions])
+            codes = [each.code for each in quiz.questions]
+            quiz.model = or_stop(lambda: engine().recall_definitions(codes))
     if quiz.seen >= len(quiz.questions):
         _show_result(quiz)
         return

@@ -14,7 +14,7 @@ from mera_core.figure_style import signed
 from mera_core.listing import CATEGORY, Filter, Line, lines
 from mera_core.ontology import SYSTEM_NAMES, Code
 from mera_core.ranking import Ranking
-from mera_core.records import Note
+from mera_core.records import Note, Patient
 from pages.shared.row_buttons import button_html
 from pages.shared.session import plain, sentence
 
@@ -154,22 +154,22 @@ def _row(ranking: Ranking, line: Line, changes: Changes | None) -> str:
 
 
 def change_html(pair: Pair | None) -> str:
-    """How far a code has moved, e.g. '▲ 2 · +3.1'; "" where there is nothing to compare with."""
+    """How far a code has moved, e.g. '▲ 2 · +3.1' or '= rank · 0'; "" where there is nothing to compare with."""
     if pair is None or pair.climbed is None:
         return ""
     rank, score = pair.climbed, signed(pair.gained)
     arrow, kind = ("▲", "up") if rank > 0 else ("▼", "down") if rank < 0 else ("=", "same")
     places = f"{abs(rank)} place{'s' if abs(rank) != 1 else ''} {kind}" if rank else "same rank"
-    moved = f"{arrow} {abs(rank)}" if rank else arrow
+    moved = f"{arrow} {abs(rank)}" if rank else f"{arrow} rank"
     return (
         f'<span class="mera-change {kind}"><span aria-hidden="true">{moved} · {score}</span>'
         f'<span class="mera-unseen">{places}, score {score}</span></span>'
     )
 
 
-def show_warnings(notes: tuple[Note, ...]) -> None:
-    """What of the history did not reach the model, in one box."""
-    said = [_with_place(note) for note in notes if note.kind in _URGENT]
+def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
+    """What of the history did not reach the model, in one box; a visit in which nothing is written yet is no news."""
+    said = [_with_place(note) for note in notes if note.kind in _URGENT and not _of_empty_visit(note, person)]
     if len(said) == 1:
         st.warning(said[0], icon=":material/warning:")
     elif said:
@@ -177,6 +177,10 @@ def show_warnings(notes: tuple[Note, ...]) -> None:
         listed = "\n".join(f"- {line}" for line in said[:MOST_WARNINGS])
         rest = f"\n- and {more} more, listed below under “How the model read the history”" if more > 0 else ""
         st.warning(f"**Not used for the prediction ({len(said)})**\n{listed}{rest}", icon=":material/warning:")
+
+
+def _of_empty_visit(note: Note, person: Patient) -> bool:
+    return not note.code and note.visit is not None and not person.visits[note.visit].codes
 
 
 def show_readings(notes: tuple[Note, ...]) -> None:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mera_core.errors import InputError
+from mera_core.faults import in_words
 from mera_core.records import DemoPatient, Patient, demo_patients
 from mera_core.search import search
+from pages.shared.leaving import ask_before_leaving
+from pages.shared.login import require_login
+from pages.shared.private_process import keep_private
 from pages.shared.style import stylesheet
 
 NOTICE = "Research use, not for clinical decisions."
@@ -32,6 +38,7 @@ ICONS = {
     "Audit": ":material/fact_check:",
 }
 SIDEBAR_WIDTH = 210  # pixels; folds away on a phone
+SLOTS = ("", "b")
 _UNDO_DEPTH = 50
 _RANKINGS_KEPT = 8
 
@@ -43,9 +50,12 @@ def open_session(title: str) -> None:
 
     title: of the browser's tab and of the page.
     """
+    keep_private()
     icon = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
     st.set_page_config(page_title=f"{title} · MERA", page_icon=icon, layout="wide", initial_sidebar_state=SIDEBAR_WIDTH)
+    require_login()
     st.html(f"<style>{stylesheet()}</style>")
+    st.session_state["busy"] = st.empty()  # first, so that what follows keeps its place when it is filled
     _open_slot("")
     with st.sidebar:
         st.markdown("### MERA")
@@ -55,6 +65,7 @@ def open_session(title: str) -> None:
             st.page_link(f"pages/{path.name}", label=name, icon=ICONS.get(name, ":material/article:"))
         _choose_model()
         st.caption(NOTICE)
+        ask_before_leaving(any(is_edited(slot) for slot in SLOTS))
 
 
 def heading(title: str, lead: str = "") -> None:
@@ -103,10 +114,37 @@ def engine(model: str | None = None, quantize: str | None = None) -> Any:
 @st.cache_resource(show_spinner="Loading the model: a few seconds, once …")
 def _load(folder: str | None, quantize: str | None = None) -> Any:
     from mera_core.engine import Engine  # brings in torch: only when a page needs the model
+    from mera_core.serving import SharedEngine
 
     loaded = Engine.load(folder, quantize)
+    loaded.warm_up()
     Thread(target=search, args=("a",), daemon=True).start()  # builds the search index before someone types
-    return loaded
+    return SharedEngine(loaded, _line(), _who_asks, _tell_place)
+
+
+@st.cache_resource(show_spinner=False, on_release=lambda line: line.close())
+def _line() -> Any:
+    """The line that the sessions of all models wait in: one model works at a time."""
+    from mera_core.waiting_line import Line
+
+    return Line()
+
+
+def _who_asks() -> str:
+    """The session of the running script."""
+    context = get_script_run_ctx()
+    return context.session_id if context else ""
+
+
+def _tell_place(place: int) -> None:
+    """Say how long the line is, over whatever is on the screen. Raises out of the script where the page is run again or left."""
+    where = st.session_state.get("busy")
+    if where is None:
+        return
+    if place:
+        where.html(f'<div class="mera-busy" role="status">Busy: you are number {place} in line …</div>')
+    else:
+        where.empty()
 
 
 def ranking_of(person: Patient, model: str | None = None, quantize: str | None = None) -> Any:
@@ -122,17 +160,22 @@ def ranking_of(person: Patient, model: str | None = None, quantize: str | None =
 
 
 def or_stop(call: Callable[[], Result]) -> Result:
-    """The result of `call`; an InputError is shown as it stands and ends the page."""
+    """The result of `call`; an InputError is shown as it stands, a lack of memory or disk in words, and either ends the page."""
     try:
         return call()
     except InputError as error:
-        st.error(sentence(str(error)), icon=":material/error:")
-        st.stop()
+        words = str(error)
+    except (MemoryError, OSError, RuntimeError) as error:
+        words = in_words(error) or ""
+        if not words:
+            raise
+    st.error(sentence(words), icon=":material/error:")
+    st.stop()
 
 
-@st.cache_data(show_spinner=False)
+@cache
 def demos() -> dict[str, DemoPatient]:
-    """The invented demo patients by id, in the order of their file."""
+    """The invented demo patients by id, in the order of their file: values that nothing changes, so every session has them."""
     return {demo.id: demo for demo in demo_patients()}
 
 
@@ -171,6 +214,11 @@ def before_change(slot: str = "") -> Patient | None:
     return st.session_state[slot_key("before", slot)]
 
 
+def is_edited(slot: str = "") -> bool:
+    """Whether the history holds work of the user's own: it was changed, and is neither empty nor a demo patient."""
+    return before_change(slot) is not None and patient(slot) != Patient() and shown_demo(slot) is None
+
+
 def change(edited: Patient, slot: str = "") -> None:
     """Put an edited history on the screen; `undo` brings the old one back."""
     _open_slot(slot)
@@ -200,6 +248,7 @@ def open_history(person: Patient, title: str = "", demo: str | None = None, slot
     values = {"patient": person, "demo": demo, "started_from": title, "before": None}
     for name, value in values.items():
         st.session_state[slot_key(name, slot)] = value
+    st.session_state.pop(slot_key("add_target", slot), None)  # codes go to this history's latest visit
 
 
 def follow_link() -> None:

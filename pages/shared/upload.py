@@ -11,15 +11,16 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from mera_core.errors import InputError
+from mera_core.limits import Limits, applied, gunzipped_size, in_force
 from mera_core.readers import Cohort, ImportReport, read
 from mera_core.records import Patient, parse_json, patient_from_json
 
-_MOST_UNPACKED = 400_000_000  # bytes that an archive may hold when it is unpacked
-_MOST_MEMBERS = 2_000
+_GZIP = b"\x1f\x8b"
 
 
 class Upload(Protocol):
@@ -40,12 +41,16 @@ def read_uploads(uploads: Sequence[Upload], format: str = "auto") -> Cohort:
     names what was left out.
     Raises InputError naming the file, never a folder of this machine.
     """
+    limits = in_force().for_uploads()
+    for each in uploads:
+        limits.refuse_above("upload_bytes", len(each.getvalue()), f"The file {_own_name(each.name)}")
     if len(uploads) == 1 and format in ("auto", "table") and (patient := as_typed(uploads[0].getvalue())) is not None:
         return _alone(patient)
-    with tempfile.TemporaryDirectory(prefix="mera-upload-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mera-upload-") as folder, applied(limits):
         root = Path(folder)
         try:
-            written = [path for upload in uploads for path in _lay(upload, root)]
+            room = _Room(limits)
+            written = [path for upload in uploads for path in _lay(upload, root, room)]
             if not written:
                 raise InputError("The upload holds no file.")
             cohort = read(written[0] if len(written) == 1 else _innermost(root), format)
@@ -78,28 +83,49 @@ def _alone(patient: Patient) -> Cohort:
     return Cohort([patient], report)
 
 
-def _lay(upload: Upload, root: Path) -> list[Path]:
+@dataclass
+class _Room:
+    """What the files of one upload may still hold together, counted as they are unpacked."""
+
+    limits: Limits
+    unpacked: int = 0
+    files: int = 0
+
+    def take(self, content: bytes, name: str) -> None:
+        """Count a file, and what it unpacks to; raises InputError where it is one too many or too large."""
+        self.files += 1
+        self.limits.refuse_above("upload_files", self.files, f"The upload with {_own_name(name)}")
+        left = self.limits.upload_unpacked_bytes - self.unpacked
+        self.unpacked += gunzipped_size(content, left) if content.startswith(_GZIP) else len(content)
+        self.limits.refuse_above(
+            "upload_unpacked_bytes", self.unpacked, f"The upload with {_own_name(name)}, unpacked,"
+        )
+
+
+def _lay(upload: Upload, root: Path, room: _Room) -> list[Path]:
     """Write an upload, or what its archive holds, under `root`; the files written."""
     content = upload.getvalue()
     if not content.startswith(b"PK\x03\x04"):
+        room.take(content, upload.name)
         return [_write(root, upload.name, content)]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             members = [member for member in members if not member.filename.startswith("__MACOSX/")]
-            if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_UNPACKED:
-                raise InputError(f"{_own_name(upload.name)} is too large when it is unpacked.")
-            return [_write(root, member.filename, _unpacked(archive, member)) for member in members]
+            return [_write(root, member.filename, _unpacked(archive, member, room)) for member in members]
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise InputError(f"{_own_name(upload.name)} is a ZIP archive that can't be unpacked.") from error
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: _Room) -> bytes:
     """A member's bytes, never more than it says it has: an archive may lie about its size."""
+    said = f"The upload with {_own_name(member.filename)}, unpacked,"
+    room.limits.refuse_above("upload_unpacked_bytes", room.unpacked + member.file_size, said)
     with archive.open(member) as stream:
         content = stream.read(member.file_size + 1)
     if len(content) > member.file_size:
         raise InputError(f"{_own_name(member.filename)} is larger than its archive says.")
+    room.take(content, member.filename)
     return content
 
 

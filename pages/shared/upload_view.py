@@ -7,23 +7,34 @@ from collections.abc import Callable
 import streamlit as st
 
 from mera_core.errors import InputError
+from mera_core.limits import in_force
 from mera_core.readers import READERS, Cohort, ImportReport
 from pages.shared.session import plain, sentence
 from pages.shared.upload import read_uploads
 
 ENDINGS = ("csv", "json", "jsonl", "ndjson", "parquet", "gz", "zip")
-LARGEST = 50  # megabytes of one file
 AUTO = "auto"
 
 
 def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None:
     """Files and their format. What was read goes to `on_read(name, cohort)`; what was refused is said below the field.
 
-    key: names the widgets. A refusal stays until the next files come.
+    key: names the widgets. Each time files come the field is a new, empty one: a corrected file is not read together with
+    the one that was refused. A refusal stays until the next files come; another format reads the same files again.
     """
+    times = f"{key}_uploads"
+    st.session_state.setdefault(times, 0)
+    field = f"{key}_files_{st.session_state[times]}" if st.session_state[times] else f"{key}_files"
+    sent = f"{key}_sent"
 
     def take() -> None:
-        files = st.session_state[f"{key}_files"]
+        if files := st.session_state.get(field):
+            st.session_state[sent] = files
+            st.session_state[times] += 1
+            read_again()
+
+    def read_again() -> None:
+        files = st.session_state.get(sent)
         st.session_state[f"{key}_refused"] = ""
         if not files:
             return
@@ -39,10 +50,10 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
         label,
         type=list(ENDINGS),
         accept_multiple_files=True,
-        key=f"{key}_files",
+        key=field,
         help="Files that belong together (the tables of one data set) go in together, or as a ZIP. They are read on the "
-        "machine that runs this app, and not kept.",
-        max_upload_size=LARGEST,
+        "machine that runs this app, and kept no longer than this session.",
+        max_upload_size=max(1, in_force().upload_bytes // 1_000_000),  # megabytes
         on_change=take,
     )
     st.selectbox(
@@ -50,7 +61,7 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
         [AUTO, *READERS],
         format_func=lambda name: "recognise it" if name == AUTO else name,
         key=f"{key}_format",
-        on_change=take,
+        on_change=read_again,
         persist_state="session",
         width=240,
     )

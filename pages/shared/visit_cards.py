@@ -124,20 +124,22 @@ def _edit_panel(person: Patient, number: int, slot: str) -> None:
 
 
 def _short_name(code: Code | str) -> str:
-    known = isinstance(code, Code) and code in Ontology.load()
-    return f"{code.code} {Ontology.load().definition(code)}" if known else str(code)
+    candidates, _ = _readings(code)
+    return f"{candidates[0].code} {Ontology.load().definition(candidates[0])}" if len(candidates) == 1 else str(code)
 
 
 def _chip(code: Code | str, visit: int, place: int, slot: str) -> None:
-    """A code with its definition; a click removes it. Unread text is kept; with two meanings it offers both."""
+    """A code with its definition, or text that can only mean one; a click removes it. Unread text is kept; with two
+    meanings it offers both."""
     unread = slot_key(f"chip_unread_{visit}_{place}", slot)
-    if isinstance(code, Code) and code in Ontology.load():
-        key = slot_key(f"chip_{field_of(code)}_{visit}_{place}_{code}", slot)
-        definition = plain(Ontology.load().definition(code))
-        label, words = f"**{plain(code.code)}** {definition}", f"Remove {code.code} ({SYSTEM_NAMES[code.system]})"
+    candidates, reason = _readings(code)
+    if len(candidates) == 1:
+        read = candidates[0]
+        key = slot_key(f"chip_{field_of(read)}_{visit}_{place}_{read}", slot)
+        definition = plain(Ontology.load().definition(read))
+        label, words = f"**{plain(read.code)}** {definition}", f"Remove {read.code} ({SYSTEM_NAMES[read.system]})"
         _remover(label, key, words, visit, place, slot)
         return
-    candidates, reason = _readings(code)
     if not candidates:
         words = f"{plain(reason)} It is kept here and not used. Click to remove it."
         _remover(f"**{plain(str(code))}** not read", unread, words, visit, place, slot)
@@ -178,7 +180,9 @@ def _remover(label: str, key: str, words: str, visit: int, place: int, slot: str
 
 
 def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
-    """What unread text could mean, and why it was not read."""
+    """What a code or text can mean, and why it can't be read."""
+    if isinstance(code, Code) and code in Ontology.load():
+        return (code,), ""
     try:
         system = code.system if isinstance(code, Code) else None
         return (Ontology.load().parse(code.code if isinstance(code, Code) else code, system),), ""

@@ -64,7 +64,7 @@ def show_what_if(ranking: Ranking, base: Baseline | None) -> None:
         return
     words = history_changes(base.person, patient())
     st.markdown(f"Compared with {base.name}: **{plain(words)}**.")
-    pairs = differences_first(list(join(base.ranking, ranking).values()), COMPARED)
+    pairs = differences_first(join(base.ranking, ranking), COMPARED)
     moved = [pair for pair in pairs if pair.climbed or round(pair.gained or 0.0, 1) or pair.crossed]
     show_pairs(moved[:ROWS], ("Before", "Now"), engine().ontology, "The ranking before and after the change")
     if len(moved) > ROWS:

@@ -11,7 +11,7 @@ from mera_core.ontology import Code
 from mera_core.ranking import Ranking
 from mera_core.records import Patient
 from pages.shared.charts import draw, twin
-from pages.shared.session import engine, patient, plain
+from pages.shared.session import engine, or_stop, patient, plain
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
 AT_ONCE = 40  # entries of a history that are left out in turn without asking: well below a second
@@ -87,6 +87,6 @@ def _sensitivity(person: Patient) -> Sensitivity | None:
             st.button("Work it out", type="primary", key="why_all", on_click=_agree)
             return None
         with st.spinner("Ranking the history again without each code and visit …"):
-            kept = ((loaded.name, person), leave_one_out(loaded, person))
+            kept = ((loaded.name, person), or_stop(lambda: leave_one_out(loaded, person)))
         st.session_state["sensitivity"] = kept
     return kept[1]

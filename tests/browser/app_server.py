@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import site
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright
@@ -35,28 +37,52 @@ class NoBrowserError(RuntimeError):
     """No Chromium on this machine."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A served app. address: of its home page. folder: its home and temporary folder, and `output`: all that it printed."""
+
+    address: str
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output.txt"
+
+
 @contextmanager
-def running_app() -> Iterator[str]:
-    """The address of the app, served with the repository's own settings on a free port until the block ends."""
+def running_app() -> Iterator[Running]:
+    """The app, served with the repository's own settings on a free port until the block ends.
+
+    Its home and temporary folder are empty ones of its own: no user's settings are read, and what it writes is seen.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
-    with tempfile.TemporaryFile("w+") as output:
-        server = subprocess.Popen(
-            [*command, "--server.port", str(port)],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="mera-app-", ignore_cleanup_errors=True) as folder:
+        running = Running(f"http://127.0.0.1:{port}", Path(folder))
+        places = {"HOME": running.folder / "home", "TMPDIR": running.folder / "tmp"}
+        for place in places.values():
+            place.mkdir()
+        with running.output.open("w") as output:
+            server = subprocess.Popen(
+                [*command, "--server.port", str(port)],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    **{name: str(place) for name, place in places.items()},
+                    "PYTHONUSERBASE": site.getuserbase(),  # packages installed for the user alone lie under the real home
+                    "PYTHONUNBUFFERED": "1",
+                    "OMP_NUM_THREADS": "1",
+                },
+            )
         try:
-            _await(address, server)
-            yield address
+            _await(running.address, server)
+            yield running
         except BaseException:
-            output.seek(0)
-            print(output.read()[-4000:], file=sys.stderr)
+            print(running.output.read_text(errors="replace")[-4000:], file=sys.stderr)
             raise
         finally:
             server.terminate()

@@ -4,29 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.app_server import DESKTOP, PATIENCE, open_browser, running_app, settle
+from tests.browser.app_server import DESKTOP, PATIENCE, Running, open_browser, running_app, settle
 
 # On a deep link such as /Predict, Streamlit's own client first asks /Predict for the server's health and settings,
 # is told 404, and asks again at the root. Chromium logs that as two errors; they are not the app's.
 _STREAMLIT_PROBE = re.compile(r"/[A-Z]\w*/_stcore/(health|host-config)$")
+# Parts of an address that hold digits by chance: the port, identities of sessions and uploads, hashes of Streamlit's files.
+_CHANCE = re.compile(
+    r"//127\.0\.0\.1:\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}|\.[\w-]{8}(?=\.(?:js|css|woff2)\b)"
+)
 
 
 class Watch:
-    """What a page complained of and what it asked for."""
+    """What a page complained of and what it asked for. said: all that its console showed."""
 
     def __init__(self, context: BrowserContext, app: str):
         self.errors: list[str] = []
         self.foreign: list[str] = []
         self.requests: list[str] = []
+        self.shown: list[str] = []
+        self.said: list[str] = []
         self._own = (app + "/", app.replace("http", "ws") + "/", "data:", f"blob:{app}/")
         context.on("request", lambda request: self._asked(request.url))
         context.on("console", self._logged)
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
-        context.on("page", lambda page: page.on("websocket", lambda socket: self._asked(socket.url)))
+        context.on("page", self._opened)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every address asked for or shown in the address bar, without the parts that hold digits by chance."""
+        return [_CHANCE.sub("", unquote(url)) for url in (*self.requests, *self.shown)]
+
+    def _opened(self, page: Page) -> None:
+        page.on("websocket", lambda socket: self._asked(socket.url))
+        page.on("framenavigated", lambda frame: self.shown.append(frame.url))
 
     def _asked(self, url: str) -> None:
         self.requests.append(url)
@@ -34,6 +50,7 @@ class Watch:
             self.foreign.append(url)
 
     def _logged(self, message) -> None:
+        self.said.append(message.text)
         if message.type == "error" and not _STREAMLIT_PROBE.search(message.location.get("url", "")):
             self.errors.append(f"{message.text} ({message.location.get('url')})")
 
@@ -44,9 +61,14 @@ class Watch:
 
 
 @pytest.fixture(scope="session")
-def app() -> Iterator[str]:
-    with running_app() as address:
-        yield address
+def served() -> Iterator[Running]:
+    with running_app() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def app(served: Running) -> str:
+    return served.address
 
 
 @pytest.fixture(scope="session")

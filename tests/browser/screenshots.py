@@ -16,9 +16,22 @@ from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, ROOT, open_browse
 from tests.browser.pages_to_show import PAGES, prepare
 
 FOLDER = ROOT / "docs" / "images"
-SIZES = {"desktop": DESKTOP, "phone": PHONE}
+SIZES = {
+    "desktop": DESKTOP | {"height": 1300},
+    "phone": PHONE | {"height": 1300},
+}  # tall: what one sees after scrolling, too
 SCHEMES = ("light", "dark")
 README = {"width": 1280, "height": 1500}  # the list and the first chart
+SHOWN = {
+    "home": "The way to the pages, the loaded checkpoint, invented patients to start from.",
+    "predict": "The history on the left; on the right the ranked diagnoses with the cut, and under them the code book, why, "
+    "what if and downloads.",
+    "compare": "Two histories, or one history under two checkpoints: what differs stands first.",
+    "recall": "What the model knows of the code book by heart, beside what the book says.",
+    "cohort": "Many patients scored at once: where their next visits point.",
+    "model-card": "What the checkpoint says of itself: data, limits, figures with intervals.",
+    "audit": "Does the tree group what a clinician would group? A group with an intruder, and the reader's verdict.",
+}
 DRAWN = 1500  # milliseconds for Plotly's transitions and the fonts
 QUALITY = 78  # of the JPEGs: small, and text stays crisp
 
@@ -29,14 +42,14 @@ def main() -> None:
     parser.add_argument("--only", choices=["predict"], help="the picture of the README alone")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write (docs/images)")
     given = parser.parse_args()
-    with running_app() as address, sync_playwright() as playwright:
+    with running_app() as running, sync_playwright() as playwright:
         browser = open_browser(playwright)
-        take(browser, address, "predict", README, "light", given.folder / "predict.png")
+        take(browser, running.address, "predict", README, {"light": given.folder / "predict.png"})
         if given.only is None:
             for name in PAGES:
                 for size, viewport in SIZES.items():
-                    for scheme in SCHEMES:
-                        take(browser, address, name, viewport, scheme, given.folder / picture(name, size, scheme))
+                    targets = {scheme: given.folder / picture(name, size, scheme) for scheme in SCHEMES}
+                    take(browser, running.address, name, viewport, targets)
             (given.folder.parent / "screens.md").write_text(gallery(given.folder.name), encoding="utf-8")
         browser.close()
 
@@ -50,12 +63,12 @@ def gallery(folder: str) -> str:
     """Markdown that shows every picture."""
     parts = [
         "# Screens\n",
-        "Every page with a demo patient, written by `python -m tests.browser.screenshots`. Research use, not for clinical "
-        "decisions; the patients are invented.\n",
+        "Every page with something on it, in light and dark colours, at desk and at phone width; written by `python -m "
+        "tests.browser.screenshots`. The patients are invented. Research use, not for clinical decisions.\n",
     ]
     for name in PAGES:
         title = name.replace("-", " ").capitalize()
-        parts.append(f"## {title}\n")
+        parts += [f"## {title}\n", f"{SHOWN[name]}\n"]
         for size in SIZES:
             width = 420 if size == "desktop" else 200
             cells = [
@@ -66,9 +79,9 @@ def gallery(folder: str) -> str:
     return "\n".join(parts)
 
 
-def take(browser: Browser, address: str, name: str, viewport: dict, scheme: str, target: Path) -> None:
-    """Open a page, do what a reader would do first, and write what is seen then."""
-    context = browser.new_context(viewport=viewport, color_scheme=scheme)
+def take(browser: Browser, address: str, name: str, viewport: dict, targets: dict[str, Path]) -> None:
+    """Open a page, do what a reader would do first, and write what is seen then. targets: colour scheme -> file."""
+    context = browser.new_context(viewport=viewport, color_scheme=next(iter(targets)))
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(address + PAGES[name])
@@ -77,14 +90,16 @@ def take(browser: Browser, address: str, name: str, viewport: dict, scheme: str,
     prepare(page, name)
     page.mouse.move(0, 0)
     page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
-    page.wait_for_timeout(DRAWN)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.suffix == ".png":
-        page.screenshot(path=target)
-    else:
-        page.screenshot(path=target, type="jpeg", quality=QUALITY)
+    for scheme, target in targets.items():
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(DRAWN)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".png":
+            page.screenshot(path=target)
+        else:
+            page.screenshot(path=target, type="jpeg", quality=QUALITY)
+        print(f"{target} ({target.stat().st_size // 1000} kB)", flush=True)
     context.close()
-    print(f"{target} ({target.stat().st_size // 1000} kB)")
 
 
 if __name__ == "__main__":

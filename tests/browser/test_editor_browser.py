@@ -1,18 +1,15 @@
-"""The editor by keyboard and with files, a cohort that is stopped and goes on, and the card, in headless Chromium."""
+"""The editor by keyboard and with files, and how the newer pages fit a phone, in headless Chromium."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from mera_core.export import history_csv, history_json
-from mera_core.records import Patient, Visit, demo_patients, patient_from_json
+from mera_core.export import history_json
+from mera_core.records import Patient, Visit, patient_from_json
 from tests.browser.app_server import PATIENCE, PHONE, settle
 
 CHIPS = '[class*="st-key-chip_"] button:visible'
@@ -101,42 +98,6 @@ def test_a_visit_is_dated_by_keyboard_and_goes_to_its_place(visit):
     page.get_by_role("button", name="Redo").click()
     settle(page)
     assert len(page.locator('[class*="st-key-visit_"] strong').all_inner_texts()) == len(titles)
-
-
-@pytest.mark.slow  # not yet green: open with the Cohort page
-def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
-    demos = [demo.patient for demo in demo_patients()]
-    many = [
-        Patient(demos[number % len(demos)].visits, demos[number % len(demos)].sex, 70, f"=p{number}")
-        for number in range(1500)
-    ]
-    path = tmp_path / "many.csv"
-    path.write_text(history_csv(many), encoding="utf-8")
-    page = visit("/Cohort")
-    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
-    page.get_by_role("button", name="Score 1,500 patients").click(timeout=PATIENCE)
-    expect(page.get_by_text(re.compile(r"^[1-9][\d,]* of 1,500 patients"))).to_be_visible(timeout=PATIENCE)
-    page.get_by_role("button", name="Cancel").click()
-    stopped = page.get_by_text(re.compile(r"Stopped after [\d,]+ of 1,500 patients"))
-    expect(stopped).to_be_visible(timeout=PATIENCE)
-    settle(page)
-    done = int(re.search(r"after ([\d,]+)", stopped.inner_text())[1].replace(",", ""))
-    assert 0 < done < 1500
-    expect(page.locator(".stPlotlyChart").first).to_be_visible()
-    page.get_by_role("link", name="Recall").first.click()
-    page.wait_for_url("**/Recall")
-    settle(page)
-    page.get_by_role("link", name="Cohort").first.click()
-    page.wait_for_url("**/Cohort")
-    settle(page)
-    page.get_by_role("button", name=f"Go on with the other {1500 - done:,}").click()
-    expect(page.get_by_role("button", name="Predictions of 1,500 patients (CSV)")).to_be_visible(timeout=3 * PATIENCE)
-    settle(page)
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Predictions of 1,500 patients (CSV)").click()
-    rows = list(csv.DictReader(io.StringIO(Path(saved.value.path()).read_text(encoding="utf-8-sig"), newline="")))
-    assert len({row["patient_id"] for row in rows}) == 1500
-    assert all(row["patient_id"].startswith("'") for row in rows)
 
 
 def test_the_new_pages_fit_a_phone_in_the_dark(visit):

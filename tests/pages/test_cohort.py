@@ -71,7 +71,8 @@ def test_the_sample_is_scored_and_looked_at():
     mass = charts(app)[1]["data"][0]["x"]
     shown = scoring.chapters()["mass"].head(14)
     assert mass == pytest.approx((100 * shown).tolist())
-    assert "cohort_csv" in keys(app)
+    assert {"cohort_csv", "cohort_parquet"} <= keys(app)
+    assert "cohort_meds.zip" not in keys(app)  # nothing was held out, so there are no true labels
     first = people[0]
     ranking = session.engine().rank(first)
     assert ranking.codes[0].code in app.table[-1].value.to_string()
@@ -79,15 +80,16 @@ def test_the_sample_is_scored_and_looked_at():
 
 def test_holding_out_the_last_visit_measures():
     app = press(cohort_page(), "cohort_sample")
-    app.segmented_control(key="cohort_hold_out").set_value(True).run()
+    app.segmented_control(key="cohort_mode").set_value("held out").run()
     press(app, "cohort_score")
     scoring = app.session_state["scoring"]
     assert scoring.hold_out
     figures = scoring.figures()["all"]
-    shown = app.table[0].value
+    (shown,) = [table.value for table in app.table if "Figure" in table.value]
     (recall,) = [row for row in shown.to_dict("records") if row["Figure"].startswith("Recall at 20")]
     assert recall["All codes"].startswith(f"{100 * figures['recall@20'].value:.1f} % (")
     assert recall["New onset"].endswith(")")
+    assert "cohort_meds.zip" in keys(app)
 
 
 def test_a_stopped_scoring_keeps_what_it_has_and_goes_on():
@@ -139,7 +141,7 @@ def test_a_patient_of_the_cohort_is_opened_in_predict_and_the_cohort_stays():
 def test_another_choice_of_what_to_score_asks_to_score_again():
     app = press(press(cohort_page(), "cohort_sample"), "cohort_score")
     assert next(one for one in app.button if one.key == "cohort_score").proto.disabled
-    app.segmented_control(key="cohort_hold_out").set_value(True).run()
+    app.segmented_control(key="cohort_mode").set_value("held out").run()
     assert not next(one for one in app.button if one.key == "cohort_score").proto.disabled
     press(app, "cohort_away")
     assert any("No cohort yet" in one.proto.body for one in app.get("html"))

@@ -39,7 +39,7 @@ def test_the_history_of_predict_is_the_first_and_both_lists_are_joined():
             assert session.plain(code if isinstance(code, str) else code.code) in shown
     engine = session.engine()
     first, second = engine.rank(HEART.patient), engine.rank(OTHER.patient)
-    expected = [pair for pair in differences_first(list(join(first, second).values()), 10) if differs(pair)]
+    expected = [pair for pair in differences_first(join(first, second), 10) if differs(pair)]
     (table,) = html_of(app, "mera-pairs")
     assert table.count("<tr><td") == len(expected)
     assert table.index(f">{expected[0].code.code}<") < table.index(f">{expected[1].code.code}<")

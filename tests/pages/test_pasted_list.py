@@ -33,6 +33,12 @@ def became(text: str) -> list[str]:
         ("Hypertension (I10)", ["ICD10:I10"]),
         ("ICD-9: 401.9; ICD10:I50.22", ["ICD9:401.9", "ICD10:I50.22"]),
         ("E8021; 99999", ["?E8021", "?99999"]),
+        ("I10 and E11.9", ["ICD10:I10", "ICD10:E11.9"]),
+        ("250.00 (DM2) + 401.9 (HTN)", ["ICD9:250.00", "ICD9:401.9"]),
+        ("Dx: I50.22 (chronic), since 2019", ["ICD10:I50.22", "?since 2019"]),
+        ("428.0/I10; BP 140/90", ["ICD9:428.0", "ICD10:I10", "?BP 140/90"]),
+        ("D51.0 Vitamin B12 deficiency anemia", ["ICD10:D51.0"]),
+        ("428.0, Congestive heart failure, 401.9, fever", ["ICD9:428.0", "ICD9:401.9", "?fever"]),
         ("heart failure", ["?heart failure"]),
         (" ,;|\n\t ", []),
     ],
@@ -65,7 +71,7 @@ def test_no_letter_or_digit_is_dropped(text):
 
 
 def test_a_list_too_long_is_refused():
-    with pytest.raises(InputError, match="600 pieces"):
+    with pytest.raises(InputError, match="at most 500 can be pasted"):
         read_list("I10," * 600, BOOK)
 
 

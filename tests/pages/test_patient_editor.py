@@ -283,6 +283,15 @@ def test_a_history_is_uploaded_as_it_was_typed():
     assert app.session_state["patient"] == TWO
     assert any("**foo** not read" in one.label for one in app.button)
     assert app.session_state["started_from"] == "mine.json"
+    assert app.session_state["add_target"] == len(TWO.visits) - 1
+
+
+def test_text_that_can_only_be_one_code_is_shown_as_that_code():
+    app = predict(Patient((Visit(("428.0", "E8021", "foo")),)))
+    chips = [one for one in app.button if (one.key or "").startswith("chip_")]
+    assert [one.key for one in chips] == ["chip_circulatory_0_0_ICD9:428.0", "chip_unread_0_2"]
+    assert chips[0].label.endswith("Congestive heart failure, unspecified")
+    assert {"settle_0_1_ICD9:E802.1", "settle_0_1_ICD10:E80.21"} <= {one.key for one in app.button}
 
 
 def test_a_file_with_several_patients_lets_one_choose():
@@ -297,6 +306,17 @@ def test_a_file_with_several_patients_lets_one_choose():
     app.selectbox(key="opened_choice").set_value(1).run()
     press(app, "open_button")
     assert codes(app) == [visit.codes for visit in people[1].visits]
+
+
+def test_a_corrected_file_is_not_read_together_with_the_refused_one():
+    app = predict()
+    app.file_uploader(key="history_files").set_value([("mine.csv", b"a,b\n1,2\n", "text/csv")]).run()
+    assert len(app.error) == 1
+    table = history_csv(Patient((Visit(("428.0",)),), id="mine")).encode()
+    app.file_uploader(key="history_files_1").set_value([("mine.csv", table, "text/csv")]).run()
+    assert not app.exception
+    assert not app.error
+    assert [str(code) for code in app.session_state["patient"].visits[0].codes] == ["ICD9:428.0"]
 
 
 def test_a_wrong_file_is_told_and_changes_nothing():
@@ -363,7 +383,7 @@ def test_hostile_uploads_are_refused_in_a_sentence():
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.csv", b"0" * 401_000_000)
-    with pytest.raises(InputError, match=r"^bomb\.zip is too large when it is unpacked\.$"):
+    with pytest.raises(InputError, match=r"^The upload with zeros\.csv, unpacked, is above the limit"):
         read_uploads([Sent("bomb.zip", packed.getvalue())])
     with pytest.raises(InputError, match="can't be unpacked"):
         read_uploads([Sent("broken.zip", b"PK\x03\x04 and no more")])

@@ -166,7 +166,7 @@ def test_a_removed_code_shows_what_moved_and_the_way_back():
     engine = session.engine()
     old, new = engine.rank(before), engine.rank(after)
     places = [list(old.codes).index(code) - list(new.codes).index(code) for code in new.codes[:10]]
-    said = re.findall(r'mera-change (up|down|same)"><span aria-hidden="true">([▲▼=])(?: (\d+))? ·', table)
+    said = re.findall(r'mera-change (up|down|same)"><span aria-hidden="true">([▲▼=]) (?:(\d+)|rank) ·', table)
     assert [int(number or 0) * {"▲": 1, "▼": -1, "=": 0}[arrow] for _, arrow, number in said] == places
     open_panel(app, "What if")
     words = " ".join(element.value for element in app.markdown)
@@ -230,3 +230,11 @@ def test_addresses_hold_the_demo_and_nothing_of_an_edited_history():
     for panel in PANELS:
         open_panel(app, panel)
         assert dict(app.query_params) == {}
+
+
+def test_a_visit_in_which_nothing_is_written_yet_is_no_warning():
+    app = open_page(PAGE, query=DEMO)
+    button(app, "add_visit").click().run()
+    assert not app.exception
+    assert app.session_state["patient"].visits[-1].codes == ()
+    assert not app.warning

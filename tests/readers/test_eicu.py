@@ -35,7 +35,7 @@ def test_one_visit_a_hospital_stay_ordered_by_year(tmp_path):
     cohort = read(folder(tmp_path))
     assert cohort.report.format == "eicu"
     woman, man = cohort.patients
-    assert (woman.id, woman.sex, woman.details) == ("002-1", "F", {"ethnicity": "caucasian"})
+    assert (woman.id, woman.sex, woman.details) == ("002-1", "F", {"ethnicity": "white"})
     assert [visit.codes for visit in woman.visits] == [
         (Code("ICD9", "V45.1"), Code("ICD10", "Z99.2")),
         (Code("ICD9", "428.0"), Code("ICD10", "I50.9"), Code("ICD9", "401.9"), Code("ICD10", "I10")),
@@ -44,7 +44,7 @@ def test_one_visit_a_hospital_stay_ordered_by_year(tmp_path):
     assert [visit.time for visit in woman.visits] == [None, None]
     assert man.visits[0].codes == (Code("ICD9", "E870.0"),)
     assert man.visits[0].details == {"discharge": "died", "stay": "1"}
-    assert woman.visits[1].details == {"source": "emergency department", "discharge": "home", "stay": "3"}
+    assert woman.visits[1].details == {"source": "emergency room", "discharge": "home", "stay": "3"}
 
 
 def test_every_code_of_every_row_is_accounted_for(tmp_path):

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
 from mera_core.seen import seen_features
@@ -184,3 +185,103 @@ def test_no_target_is_without_a_true_code(weights) -> None:
     data = batches(many(), start_weight=weights[0], rest_weight=weights[1])
     for i in range(len(data)):
         assert data[i]["positive"].any(1).all() and (data[i]["weight"] > 0).all()
+
+
+# --- one step in several parts
+
+
+def joined(data: HistoryBatches, step: int) -> list[tuple]:
+    """(tokens of its sequence up to its place, weight, true labels, what was seen) of every target of a step."""
+    out = []
+    for part in range(data.parts):
+        batch = data[step * data.parts + part]
+        for n, (row, position) in enumerate(zip(batch["row"].tolist(), batch["position"].tolist(), strict=True)):
+            seen = batch["seen"][batch["seen"][:, 0] == n][:, 1:]
+            tokens = tuple(batch["input_ids"][row, : position + 1].tolist())
+            labels = tuple(batch["positive"][n].nonzero().flatten().tolist())
+            out.append((tokens, batch["weight"][n].item(), labels, tuple(map(tuple, seen.tolist()))))
+    return sorted(out)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_step_asks_the_same_however_many_parts_it_has(parts) -> None:
+    settings = {"drop": 0.3, "start_weight": 0.25, "rest_weight": 0.5}
+    whole = batches(many(), batch_size=24, **settings)
+    config = RankConfig(batch_size=24 // parts, passes=2, **settings)
+    encoder = Encoder(VOCABULARY, SequenceConfig(), remember=True)
+    divided = HistoryBatches(many(), CODES, encoder, config, parts=parts)
+    assert len(whole) == 4 and len(divided) == 4 * parts
+    for step in range(4):
+        assert joined(divided, step) == joined(whole, step) != []
+        weights = [divided[step * parts + part]["weight"].sum() for part in range(parts)]
+        for part in range(parts):  # every part knows the step's weight without being told
+            assert divided[step * parts + part]["target_weight"] * parts == pytest.approx(float(sum(weights)))
+    assert "target_weight" not in whole[0]
+
+
+def test_a_part_without_patients_is_a_sequence_that_asks_nothing() -> None:
+    config = RankConfig(batch_size=1, passes=1)
+    data = HistoryBatches(many(3), CODES, Encoder(VOCABULARY, SequenceConfig()), config, parts=5)
+    assert len(data) == 5
+    assert [len(data[part]["weight"]) > 0 for part in range(5)] == [True, True, True, False, False]
+    assert data[4]["input_ids"].shape == (1, 1) and data[4]["positive"].shape == (0, 10)
+    assert data[4]["target_weight"] == data[0]["target_weight"]
+
+
+def test_rehearsal_is_divided_among_the_parts() -> None:
+    book = Ontology.load()
+    codes = sorted({node for code in CODES for node in (code, *book.ancestors(code))})
+    sampler = QuestionSampler(tiny_vocabulary(codes), book, codes)
+    config = RankConfig(batch_size=2, passes=1, rehearsal=3)
+    data = HistoryBatches(many(), CODES, Encoder(VOCABULARY, SequenceConfig()), config, sampler, parts=2)
+    for item in (0, 1, 7):
+        assert sum(len(part["input_ids"]) for part in data[item]["questions"]) == 3
+
+
+# --- one sample a history, and shorter inputs
+
+
+def test_prefix_samples_ask_what_every_visit_asks_and_never_hold_the_answer() -> None:
+    patients = many(12)
+    plain, prefixes = (
+        batches(patients, shuffle=False, passes=1, batch_size=40, prefix_samples=form) for form in (False, True)
+    )
+    assert len(plain) == len(prefixes) == 1
+    assert joined(plain, 0) == joined(prefixes, 0)
+    batch = prefixes[0]
+    assert len(batch["input_ids"]) == len(batch["row"]) == sum(len(p.visits) - 1 for p in patients)
+    for row, position in zip(batch["row"].tolist(), batch["position"].tolist(), strict=True):
+        assert set(batch["input_ids"][row, position + 1 :].tolist()) <= {VOCABULARY.pad}
+    with pytest.raises(InputError, match="asks for the next visit only"):
+        RankConfig(prefix_samples=True, rest_weight=0.1)
+
+
+@pytest.mark.parametrize("rest_weight", [0.0, 0.5])
+def test_trimmed_inputs_end_where_nothing_more_is_asked(rest_weight) -> None:
+    whole, trimmed = (
+        batches(many(), passes=1, batch_size=40, rest_weight=rest_weight, drop=0.2, trim_inputs=trim)[0]
+        for trim in (False, True)
+    )
+    assert trimmed["input_ids"].shape[1] < whole["input_ids"].shape[1]
+    for row in range(len(trimmed["input_ids"])):
+        last = max(trimmed["position"][trimmed["row"] == row])
+        assert torch.equal(trimmed["input_ids"][row, : last + 1], whole["input_ids"][row, : last + 1])
+        assert set(trimmed["input_ids"][row, last + 1 :].tolist()) <= {VOCABULARY.pad}
+    assert all(torch.equal(trimmed[name], whole[name]) for name in whole if name != "input_ids")
+
+
+def test_like_lengths_together_leave_little_padding() -> None:
+    draw = random.Random(8)
+    patients = [
+        Patient(
+            [Visit(draw.sample(CODES, draw.randint(1, 9))) for _ in range(draw.choice((2, 2, 2, 3, 4, 7)))], id=str(n)
+        )
+        for n in range(200)
+    ]
+
+    def padded(how: str) -> float:
+        data = batches(patients, passes=1, batch_size=10, batches=how)
+        ids = [data[i]["input_ids"] for i in range(len(data))]
+        return sum(int((one == VOCABULARY.pad).sum()) for one in ids) / sum(one.numel() for one in ids)
+
+    assert padded("by_tokens") < 0.05 < padded("by_visits") < 0.25 < padded("mixed")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from mera_core.errors import InputError
 from mera_core.losses import Hierarchy
 from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
@@ -169,3 +171,49 @@ def test_parameter_groups_learn_at_their_own_rates(tmp_path) -> None:
     run_trainer(model, data, config, tmp_path / "out", loss, torch.optim.AdamW(groups))
     assert all(torch.equal(p, frozen[name]) for name, p in model.backbone.named_parameters())
     assert not torch.equal(model.head.bias, before)
+
+
+def test_frozen_weights_are_not_written_and_a_killed_run_still_ends_alike(tmp_path) -> None:
+    def run(out: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+        model, data, config, hierarchy = parts()
+        model.backbone.model.layers.requires_grad_(False)
+        torch.manual_seed(config.seed)
+        callbacks = [KillAt(kill_at)] if kill_at else []
+        optimizer = rank.rank_optimizer(model, config)
+        run_trainer(
+            model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks
+        )
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "out", kill_at=11)
+    written = load_file(last_complete(tmp_path / "out" / "steps") / trainer.WEIGHTS)
+    assert not any(".layers." in name for name in written) and "head.cut_offset" in written
+    assert_equal(run(tmp_path / "out"), whole)
+
+
+def test_attention_is_the_one_asked_for(tmp_path) -> None:
+    losses = {}
+    for kind in ("eager", "sdpa"):
+        model, data, config, hierarchy = parts(attention=kind, attention_dropout=0.0)
+        trainer.prepare_backbone(model, config)
+        assert model.backbone.config._attn_implementation == kind
+        losses[kind] = rank.rank_loss(model.eval(), data[0] | {"questions": []}, hierarchy, config).item()
+    assert losses["eager"] == pytest.approx(losses["sdpa"], rel=1e-5)
+    model, _, config, _ = parts(attention="lightning")
+    with pytest.raises(InputError, match='The setting attention is "lightning"'):
+        trainer.prepare_backbone(model, config)
+
+
+def test_a_kept_run_is_not_trained_again(tmp_path, unbroken) -> None:
+    """Until its caller has written the result, a finished run's last step stays."""
+    model, data, config, hierarchy = parts()
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    torch.manual_seed(config.seed)
+    run_trainer(model, data, config, tmp_path / "out", loss, rank.rank_optimizer(model, config), keep_steps=True)
+    assert last_complete(tmp_path / "out" / "steps").name == "checkpoint-12"
+    assert_equal({name: tensor.clone() for name, tensor in model.state_dict().items()}, unbroken)
+    again, data, config, hierarchy = parts()
+    run_trainer(again, data, config, tmp_path / "out", None, rank.rank_optimizer(again, config))  # no loss is asked for
+    assert_equal({name: tensor.clone() for name, tensor in again.state_dict().items()}, unbroken)

@@ -1,0 +1,320 @@
+"""A part of a population through an engine: patients in, rows of predictions out. Knows no files and no processes.
+
+The batches of a part depend on its patients and settings alone, so that a part scored twice is the same to the last bit (on
+one kind of machine, with one number of torch threads).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from mera_core.batches import by_length
+from mera_core.engine import Engine
+from mera_core.errors import InputError
+from mera_core.forward import beginnings, pays
+from mera_core.ontology import Code
+from mera_core.ranking import NOTICE, Ranking
+from mera_core.records import Note, Patient, resolve
+from mera_core.sequence import Encoded, Encoder, SequenceConfig
+from mera_core.translate import nearest
+from mera_core.visit_columns import VisitColumns
+from mera_core.writers.predictions import Sample, Task, judged
+
+LEFT_OUT = ("patient_id", "order_key", "reason", "message")
+NO_VISIT = "no visit"
+NO_CODE = "no visit with a code"
+NO_READABLE_CODE = "no code that this model can read"
+ONE_VISIT = "fewer than two visits with codes, so none can be held out"
+NO_TRUTH = "the held-out visit has no code that can be read"
+NO_DATE = "the last visit before the held-out one has no date, and MEDS tables need a prediction_time"
+
+BLOCK = 4_000_000  # scores held at once: whole parts of a small label space, fewer patients of a large one
+LONG = 4  # a history longer than so many times its beginning gains little where that is computed once
+_LABEL = pa.dictionary(pa.int32(), pa.string())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the figures depend on, beside patients and checkpoint. Raises InputError for what can't be."""
+
+    top: int = 20
+    """Codes of each patient, best first; all above the cut where these are more."""
+    hold_out: bool = False
+    """Rank the last visit of each patient from those before it, and say what came true."""
+    tasks: tuple[Task, ...] = ()
+    """Write MEDS tables of these tasks in place of ranked codes."""
+    part: int = 4_096
+    """Patients in a part: what is scored, written and resumed at once."""
+    rows: int = 64
+    """Histories in a forward pass."""
+    tokens: int = 8_192
+    """Tokens in a forward pass, with padding."""
+    threads: int = 1
+    """Threads of torch in each worker."""
+    quantize: str | None = None
+    """None, or "nf4"."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "part", "rows", "tokens", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.tasks and not self.hold_out:
+            raise InputError("MEDS predictions stand beside true labels, so they need a visit held out (--hold-out).")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some patients of a population, in its order. first: place of the first in the population, 0-based.
+
+    columns: of people without visits as well, who are left out by name.
+    """
+
+    number: int
+    first: int
+    columns: VisitColumns
+
+
+@dataclass
+class Scored:
+    """What a part came to.
+
+    table: rows of `schema`, or of `writers.predictions.judged`. left_out: (patient_id, order_key, reason, message) of everyone
+    who is not in it. notes: kind of a note -> times, over all patients in it. unread: code as recorded -> times it was left out.
+    """
+
+    number: int
+    table: pa.Table
+    patients: int
+    left_out: list[tuple[str, int, str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A history to rank. asked: as recorded, without a held-out visit; read: in the checkpoint's terms."""
+
+    place: int
+    asked: Patient
+    read: Patient
+    encoded: Encoded
+    target: frozenset[Code]
+
+
+def schema(hold_out: bool) -> pa.Schema:
+    """Columns of the predictions: one row a patient and code, sorted by (order_key, rank).
+
+    order_key: the patient's place in the source, 0-based. score, share, probability: as in `Ranking`; probability is null
+    where the checkpoint is not calibrated. above_cut: the code is predicted. came_true: it was in the held-out visit.
+    """
+    fields = [
+        pa.field("patient_id", pa.string(), nullable=False),
+        pa.field("order_key", pa.int64(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("system", _LABEL, nullable=False),
+        pa.field("code", _LABEL, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("share", pa.float32(), nullable=False),
+        pa.field("probability", pa.float32()),
+        pa.field("above_cut", pa.bool_(), nullable=False),
+        pa.field("recurrent", pa.bool_(), nullable=False),
+    ]
+    fields += [pa.field("came_true", pa.bool_(), nullable=False)] if hold_out else []
+    fields += [pa.field(name, _LABEL, nullable=False) for name in ("checkpoint", "notice")]
+    return pa.schema(fields)
+
+
+class Scorer:
+    """An engine made ready for many patients; not to be shared between threads, nor kept longer than its population."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        if not engine.label_space:
+            raise InputError(f"The checkpoint {engine.name} knows the code book but was not trained to rank.")
+        self.engine, self.settings = engine, settings
+        sequence = SequenceConfig(**engine.manifest["sequence"])
+        # words of a profile come back with every other patient: their tokens are looked up once
+        self._encoder = Encoder(engine.model.vocabulary, sequence, remember=True)
+        self._index = {code: place for place, code in enumerate(engine.label_space)}
+        self._labels: dict[Code, Code | None] = {}
+        self._systems = pa.array([code.system for code in engine.label_space])
+        self._codes = pa.array([code.code for code in engine.label_space])
+        watched = {code for task in settings.tasks for code in task.codes}
+        above = engine.ontology.ancestors
+        self._watched = np.flatnonzero([not watched.isdisjoint((code, *above(code))) for code in engine.label_space])
+
+    def score(self, part: Part) -> Scored:
+        """Everyone of a part, either in the table or left out with a reason."""
+        empty = schema(self.settings.hold_out).empty_table()
+        scored = Scored(part.number, empty, len(part.columns.ids))
+        ready: list[_Ready] = []
+        for place, (identity, patient) in enumerate(_everyone(part.columns), start=part.first):
+            found = self._ready(patient, place, scored)
+            if isinstance(found, _Ready):
+                ready.append(found)
+            else:
+                scored.left_out.append((identity, place, *found))
+        block = max(self.settings.rows, BLOCK // len(self._index))
+        made = self._samples if self.settings.tasks else self._rows
+        tables = [made(ready[begin : begin + block]) for begin in range(0, len(ready), block)]
+        if tables or self.settings.tasks:
+            scored.table = pa.concat_tables(tables or [made([])]).unify_dictionaries().combine_chunks()
+        return scored
+
+    def _ready(self, patient: Patient | None, place: int, scored: Scored) -> _Ready | tuple[str, str]:
+        """The history to rank, or (reason, what is known of it)."""
+        visits = () if patient is None else tuple(visit for visit in patient.visits if visit.codes)
+        if patient is None or not visits:
+            return (NO_VISIT if patient is None else NO_CODE), ""
+        asked, target = replace(patient, visits=visits), frozenset[Code]()
+        if self.settings.hold_out:
+            if len(visits) < 2:
+                return ONE_VISIT, ""
+            last = replace(patient, visits=visits[-1:])
+            target = frozenset(resolve(last, self.engine.ontology)[0].visits[-1].codes)
+            asked = replace(patient, visits=visits[:-1], age=visits[-2].age)
+            if not target:
+                return NO_TRUTH, ", ".join(map(str, visits[-1].codes))
+            if self.settings.tasks and visits[-2].time is None:
+                return NO_DATE, ""
+        read, notes = self.engine.read_history(asked)
+        if not read.visits:
+            return NO_READABLE_CODE, " ".join(note.message for note in notes)
+        encoded = self._encoder.encode(read)
+        self._count((*notes, *encoded.notes), scored)
+        return _Ready(place, asked, read, encoded, target)
+
+    @staticmethod
+    def _count(notes: Sequence[Note], scored: Scored) -> None:
+        for note in notes:
+            scored.notes[note.kind] += 1
+            if note.kind in ("unread", "ambiguous") and note.code:
+                scored.unread[note.code] += 1
+
+    def _scores(self, ready: Sequence[_Ready]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [N, C] and end-of-visit logits [N]."""
+        scores = np.empty((len(ready), len(self._index)), np.float32)
+        eov = np.empty(len(ready), np.float32)
+        for rows in self._batches([one.encoded for one in ready]):
+            read = [(ready[row].read, ready[row].encoded) for row in rows]
+            scores[rows], eov[rows] = self.engine.scores(read, batch_size=self.settings.rows)
+        return scores, eov
+
+    def _batches(self, encoded: Sequence[Encoded]) -> list[list[int]]:
+        """Indices that go to the engine together: first those who begin alike, then the rest by length.
+
+        In a population many begin alike up to their first code: the same sex, the same decade of age, the same words. The
+        engine computes such a beginning once for all that it gets together (`forward.in_batches`).
+        """
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for row, one in enumerate(encoded):
+            begins = one.codes[0][0] if one.codes and one.codes[0] else 0
+            if len(one.input_ids) <= LONG * begins:
+                alike.setdefault(tuple(one.input_ids[:begins]), []).append(row)
+        batches = []
+        for rows in alike.values():
+            rows.sort(key=lambda row: len(encoded[row].input_ids))  # the first is computed whole: the shortest
+            tokens = [encoded[row].input_ids for row in rows]
+            if pays(tokens, beginnings(tokens)):
+                batches.append(rows)
+        taken = {row for rows in batches for row in rows}
+        rest = [row for row in range(len(encoded)) if row not in taken]
+        lengths = [len(encoded[row].input_ids) for row in rest]
+        plain = by_length(lengths, self.settings.rows, self.settings.tokens)
+        return batches + [[rest[place] for place in places] for places in plain]
+
+    def _rows(self, ready: Sequence[_Ready]) -> pa.Table:
+        """The best codes of each history, as `Engine.rank` gives them."""
+        scores, eov = self._scores(ready)
+        ranked = self.engine.ranked(scores, eov)
+        order = np.argsort(-ranked, axis=1, kind="stable")
+        predicted = (ranked > eov[:, None]).sum(1)
+        sizes = np.minimum(np.maximum(predicted, self.settings.top), len(self._index))
+        row = np.repeat(np.arange(len(ready)), sizes)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        label = order[row, place]
+        held = np.zeros(ranked.shape, bool)
+        true = np.zeros(ranked.shape, bool)
+        for number, one in enumerate(ready):
+            codes = {code for visit in one.read.visits for code in visit.codes}
+            held[number, [self._index[code] for code in codes if code in self._index]] = True
+            counted = filter(None, map(self._label, one.target))
+            true[number, [self._index[code] for code in counted]] = True
+        columns = {
+            "patient_id": pa.array([one.asked.id for one in ready], pa.string()).take(pa.array(row)),
+            "order_key": np.array([one.place for one in ready], np.int64)[row],
+            "rank": (place + 1).astype(np.int32),
+            "system": self._systems.take(pa.array(label)).dictionary_encode(),
+            "code": self._codes.take(pa.array(label)).dictionary_encode(),
+            "score": ranked[row, label].astype(np.float32),
+            "share": _shares(scores)[row, label].astype(np.float32),
+            "probability": self._probability(scores, eov, order, sizes),
+            "above_cut": place < predicted[row],
+            "recurrent": held[row, label],
+            "came_true": true[row, label],
+            "checkpoint": pa.array([self.engine.name] * len(row)).dictionary_encode(),
+            "notice": pa.array([NOTICE] * len(row)).dictionary_encode(),
+        }
+        shape = schema(self.settings.hold_out)
+        return pa.table({name: columns[name] for name in shape.names}, schema=shape)
+
+    def _label(self, code: Code) -> Code | None:
+        """The label that a true code counts at: itself, or its nearest ancestor that is ranked."""
+        if code not in self._labels:
+            self._labels[code] = nearest(code, self._index, self.engine.ontology)
+        return self._labels[code]
+
+    def _probability(self, scores: np.ndarray, eov: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> pa.Array:
+        """The calibrated probability of each row, falling down each list; null where there is no calibration."""
+        calibration = self.engine.calibration
+        if calibration is None:
+            return pa.nulls(int(sizes.sum()), pa.float32())
+        margin = scores.astype(np.float64) - eov[:, None]
+        lists = [calibration.of_list(margin[n], order[n])[:size] for n, size in enumerate(sizes.tolist())]
+        return pa.array(np.concatenate(lists).astype(np.float32))
+
+    def _samples(self, ready: Sequence[_Ready]) -> pa.Table:
+        """Labels and predictions of each task for each history."""
+        scores, eov = self._scores(ready)
+        ranked, watched = self.engine.ranked(scores, eov), self._watched
+        shares, margin = _shares(scores), scores.astype(np.float64) - eov[:, None]
+        calibration = self.engine.calibration
+        samples = []
+        for n, one in enumerate(ready):
+            probability = None
+            if calibration is not None:
+                order = np.argsort(-ranked[n], kind="stable")
+                probability = np.empty(len(order))
+                probability[order] = calibration.of_list(margin[n], order)
+            ranking = Ranking(
+                codes=tuple(self.engine.label_space[label] for label in watched),
+                scores=ranked[n, watched],
+                cut=float(eov[n]),
+                share=shares[n, watched],
+                recurrent=np.zeros(len(watched), bool),  # no task asks for it
+                checkpoint=self.engine.name,
+                label_level="",
+                ontology=self.engine.ontology,
+                probability=None if probability is None else probability[watched],
+            )
+            samples.append(Sample(one.asked, one.target, ranking))
+        return judged(samples, self.settings.tasks, self.engine.ontology)
+
+
+def _everyone(columns: VisitColumns) -> list[tuple[str, Patient | None]]:
+    """(id, history) of each person in order; None for those without a visit."""
+    patients = iter(columns.patients())
+    return [
+        (identity, next(patients) if visits else None)
+        for identity, visits in zip(columns.ids, columns.visits_a_person.tolist(), strict=True)
+    ]
+
+
+def _shares(scores: np.ndarray) -> np.ndarray:
+    """Softmax of each row [N, C], as `Ranking.share`."""
+    shares = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    return shares / shares.sum(1, keepdims=True)

@@ -1,0 +1,211 @@
+"""What is fuzzed, and what must hold of any bytes at all: a plain refusal or a whole result, soon, with nothing dropped in silence.
+
+A target is a function of bytes. It returns where the bytes were read, or refused with one sentence; anything else that it
+raises is a fault of ours. Knows no engine of fuzzing: hypothesis, atheris and a loop of plain mutation all call the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import struct
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mera_core.checkpoint import read_manifest
+from mera_core.checkpoint_files import MANIFEST, check_files, sha256
+from mera_core.errors import InputError
+from mera_core.history import parse_json, patient_from_json, patient_to_json
+from mera_core.ontology import Ontology
+from mera_core.patient import Patient, Visit, resolve
+from mera_core.readers import read
+from pages.shared import pasted_list
+from tests.fuzz.grown import grown
+
+SLOWEST = 1.0  # seconds of the processor's time for one input; the wall clock also counts other programs
+LONGEST_SENTENCE = 2_000  # characters
+CORPUS = Path(__file__).with_name("corpus")
+BOOK = Ontology.load()
+_SYSTEMS = (None, "ICD9", "ICD10")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to call, the most bytes of one input, and its share of a run's inputs."""
+
+    check: Callable[[bytes], bool]
+    longest: int
+    share: float
+
+    @property
+    def name(self) -> str:
+        return self.check.__name__
+
+    def seeds(self) -> list[bytes]:
+        """The committed inputs to begin with, each once broken or a plain example of what is read."""
+        return [path.read_bytes() for path in sorted((CORPUS / self.name).iterdir())]
+
+    def run(self, data: bytes) -> bool:
+        """Whether the bytes were read (False: refused in a sentence). Raises AssertionError for whatever must not be."""
+        began = time.thread_time()
+        try:
+            accepted = self.check(data)
+        except InputError as refused:
+            words = str(refused)
+            assert words.strip() and "\n" not in words.strip(), f"no plain sentence: {words!r}"
+            assert len(words) < LONGEST_SENTENCE, f"a sentence of {len(words)} characters"
+            accepted = False
+        taken = time.thread_time() - began
+        assert taken < SLOWEST, f"one input took {taken:.1f} s"
+        return accepted
+
+
+def codes(data: bytes) -> bool:
+    """One code as it may be typed."""
+    choice, text = data[:1] or b"\0", _text(data[1:])
+    system, padded = _SYSTEMS[choice[0] % 3], choice[0] % 2 == 1
+    if text.strip():
+        patient, notes = resolve(Patient((Visit((text,)),)), BOOK)
+        kept = sum(len(visit.codes) for visit in patient.visits)
+        assert kept + len(notes) == 1, f"{kept} codes and {len(notes)} notes of one code"
+    code = BOOK.parse(text, system=system, icd9_three_digit=padded)
+    assert code in BOOK
+    assert BOOK.parse(str(code)) == code
+    return True
+
+
+def pasted(data: bytes) -> bool:
+    """A list of codes as it may be pasted: every letter and digit turns up in a piece."""
+    text = _text(data)
+    pieces = pasted_list.read_list(text, BOOK)
+    lines = (pasted_list._PREFIX.sub(r"ICD\1:", line) for line in pasted_list._LINES.split(text))
+    given = Counter(letter for line in lines for letter in line if letter.isalnum())
+    shown = Counter()
+    for piece in pieces:
+        assert (piece.code is None) == bool(piece.problem), piece
+        aside = "" if piece.words in piece.typed else piece.words
+        shown.update(letter for letter in piece.typed + aside if letter.isalnum())
+    assert shown == given, f"dropped {given - shown}, invented {shown - given}"
+    return any(piece.code is not None for piece in pieces)
+
+
+def history(data: bytes) -> bool:
+    """HISTORY.json: what is read comes back the same, and each code is kept or noted."""
+    decoded = parse_json(_json(data, "history"), "history.json")
+    patient = patient_from_json(decoded)
+    typed = sum(len(visit["codes"]) for visit in decoded["visits"])
+    assert typed == sum(len(visit.codes) for visit in patient.visits)
+    assert patient_from_json(json.loads(json.dumps(patient_to_json(patient)))) == patient
+    known, notes = resolve(patient, BOOK)
+    assert typed == sum(len(visit.codes) for visit in known.visits) + len(notes)
+    return True
+
+
+def fhir(data: bytes) -> bool:
+    """A Bundle, or NDJSON: entries read are entries kept and entries left out with a reason."""
+    path = _folder() / ("b.ndjson" if data[:1] == b"\n" else "b.json")
+    content = data[1:] if data[:1] == b"\n" else _json(data, "fhir")
+    path.write_bytes(content)
+    report = read(path, "fhir").report
+    assert report.rows == report.codes + sum(report.left_out.values())
+    return True
+
+
+def table(data: bytes) -> bool:
+    """A visits table as CSV: every row that names a code is counted."""
+    path = _folder() / "t.csv"
+    path.write_bytes(data)
+    report = read(path, "table").report
+    assert report.rows == report.codes + sum(report.left_out.values())
+    if report.why == "as asked" and data[:1] not in b"[{P\x1f" and (rows := _rows_with_code(data)) is not None:
+        assert report.rows == rows, f"{rows} rows name a code, and {report.rows} are accounted for"
+    return True
+
+
+def checkpoint(data: bytes) -> bool:
+    """A folder of which one file is as the attacker likes it; the hashes in the manifest are right."""
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", MANIFEST, "note.md")
+    name, content = names[(data[:1] or b"\0")[0] % len(names)], data[1:]
+    folder = _checkpoint_folder()
+    path = folder / name
+    kept = path.read_bytes() if path.exists() else None
+    try:
+        path.write_bytes(_json(content, "config") if name.endswith(".json") else content)
+        if name == MANIFEST:
+            check_files(folder, read_manifest(folder).files)
+        else:
+            files = {each.name: sha256(each) for each in folder.iterdir() if each.name != MANIFEST}
+            check_files(folder, files)
+        return True
+    finally:
+        path.unlink() if kept is None else path.write_bytes(kept)
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(codes, 64, 0.40),
+        Target(pasted, 400, 0.20),
+        Target(history, 2_000, 0.20),
+        Target(checkpoint, 2_000, 0.10),
+        Target(table, 2_000, 0.05),
+        Target(fhir, 4_000, 0.05),
+    )
+}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")
+
+
+def _json(data: bytes, kind: str) -> bytes:
+    """The bytes themselves where they begin as JSON does; else a value grown from them, so that most are well-formed."""
+    if data[:1] in (b"{", b"[", b'"', b"\xef", b" ", b"\n", b""):
+        return data
+    return json.dumps(grown(data, kind)).encode("utf-8", errors="replace")
+
+
+def _rows_with_code(data: bytes) -> int | None:
+    """Rows of a plain table with something in the column `code`, by another parser; None where that one can't tell."""
+    try:
+        text = data.decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except (csv.Error, UnicodeDecodeError):
+        return None
+    place = [name.strip().lower() for name in rows[0]].index("code")
+    return sum(bool(row[place].strip()) for row in rows[1:])
+
+
+@cache
+def _folder() -> Path:
+    """A folder in memory where there is one, so that a million inputs wear no disk; removed when the process ends."""
+    parent = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    kept = tempfile.TemporaryDirectory(prefix="mera-fuzz-", dir=parent)
+    _folder.kept = kept  # type: ignore[attr-defined]  # its end is the end of the process
+    return Path(kept.name)
+
+
+@cache
+def _checkpoint_folder() -> Path:
+    """The smallest folder that passes every check of files."""
+    folder = _folder() / "checkpoint"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    header = json.dumps({"a": {"dtype": "F16", "shape": [4, 2], "data_offsets": [0, 16]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 2, "vocab_size": 4}')
+    (folder / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}, "merges": []}}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    files = {each.name: sha256(each) for each in folder.iterdir()}
+    check_files(folder, files)
+    manifest = {"format": 1, "name": "x", "stage": "rank", "systems": ["ICD9"], "icd_release": {}, "sequence": {}}
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"files": files}))
+    check_files(folder, read_manifest(folder).files)
+    return folder

@@ -1,0 +1,225 @@
+"""A broken file of each format, its format not named: one sentence with the file's name, status 2, nothing left behind."""
+
+import gzip
+import json
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import mera_core.__main__ as cli
+from mera_core.ontology import Code
+from mera_core.readers import Cohort, detect, read
+from mera_core.readers.base import ImportReport
+from mera_core.records import Patient, Visit
+from mera_core.visit_columns import VisitColumns
+from mera_core.visits_file import write_visits
+from mera_core.writers import write
+from tests.readers import shapes
+
+FIRST = datetime(2012, 3, 4, 5, 6)
+CODES = tuple(Code("ICD9", code) for code in ("428.0", "250.00", "038.9"))
+PATIENTS = [
+    Patient([Visit(CODES[: 1 + at], FIRST + timedelta(days=40 * at)) for at in range(2)], "F", None, str(100 + row))
+    for row in range(5)
+]
+CLAIMS = "DE1_0_2008_to_2010_Inpatient_Claims_Sample_1.csv"
+BENEFICIARIES = "DE1_0_2008_Beneficiary_Summary_File_Sample_1.csv"
+SOURCES = {  # format -> how it is written, the files that are broken in turn, and a column that each can't do without
+    "mimic3": (shapes.mimic3, {"DIAGNOSES_ICD.csv": "icd9_code", "ADMISSIONS.csv": "admittime", "PATIENTS.csv": "dob"}),
+    "mimic4": (shapes.mimic4, {"hosp/diagnoses_icd.csv": "icd_version", "hosp/admissions.csv": "hadm_id"}),
+    "eicu": (shapes.eicu, {"patient.csv": "uniquepid", "diagnosis.csv": "icd9code"}),
+    "synpuf": (shapes.synpuf, {CLAIMS: "CLM_ID", BENEFICIARIES: "BENE_BIRTH_DT"}),
+    "uci_diabetes130": (shapes.uci, {"diabetic_data.csv": "patient_nbr"}),
+    "omop": (shapes.omop, {"PERSON.csv": "person_id", "CONDITION_OCCURRENCE.csv": "condition_concept_id"}),
+}
+PLACES = [(format, name) for format, (_, names) in SOURCES.items() for name in names]
+FAULTS = {
+    "cut gzip": (lambda content, column: gzip.compress(content)[:-20], "damaged gzip file"),
+    "missing column": (
+        lambda content, column: content.replace(column.encode(), b"other", 1),
+        "no column '{column}' in its first line",
+    ),
+    "UTF-16": (lambda content, column: content.decode().encode("utf-16"), "UTF-16 text (line 1)"),
+    "empty": (lambda content, column: b"", "is empty"),
+    "open quote": (lambda content, column: content.replace(b"\n", b'\n"', 2).replace(b'\n"', b"\n", 1), "line 3"),
+    "zero byte": (lambda content, column: content[:-30] + b"\0" + content[-30:], "zero bytes"),
+}
+
+
+def convert(source, tmp_path, capsys) -> str:
+    """The one sentence with which `convert` refuses a source, of which nothing is left behind."""
+    out = tmp_path / "out"
+    out.mkdir()
+    assert cli.main(["convert", str(source), "--out", str(out / "v.parquet"), "--report", str(out / "r.json")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and list(out.iterdir()) == []
+    return said.err
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("format", "name"), PLACES, ids=[f"{format}-{name}" for format, name in PLACES])
+def test_a_broken_table_is_named_though_its_format_is_not(format, name, fault, tmp_path, capsys):
+    made, names = SOURCES[format]
+    path = made(PATIENTS, tmp_path / "source") / name
+    change, said = FAULTS[fault]
+    path.write_bytes(change(path.read_bytes(), names[name]))
+    told = convert(tmp_path / "source", tmp_path, capsys)
+    assert path.name in told and said.format(column=names[name].lower()) in told
+
+
+@pytest.mark.parametrize(("format", "name"), [place for place in PLACES if place[0] != "omop"])
+def test_a_wrong_delimiter_is_named(format, name, tmp_path, capsys):
+    path = SOURCES[format][0](PATIENTS, tmp_path / "source") / name
+    path.write_bytes(path.read_bytes().replace(b",", b";"))
+    told = convert(tmp_path / "source", tmp_path, capsys)
+    assert f"{path.name}: line 1 is separated by semicolons" in told
+
+
+def test_a_claim_that_stands_twice_is_one_visit(tmp_path):
+    path = shapes.synpuf(PATIENTS, tmp_path) / CLAIMS
+    whole = read(tmp_path)
+    head, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, *(row for row in rows for _ in range(2))]))
+    twice = read(tmp_path)
+    assert twice.patients == whole.patients
+    assert (twice.report.codes, twice.report.left_out) == (15, {"row is repeated": 15})
+    assert twice.report.aside["repeated rows of claims"] == 10
+
+
+# --- FHIR
+
+
+@pytest.fixture
+def export(tmp_path):
+    cohort = Cohort.of(VisitColumns.of(PATIENTS), ImportReport("table", ""))
+    write(cohort, tmp_path / "source", "fhir")
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize("kind", ["Patient", "Encounter", "Condition"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content.decode().encode("utf-16"), "UTF-16 text"),
+        (lambda content: b"<!DOCTYPE html><html>moved</html>", "a web page"),
+        (lambda content: gzip.compress(content)[:-20], "damaged"),
+        (lambda content: content.replace(b'"', b"'"), "line 1 is no FHIR resource"),
+        (lambda content: content[:-50], "not JSON"),
+        (lambda content: content.replace(b"\n", b"\xff\n", 2).replace(b"\xff\n", b"\n", 1), "line 2 is not UTF-8 text"),
+    ],
+)
+def test_a_broken_file_of_an_export_is_never_passed_over(export, kind, change, said, tmp_path, capsys):
+    path = export / f"{kind}.ndjson"
+    path.write_bytes(change(path.read_bytes()))
+    told = convert(export, tmp_path, capsys)
+    assert path.name in told and said in told
+
+
+def test_json_files_of_other_things_are_set_aside(export):
+    (export / "package.json").write_text(json.dumps({"name": "export"}))
+    cohort = read(export)
+    assert len(cohort.patients) == 5 and cohort.report.aside["JSON files that hold no FHIR resources"] == 1
+
+
+# --- parquet
+
+
+def changed(path, name, values):
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(name)
+    table = table.remove_column(place) if values is None else table.set_column(place, name, values(len(table)))
+    pq.write_table(table, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("code", None, "no column 'code'"),
+        ("subject_id", None, "no column 'subject_id'"),
+        ("code", lambda size: pa.array([[1]] * size), "code as list"),
+        ("code", lambda size: pa.array([4280] * size), "code as int64"),
+        ("subject_id", lambda size: pa.array([2**64 - 1] * size, pa.uint64()), "above 2^63"),
+        ("time", lambda size: pa.array(["today"] * size), "time as string"),
+        ("text_value", lambda size: pa.array([b"\xff"] * size), "text_value as binary"),
+        ("time_invented", lambda size: pa.array(["no"] * size), "time_invented as string"),
+    ],
+)
+def test_a_meds_shard_of_wrong_columns_is_named(name, values, said, tmp_path, capsys):
+    write(Cohort.of(VisitColumns.of(PATIENTS), ImportReport("table", "")), tmp_path / "source", "meds")
+    for path in (tmp_path / "source/data").rglob("*.parquet"):
+        changed(path, name, values)
+    told = convert(tmp_path / "source", tmp_path, capsys)
+    assert ".parquet" in told and said in told
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("parent_codes", lambda size: pa.array([1.5] * size), "parent_codes as double, not as text"),
+        ("code", lambda size: pa.array([[1]] * size), "code as list"),
+    ],
+)
+def test_metadata_of_a_wrong_type_are_named(name, values, said, tmp_path, capsys):
+    write(Cohort.of(VisitColumns.of(PATIENTS), ImportReport("table", "")), tmp_path / "source", "meds")
+    changed(tmp_path / "source/metadata/codes.parquet", name, values)
+    told = convert(tmp_path / "source", tmp_path, capsys)
+    assert "codes.parquet" in told and said in told
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (lambda size: pa.array([[1]] * size), "row 1, column 'age': there are lists"),
+        (lambda size: pa.array([b"70", *[b"\xff"] * (size - 1)]), "row 2, column 'age': there is no UTF-8 text"),
+        (lambda size: pa.array([{"years": 70}] * size), "row 1, column 'age': there are lists or objects"),
+    ],
+)
+def test_a_column_of_a_visits_table_that_holds_no_values_is_named(values, said, tmp_path, capsys):
+    people = [Patient(patient.visits, "F", 70.0, patient.id) for patient in PATIENTS]
+    write_visits(VisitColumns.of(people), tmp_path / "v.parquet")
+    changed(tmp_path / "v.parquet", "age", values)
+    assert said in convert(tmp_path / "v.parquet", tmp_path, capsys)
+
+
+def test_a_visits_table_without_codes_is_told_of_the_column(tmp_path, capsys):
+    write_visits(VisitColumns.of(PATIENTS), tmp_path / "v.parquet")
+    changed(tmp_path / "v.parquet", "code", None)
+    assert "v.parquet has no column 'code'" in convert(tmp_path / "v.parquet", tmp_path, capsys)
+
+
+def test_nan_is_nothing_in_a_table_of_floats(tmp_path):
+    """As pandas writes ids beside missing ones: 7.0 and NaN."""
+    shapes.omop(PATIENTS, tmp_path, packed=True)
+    whole = read(tmp_path)
+    changed(
+        tmp_path / "condition_occurrence.parquet",
+        "condition_concept_id",
+        lambda size: pa.array([float("nan")] * size, pa.float64(), from_pandas=False),
+    )
+    assert read(tmp_path).patients == whole.patients
+
+
+# --- what is not a file of ours
+
+
+def test_a_folder_of_two_formats_is_refused_by_name(tmp_path, capsys):
+    shapes.mimic3(PATIENTS, tmp_path / "source")
+    shapes.omop(PATIENTS, tmp_path / "source")
+    told = convert(tmp_path / "source", tmp_path, capsys)
+    assert "holds more than one format (mimic3" in told and "omop" in told
+
+
+def test_the_fallback_says_that_it_goes_by_names(tmp_path):
+    path = shapes.mimic3(PATIENTS, tmp_path) / "DIAGNOSES_ICD.csv"
+    path.write_bytes(path.read_bytes().replace(b"icd9_code", b"code"))
+    assert detect(tmp_path) == ("mimic3", "its files are called as MIMIC-III's are")
+
+
+def test_unknown_codes_move_no_cursor(tmp_path, capsys):
+    path = tmp_path / "v.csv"
+    path.write_text(f"patient_id,visit,system,code\na,0,ICD9,\x1b[2J9\na,0,ICD9,{'9' * 5000}\na,0,ICD9,428.0\n")
+    assert cli.main(["convert", str(path), "--out", str(tmp_path / "out.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "�[2J9 (1)" in said and max(map(len, said.splitlines())) < 200

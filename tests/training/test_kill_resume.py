@@ -1,0 +1,155 @@
+"""A whole `rank` run is killed with signal 9 at random moments and started again, until it is through."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mera_core.checkpoint import read_manifest
+from training import rank, trainer
+from training.config import RankConfig
+from training.trainer import last_complete
+
+STEPS = 48
+SAVE_EVERY = 3
+
+
+def config_of(start: Path, data: Path) -> RankConfig:
+    """A run in which everything draws at random: order, dropped codes, dropout, rehearsal's phrasings and candidates."""
+    return RankConfig(
+        start=str(start),
+        data=str(data),
+        format="table",
+        passes=6,
+        batch_size=12,
+        learning_rate=5e-3,
+        optimizer="muon",
+        drop=0.2,
+        attention_dropout=0.2,
+        average=0.9,
+        rehearsal=4,
+        save_every=SAVE_EVERY,
+        log_every=1,
+    )
+
+
+def run_and_tell(config: RankConfig, out: Path, told: Path) -> None:
+    """What the killed process does: the command's own run, with each logged step noted down as it comes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    log = trainer.StageTrainer.log
+    lines = os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def log_and_tell(self, logs, *args, **kwargs):
+        if "loss" in logs:
+            line = {"step": self.state.global_step, "loss": logs["loss"], "grad_norm": float(logs["grad_norm"])}
+            os.write(lines, (json.dumps(line) + "\n").encode())
+        log(self, logs, *args, **kwargs)
+
+    train = trainer.StageTrainer.train
+
+    def train_and_tell(self, *args, **kwargs):
+        told.with_suffix(".began").touch()
+        return train(self, *args, **kwargs)
+
+    trainer.StageTrainer.log, trainer.StageTrainer.train = log_and_tell, train_and_tell
+    rank.run(config, out)
+
+
+@dataclass
+class Run:
+    """One run in its folder, over as many processes as it takes."""
+
+    config: RankConfig
+    out: Path
+    kills: int = 0
+
+    def __post_init__(self) -> None:
+        self.steps: dict[int, dict] = {}
+        self._told = self.out.with_suffix(".told")
+        self.out.parent.mkdir(exist_ok=True)
+
+    def attempt(self, moment: float | None) -> bool:
+        """Start the command; kill it `moment` seconds after training has begun. Whether it came to its end."""
+        self._told.unlink(missing_ok=True)
+        began = self._told.with_suffix(".began")
+        began.unlink(missing_ok=True)
+        before = last_complete(self.out / "steps")
+        process = multiprocessing.get_context("fork").Process(
+            target=run_and_tell, args=(self.config, self.out, self._told), daemon=True
+        )
+        process.start()
+        while process.is_alive() and not began.exists():
+            time.sleep(0.005)
+        process.join(moment)
+        if alive := process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            self.kills += 1
+        assert alive or process.exitcode == 0
+        self._check(0 if before is None else int(before.name.rpartition("-")[2]))
+        return not alive
+
+    def _check(self, resumed_from: int) -> None:
+        """The attempt went on at the step after the last whole checkpoint; a step done twice was the same twice."""
+        lines = self._told.read_text().splitlines() if self._told.exists() else []
+        told = [json.loads(line) for line in lines]
+        expected = list(range(resumed_from + 1, resumed_from + 1 + len(told)))
+        assert [one["step"] for one in told] == expected
+        for one in told:
+            assert self.steps.setdefault(one["step"], one) == one
+
+    def result(self) -> dict[str, str]:
+        """The hash of each file of the finished checkpoint."""
+        return read_manifest(self.out).files
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, tiny_stage1, invented_cohort) -> tuple[Run, float]:
+    run = Run(config_of(tiny_stage1, invented_cohort), tmp_path_factory.mktemp("unbroken") / "model")
+    began = time.perf_counter()
+    assert run.attempt(None)
+    assert sorted(run.steps) == list(range(1, STEPS + 1))
+    return run, time.perf_counter() - began
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(24, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path, unbroken, kills) -> None:
+    whole, seconds = unbroken
+    draw = random.Random(kills)
+    killed = finished = number = 0
+    while killed < kills or not finished:
+        run = Run(whole.config, tmp_path / f"run-{number}" / "model")
+        while not run.attempt(draw.uniform(0, 0.4 * seconds) if killed + run.kills < kills else None):
+            pass
+        assert run.steps == whole.steps  # the loss curve, step for step
+        assert run.result() == whole.result() and len(whole.result()) >= 4
+        assert not (run.out / "steps").exists()
+        killed, finished, number = killed + run.kills, finished + 1, number + 1
+    assert killed >= kills
+
+
+def test_killed_after_training_before_the_result_is_written_it_need_not_train_again(tmp_path, unbroken) -> None:
+    whole, _ = unbroken
+    run = Run(whole.config, tmp_path / "model")
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_dies_in_fit_cut, args=(run.config, run.out))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert last_complete(run.out / "steps").name == f"checkpoint-{STEPS}"
+    assert run.attempt(None)
+    assert run.steps == {} and run.result() == whole.result()
+
+
+def _dies_in_fit_cut(config: RankConfig, out: Path) -> None:
+    rank.fit_cut = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+    rank.run(config, out)

@@ -1,0 +1,105 @@
+"""How many patients a second `score` does: one worker, the whole command, Ray; each beside what one would do without it.
+
+The patients are those of --data, or invented ones whose histories are as long as UCI's and MIMIC's are. Figures are patients a
+second, so a ratio above 1 is faster than the alternative.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from mera_core.engine import Engine
+from mera_core.readers import read
+from mera_core.records import Patient, Visit
+from mera_core.scoring import Settings, slice_of
+from mera_core.scoring.predict import Scorer
+from mera_core.scoring.workers import torch_threads
+from mera_core.visit_columns import VisitColumns
+from mera_core.visits_file import write_visits
+from training.benchmark.machine import cores
+from training.benchmark.processes import child
+from training.benchmark.rows import Row, Setting, paired, row, seconds
+
+TITLE = "Scoring a population, beside a loop over rank()"
+PATIENTS, LOOPED = 16_384, 512
+QUICK_PATIENTS, QUICK_LOOPED = 256, 32
+MILLION = 1_000_000
+
+
+def measure(setting: Setting) -> Iterator[Row]:
+    """One worker without its start; the whole command with a worker a core; Ray with two, where it is installed."""
+    count, looped = (QUICK_PATIENTS, QUICK_LOOPED) if setting.quick else (PATIENTS, LOOPED)
+    engine = Engine.load(setting.checkpoint)
+    columns = _patients(setting, engine, count)
+    engine.warm_up()
+    runs = setting.times(3)
+    few = [patient for patient in columns.patients()[: 2 * looped] if engine.read_history(patient)[0].visits][:looped]
+    facts = {"patients": len(columns.ids), "visits": len(columns.person), "codes": len(columns.code)}
+
+    def loop(threads: int) -> float:
+        with torch_threads(threads):
+            return len(few) / seconds(lambda: [engine.rank(patient) for patient in few])
+
+    settings = Settings()
+    values, others = paired(lambda: _one_worker(engine, columns, settings), lambda: loop(1), runs)
+    words = f"a loop over Engine.rank, one core, {len(few)} patients"
+    one = row("one worker on one core, without its start", values, "patients/s", words, others, **facts)
+    yield one | {"core_hours_a_million": _hours(one["value"])}
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "visits.parquet"
+        write_visits(columns, source)
+        many = cores()
+        values, others = paired(lambda: _command(setting, source, len(columns.ids), many), lambda: loop(many), runs)
+        words = f"a loop over Engine.rank on {many} cores, already loaded"
+        whole = row(f"the command from start to end, {many} workers", values, "patients/s", words, others, **facts)
+        yield whole | {"hours_a_million": _hours(whole["value"])}
+        if find_spec("ray") is not None:
+            values, others = paired(
+                lambda: _command(setting, source, len(columns.ids), 2, "--engine", "ray"),
+                lambda: _command(setting, source, len(columns.ids), 2),
+                runs,
+            )
+            words = "the same by two processes of this machine"
+            yield row("Ray Data with 2 workers, from start to end", values, "patients/s", words, others, **facts)
+
+
+def _one_worker(engine: Engine, columns: VisitColumns, settings: Settings) -> float:
+    scorer = Scorer(engine, settings)
+    parts = range(-(-len(columns.ids) // settings.part))
+    with torch_threads(settings.threads):
+        took = seconds(lambda: [scorer.score(slice_of(columns, number, settings.part)) for number in parts])
+    return len(columns.ids) / took
+
+
+def _command(setting: Setting, source: Path, patients: int, workers: int, *more: str) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        out = str(Path(name) / "predictions.parquet")
+        command = [sys.executable, "-m", "mera_core", "score", str(source), "--format", "table", "--out", out]
+        command += ["--checkpoint", str(setting.checkpoint), "--workers", str(workers), *more]
+        return patients / child(command).seconds
+
+
+def _hours(rate: float) -> float:
+    return float(f"{MILLION / rate / 3600:.3g}")
+
+
+def _patients(setting: Setting, engine: Engine, count: int) -> VisitColumns:
+    """The first patients of --data, or invented ones of one to six visits of two to ten codes."""
+    if setting.data is not None:
+        columns = read(setting.data, setting.format).columns
+        return slice_of(columns, 0, min(count, len(columns.ids))).columns
+    draw = random.Random(1)
+    codes = sorted(engine.input_codes)
+    patients = []
+    for number in range(count):
+        age = draw.randint(20, 85)
+        visits = [
+            Visit(tuple(draw.sample(codes, draw.randint(2, 10))), age=age + step) for step in range(draw.randint(1, 6))
+        ]
+        patients.append(Patient(tuple(visits), draw.choice("FM"), visits[-1].age, f"invented-{number}"))
+    return VisitColumns.of(patients)
