@@ -56,9 +56,8 @@ def recall_definitions(model: MeraModel, codes: Sequence[Code], phrasing: int = 
     answers: list[list[int]] = [[] for _ in codes]
     open_rows, cache = set(range(len(codes))), None
     for _ in range(LONGEST_ANSWER):
-        out = model.backbone.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        ids = model.logits(out.last_hidden_state[:, -1], slice(0, vocabulary.n_words)).argmax(-1, keepdim=True)
+        state, cache = model.step(ids, cache)
+        ids = model.logits(state, slice(0, vocabulary.n_words)).argmax(-1, keepdim=True)
         for row in list(open_rows):
             token = int(ids[row])
             if token == vocabulary.eos:

