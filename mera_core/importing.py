@@ -85,8 +85,8 @@ class Result:
 
 def run(job: Job, progress: Progress | None = None) -> Result:
     """Do one job. Raises InputError for whatever the user can mend; then neither file is written."""
-    with _ended_by_signals():
-        cohort = _read(job, progress)
+    with ended_by_signals():
+        cohort = read_source(job, progress)
         columns, flow = cohort.columns, None
         if job.rules is not None:
             columns, flow = cohort_rules.apply(columns, cohort_rules.named(job.rules))
@@ -103,7 +103,8 @@ def run(job: Job, progress: Progress | None = None) -> Result:
     return result
 
 
-def _read(job: Job, progress: Progress | None) -> Cohort:
+def read_source(job: Job, progress: Progress | None) -> Cohort:
+    """The source as the job asks for it, with the options of its format; InputError where one does not fit."""
     options: dict[str, Any] = {}
     if job.options or job.columns:
         name = job.format if job.format != "auto" else "table" if job.columns else detect(job.source)[0]
@@ -129,7 +130,7 @@ def _of_kind(name: str, value: str, default: object) -> object:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """A request to end the process unwinds it, so that the file written aside is taken away."""
 
     def stop(*_: object) -> None:

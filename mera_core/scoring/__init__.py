@@ -140,9 +140,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
 
     Raises InputError for whatever the user can mend; parts that were finished by then are kept.
     """
-    with importing._ended_by_signals():
+    with importing.ended_by_signals():
         name = _checked(job)
-        cohort = importing._read(_import(job), progress)
+        cohort = importing.read_source(_import(job), progress)
         columns = cohort.columns
         if not columns.ids:
             raise InputError(f"{job.source} holds no patient to score.")

@@ -41,6 +41,7 @@ SECTIONS: dict[str, str] = {  # name -> module with TITLE and measure(setting)
     "labels": "training.benchmark.large_labels",
     "serve": "training.benchmark.serve",
     "precision": "training.benchmark.precisions",
+    "score": "training.benchmark.score",
 }
 
 
