@@ -72,7 +72,10 @@ def _score_a_cohort(page: Page, folder: Path) -> None:
     settle(page)
     (folder / "zorblax-cohort.csv").write_text(COHORT, encoding="utf-8")
     page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(folder / "zorblax-cohort.csv")
-    page.get_by_role("button", name="Score 2 patients").click(timeout=PATIENCE)
+    score = page.get_by_role("button", name="Score 2 patients")
+    expect(score).to_be_visible(timeout=PATIENCE)
+    settle(page)
+    score.click()
     expect(page.get_by_role("cell", name="Grumplethwaite").first).to_be_visible(timeout=PATIENCE)
     settle(page)
 
