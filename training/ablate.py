@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,14 +26,14 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.ranking import NOTICE
-from mera_core.readers import read
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap, Estimate, over_seeds
 from mera_core.truth import Truth, rows_of_labels
 from training import memorize, rank, sequence_training
 from training.ablation_table import SHOWN, Row, Table
-from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, with_codes
-from training.kept import load_figures, save_figures
+from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
+from training.config import MemorizeConfig
+from training.kept import claimed, load_figures, save_figures
 from training.rank_setup import prepare
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def run(
     """Run what is missing of the table and write all of it to `out` after each run; returns it.
 
     A run whose figures stand in `runs` under the same settings is not repeated. All rows with the first seed come
-    before any with the second, so that a table broken off is whole at fewer seeds.
+    before any with the second, so that a table broken off is whole at fewer seeds. Several processes
+    may share `runs`: what one of them is at, the others pass over.
 
     Args:
         only, seeds: limit what is run now (names of rows; seeds of the table). minutes: start no run after so many.
@@ -70,14 +72,18 @@ def run(
     began, result = time.monotonic(), summary(table, runs, data, format, draws)
     for seed in seeds or table.seeds:
         for row in table.rows:
-            if (only and row.name not in only) or _kept(runs, table, row, seed, data, draws).is_file():
+            if only and row.name not in only:
                 continue
-            if time.monotonic() - began > 60 * minutes:
-                return result
-            log.info("ablation: %s, seed %d", row.name, seed)
-            one_run(table, row, seed, data, format, runs, draws)
+            with claimed(runs / f"{table.fingerprint(row, seed)}.lock") as mine:
+                if not mine or _kept(runs, table, row, seed, data, draws).is_file():
+                    continue
+                if time.monotonic() - began > 60 * minutes:
+                    return result
+                log.info("ablation: %s, seed %d", row.name, seed)
+                one_run(table, row, seed, data, format, runs, draws)
             result = summary(table, runs, data, format, draws)
             _write(out, result)
+    result = summary(table, runs, data, format, draws)
     _write(out, result)
     return result
 
@@ -95,7 +101,7 @@ def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Pat
     else:
         rank.run(config, folder)
         engine = Engine.load(folder)
-    cohort = read(data, format)
+    cohort = read_once(data, format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     people = {name: [patient for patient in parts[name] if len(patient.visits) > 1] for name in PARTS}
     for other in table.rows:
@@ -118,16 +124,20 @@ def stage1(table: Table, row: Row, seed: int, runs: Path) -> Path:
     config = table.memorize_config(row, seed)
     settings = json.dumps([config.to_dict(), row.start], sort_keys=True)
     folder = runs / f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
-    if (folder / "mera.json").is_file():
-        return folder
-    if row.start == "memorized":
+    with claimed(folder.with_suffix(".lock"), wait=True):
+        if not (folder / "mera.json").is_file():
+            _make_stage1(config, row.start == "memorized", folder)
+    return folder
+
+
+def _make_stage1(config: MemorizeConfig, trained: bool, folder: Path) -> None:
+    if trained:
         memorize.run(config, folder)
-        return folder
+        return
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
     model, _ = memorize.build(config, ontology)
     save_checkpoint(model, memorize.manifest_of(config, folder.name, ontology), folder, dtype=torch.float32)
-    return folder
 
 
 def kept_checkpoint(table: Table, name: str, seed: int, runs: Path) -> Path:
@@ -253,6 +263,6 @@ def _slug(name: str) -> str:
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(out)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.metrics import Truth
+from mera_core.readers import Cohort, read
 from mera_core.readers.uci_diabetes130 import uci_split
 from mera_core.records import Patient, resolve
 from mera_core.sequence import Encoded
@@ -15,6 +17,12 @@ from mera_core.translate import nearest, translate
 
 SPLIT_RULE = "first byte of SHA-256 of the patient's id as text: below 52 test, 52 to 69 validation, from 70 train"
 PARTS = ("train", "validation", "test")
+
+
+@lru_cache(maxsize=1)
+def read_once(data: str, format: str) -> Cohort:
+    """`read`, remembered: many runs of one process train on the same records."""
+    return read(data, format)
 
 
 def split_of(patient_id: str) -> str:

@@ -1,13 +1,38 @@
-"""Figures of a finished run in a file, with every bootstrap draw, so that differences can still be paired later."""
+"""Figures of a finished run in a file, with every bootstrap draw, so that differences can still be paired later; and
+which process may work on one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from mera_core.resampling import Estimate, estimate
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process at a time
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def claimed(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has `path` to itself while the block runs: a lock that goes with its process.
+
+    wait: until another process lets go of it, and then True.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def save_figures(path: Path, figures: Mapping[str, Estimate], **numbers: float) -> None:

@@ -23,12 +23,12 @@ from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
 from mera_core.ranking import ranking_scores
-from mera_core.readers import Cohort, read
+from mera_core.readers import Cohort
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap
 from mera_core.sequence import Encoder, SequenceConfig
 from training import tuning
-from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, with_codes
+from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
 from training.config import RankConfig
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler, answer_loss
@@ -193,7 +193,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     """
     take_device()
     model, before = load_start(config)
-    cohort = read(config.data, config.format)
+    cohort = read_once(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
     unreadable = sorted({c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary})

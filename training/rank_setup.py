@@ -19,11 +19,10 @@ from mera_core.errors import InputError
 from mera_core.losses import Hierarchy
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
-from mera_core.readers import read
 from mera_core.records import Patient
 from mera_core.sequence import Encoder, SequenceConfig
 from training import rank
-from training.cohort import in_parts, with_codes
+from training.cohort import in_parts, read_once, with_codes
 from training.config import RankConfig
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler
@@ -66,7 +65,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     Raises InputError where a setting names nothing, or a code has no token.
     """
     model, before = rank.load_start(config)
-    cohort = read(config.data, config.format)
+    cohort = read_once(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
     seen = rank.LabelCounts.of(parts["train"])
