@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import torch
 from scipy import sparse
 
 from mera_core import metrics
-from mera_core.checkpoint import save_checkpoint
+from mera_core.checkpoint import load_checkpoint, save_checkpoint
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
@@ -34,12 +35,15 @@ from training.ablation_table import SHOWN, Row, Table
 from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
 from training.config import MemorizeConfig
 from training.kept import claimed, load_figures, save_figures
+from training.memory import codes_exact, definitions_exact
 from training.rank_setup import prepare
 
 log = logging.getLogger(__name__)
 
 DRAWS = 1000
 KS = (5, 10, 20, 30)
+MEMORY_CODES = 2000
+"""Billable codes, drawn once, on which a stage-1 model's memory is measured."""
 PARTS = ("validation", "test")
 
 
@@ -121,9 +125,7 @@ def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Pat
 
 def stage1(table: Table, row: Row, seed: int, runs: Path) -> Path:
     """The stage-1 folder that a row starts from; made once for all rows that share it."""
-    config = table.memorize_config(row, seed)
-    settings = json.dumps([config.to_dict(), row.start], sort_keys=True)
-    folder = runs / f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
+    config, folder = table.memorize_config(row, seed), _stage1_folder(table, row, seed, runs)
     with claimed(folder.with_suffix(".lock"), wait=True):
         if not (folder / "mera.json").is_file():
             _make_stage1(config, row.start == "memorized", folder)
@@ -138,6 +140,24 @@ def _make_stage1(config: MemorizeConfig, trained: bool, folder: Path) -> None:
     torch.manual_seed(config.seed)
     model, _ = memorize.build(config, ontology)
     save_checkpoint(model, memorize.manifest_of(config, folder.name, ontology), folder, dtype=torch.float32)
+
+
+def memory_of(folder: Path) -> dict[str, float] | None:
+    """Shares of `MEMORY_CODES` codes that a stage-1 folder knows to the letter, each way; kept beside it. None without one."""
+    kept = folder.with_suffix(".memory.json")
+    if not kept.is_file():
+        if not (folder / "mera.json").is_file():
+            return None
+        ontology = Ontology.load()
+        model, manifest = load_checkpoint(folder)
+        codes = [code for system in manifest.systems for code in ontology.billable(system)]
+        drawn = random.Random(0).sample(codes, min(MEMORY_CODES, len(codes)))
+        found = {
+            "code_to_definition": float(np.mean(definitions_exact(model.eval(), drawn, ontology, 0)[0])),
+            "definition_to_code": float(np.mean(codes_exact(model, drawn, ontology, 0)[0])),
+        }
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
 
 
 def kept_checkpoint(table: Table, name: str, seed: int, runs: Path) -> Path:
@@ -212,6 +232,9 @@ def summary(table: Table, runs: Path, data: str, format: str, draws: int) -> dic
             rows.append(entry | {"not_run": "not run yet; `python -m training ablate` goes on where it stopped"})
             continue
         numbers = [one for _, one in done.values()]
+        known = [memory_of(_stage1_folder(table, row, seed, runs)) for seed in done]
+        if all(known):
+            entry["stage1_memory"] = {way: float(np.mean([one[way] for one in known])) for way in known[0]}
         entry["seconds"] = round(float(np.mean([one["seconds"] for one in numbers])), 1)
         patients = {part: int(numbers[0][f"{part}_patients"]) for part in PARTS}
         for part in PARTS:
@@ -237,6 +260,7 @@ def summary(table: Table, runs: Path, data: str, format: str, draws: int) -> dic
         "patients": patients,
         "interval": f"95 %, over {draws} draws of patients and of seeds; differences are paired by patient and seed",
         "base": {"memorize": table.memorize, "rank": table.rank},
+        "stage1_memory_of": f"{MEMORY_CODES:,} billable codes, exact match by greedy decoding over the answer's own alphabet",
         "rows": rows,
     }
 
@@ -246,6 +270,11 @@ def verdict(difference: Estimate, helps: bool) -> str:
     if difference.low <= 0 <= difference.high:
         return "not settled"
     return "holds" if (difference.value > 0) == helps else "does not hold"
+
+
+def _stage1_folder(table: Table, row: Row, seed: int, runs: Path) -> Path:
+    settings = json.dumps([table.memorize_config(row, seed).to_dict(), row.start], sort_keys=True)
+    return runs / f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
 
 
 def _folder(runs: Path, table: Table, row: Row, seed: int) -> Path:

@@ -223,6 +223,13 @@ def ablation_section(found: dict[str, Any], folder: Path) -> list[str]:
     lines += [*table(["", "seeds", *(NAMES[name] for name in shown)], rows), ""]
     figures.ablations(found, folder / "figures" / "ablations.svg")
     lines += ["![Each row's difference from the reference](figures/ablations.svg)", ""]
+    lines += memory_table(found)
+    if len(done) > 1:
+        lines += [
+            f"Of {len(done)} intervals of 95 %, about {0.05 * len(done):.0f} leave out 0 by chance alone: a verdict whose "
+            "interval ends near 0 is weak.",
+            "",
+        ]
     for group, title in (("paper", "Claims of the paper"), ("ours", "Our own choices")):
         lines += [f"**{title}**", ""]
         for outcome in ("holds", "does not hold", "not settled"):
@@ -236,6 +243,31 @@ def ablation_section(found: dict[str, Any], folder: Path) -> list[str]:
         lines.append("")
     lines += [f"- Not run: {row['name']}: {row['not_run']}." for row in others if "not_run" in row]
     return [*lines, ""]
+
+
+def memory_table(found: dict[str, Any]) -> list[str]:
+    """How much of the code book each kind of stage 1 taught the small models: one line a kind."""
+    kinds = [
+        row
+        for number, row in enumerate(found["rows"])
+        if "stage1_memory" in row and (number == 0 or {"memorize", "start"} & row["changes"].keys())
+    ]
+    if not kinds:
+        return []
+    rows = [
+        [
+            row["name"],
+            *(f"{100 * row['stage1_memory'][way]:.1f} %" for way in ("code_to_definition", "definition_to_code")),
+        ]
+        for row in kinds
+    ]
+    return [
+        f"Stage 1 of these small models is short. What it taught them of the code book ({found['stage1_memory_of']}), where the "
+        "bundled checkpoint knows nearly all: rows about memorization must be read beside it.",
+        "",
+        *table(["stage 1 of", "code → definition", "definition → code"], rows),
+        "",
+    ]
 
 
 def question_section(found: dict[str, Any], folder: Path) -> list[str]:

@@ -146,6 +146,9 @@ def test_a_table_is_filled_run_by_run_and_goes_on(tiny_table, invented_cohort, t
             assert difference["value"] == pytest.approx(expected)
             assert difference["low"] <= difference["value"] <= difference["high"]
         assert rows[name]["verdict"] in ("holds", "does not hold", "not settled")
+    # a model that was never asked a question knows no definition; what one reads otherwise knows the same
+    assert rows["no memorization"]["stage1_memory"]["code_to_definition"] == 0
+    assert rows["rank with CE"]["stage1_memory"] == rows["MERA"]["stage1_memory"]
     assert rows["decode with CE"]["test"] != rows["rank with CE"]["test"]
     started.clear()
     assert run(seeds=(1,)) == first and started == []  # nothing is done twice

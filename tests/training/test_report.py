@@ -58,11 +58,14 @@ SHOWN = (
 )
 ABLATIONS = {
     "interval": "95 %",
+    "stage1_memory_of": "2,000 codes",
     "rows": [
         {
             "name": "MERA",
             "group": "reference",
             "seeds": [1, 2, 3],
+            "changes": {},
+            "stage1_memory": {"code_to_definition": 0.123, "definition_to_code": 0.456},
             "test": {"metrics": {n: figure(0.5) for n in SHOWN}},
         },
         *(
@@ -184,6 +187,8 @@ def test_the_whole_report_is_built_from_json_and_is_the_same_each_time(published
     assert "Not run: PyHealth RETAIN: no environment was named." in text
     assert "- *holds*: without level 0 it falls." in text and "- *does not hold*: without order it falls." in text
     assert "- *not settled*: without profile it falls." in text and "Not run: no memorization: not run yet." in text
+    assert "| MERA | 12.3 % | 45.6 % |" in text and "(2,000 codes)" in text
+    assert "Of 3 intervals of 95 %" in text
     assert "−10.0 (−12.0 to −8.0)" in text and "+10.0 (+8.0 to +12.0)" in text
     assert "Not run: nowhere: there is nothing at nowhere" in text
     for name in figures:

@@ -4,13 +4,16 @@
 
 Reads FOLDER/split.json, writes FOLDER/MODEL-SEED.npz (logits of each part) and FOLDER/MODEL.json. Models, loss and
 training loop are PyHealth's own; the tokenizers are fitted on training samples alone, and a code they do not know is
-PyHealth's <unk>. Tuned as the other baselines are: eight settings, the best recall@20 on validation patients.
+PyHealth's <unk>. Tuned as the other baselines are: eight settings, the best recall@20 on validation patients. A run that is
+broken off goes on with the next fit.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 from itertools import product
@@ -97,28 +100,45 @@ def placeholders(samples: list[dict], known: set[int]) -> list[dict]:
     return [sample | {"label": sample["label"] or any_label} for sample in samples]
 
 
+def kept_fit(kind: str, split: dict, number: int, seed: int, folder: Path) -> tuple[float, Path]:
+    """Recall@20 on validation patients of settings `number` with a seed, and the file of its logits of each part.
+
+    A fit whose file stands for this very split is not repeated.
+    """
+    mark = hashlib.sha256(json.dumps([GRID[number], PASSES, PATIENCE, BATCH, split]).encode()).hexdigest()[:10]
+    path = folder / f"{kind}-fit-{number}-{seed}-{mark}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return float(stored["recall"]), path
+    model, recall = fit(kind, split, GRID[number], seed)
+    known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
+    scores = {
+        name: logits(model, placeholders(as_samples(split[name], known), known), split["labels"])
+        for name in split
+        if name not in ("labels", "train")
+    }
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, recall=recall, **scores)
+    partial.replace(path)
+    print(kind, GRID[number], f"seed {seed}: recall@20 {recall:.4f} on validation patients", flush=True)
+    return recall, path
+
+
 def main() -> None:
     kind, folder, seeds = sys.argv[1], Path(sys.argv[2]), [int(seed) for seed in sys.argv[3].split(",")]
     split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
-    parts = [name for name in split if name not in ("labels", "train")]
-    tried, models = [], []
-    for settings in GRID:
-        model, recall = fit(kind, split, settings, seeds[0])
-        tried.append({"settings": settings, "validation_recall@20": recall})
-        models = [model] if recall == max(one["validation_recall@20"] for one in tried) else models
-        print(kind, settings, f"recall@20 {recall:.4f} on validation patients", flush=True)
-    chosen = max(tried, key=lambda one: one["validation_recall@20"])["settings"]
-    models = models[:1] + [fit(kind, split, chosen, seed)[0] for seed in seeds[1:]]
-    for seed, model in zip(seeds, models, strict=True):
-        known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
-        scores = {
-            name: logits(model, placeholders(as_samples(split[name], known), known), split["labels"]) for name in parts
-        }
-        np.savez(folder / f"{kind}-{seed}.npz", **scores)
+    recalls = [kept_fit(kind, split, number, seeds[0], folder)[0] for number in range(len(GRID))]
+    chosen = recalls.index(max(recalls))
+    for seed in seeds:
+        kept = kept_fit(kind, split, chosen, seed, folder)[1]
+        shutil.copyfile(kept, folder / f"{kind}-{seed}.npz")
     result = {
-        "settings": chosen,
-        "tried": tried,
-        "runs": len(tried) + len(seeds) - 1,
+        "settings": GRID[chosen],
+        "tried": [
+            {"settings": settings, "validation_recall@20": recall}
+            for settings, recall in zip(GRID, recalls, strict=True)
+        ],
+        "runs": len(GRID) + len(seeds) - 1,
         "version": pyhealth.__version__,
     }
     (folder / f"{kind}.json").write_text(json.dumps(result), encoding="utf-8")
