@@ -13,7 +13,9 @@ from mera_core.errors import InputError
 from mera_core.resampling import estimate
 from training import ablate
 from training.ablation_table import SHOWN, Table
-from training.kept import load_figures, save_figures
+from training.kept import claimed, load_figures, save_figures
+from training.open_questions import order
+from training.rank_setup import prepare
 
 CONFIG = Path(__file__).resolve().parents[2] / "training" / "configs" / "ablate.yaml"
 TINY = {
@@ -119,6 +121,14 @@ def test_kept_figures_come_back_to_the_last_digit(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
 
 
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path) -> None:
+    lock = tmp_path / "run.lock"
+    with claimed(lock) as first, claimed(lock) as second:  # a second handle, as another process would open it
+        assert first and not second
+    with claimed(lock) as again:
+        assert again
+
+
 # --- a whole small table
 
 
@@ -166,3 +176,20 @@ def test_a_table_is_filled_run_by_run_and_goes_on(tiny_table, invented_cohort, t
         run(only=("red",))
     with pytest.raises(InputError, match="no seed 9"):
         run(seeds=(9,))
+
+
+def test_the_question_of_order_takes_what_the_table_has_trained_and_trains_the_rest_once(
+    tiny_table, invented_cohort, tmp_path, monkeypatch
+) -> None:
+    data, runs, table = str(invented_cohort), tmp_path / "runs", Table.load(tiny_table)
+    ablate.run(tiny_table, data, "table", runs, tmp_path / "table.json", only=("MERA",), seeds=(1,), draws=20)
+    trained = []
+    monkeypatch.setattr(order, "prepare", lambda config, folder: (trained.append(folder.name), prepare(config, folder))[1])  # fmt: skip # noqa: E501
+    first = order.run(table, data, "table", runs, (1,), draws=20)
+    assert len(first["rows"]) == 6 and len(trained) == 5  # shuffled, with the head's terms, is the table's MERA
+    assert not any(name.startswith("order-0-with-") for name in trained)
+    for row in first["rows"]:
+        assert ("minus_shuffled" in row) == (row["order"] != "shuffled")
+        assert 0 <= row["metrics"]["principal_recall@10"]["value"] <= 1
+    trained.clear()
+    assert order.run(table, data, "table", runs, (1,), draws=20) == first and not trained

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.engine import Engine
+from mera_core.errors import InputError
 from mera_core.metrics import recall_at, top_labels
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap, Estimate, over_seeds
 from mera_core.truth import Truth
-from training.ablate import stage1
+from training.ablate import kept_checkpoint, stage1
 from training.ablation_table import Table
+from training.cohort import in_parts, read_once, with_codes
 from training.kept import load_figures, save_figures
 from training.rank_setup import prepare, train_and_cut
 from training.scored import Scored
@@ -71,23 +74,41 @@ def one_order(
     kept = folder.with_suffix(".npz")
     if found := load_figures(kept):
         return found[0], int(found[1]["patients"])
-    reference = table.rows[0]
-    start = stage1(table, reference, seed, runs)
-    # drop needs shuffling, so that no order may have it
-    values = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
-    config = table.rank_config(reference, seed, start=str(start), data=data, format=format, **values)
-    setup = prepare(config, folder)
+    cohort = read_once(data, format)
+    test = in_parts(with_codes(cohort.patients), cohort.report.format)["test"]
     # the first code as recorded, whatever the order of the input
-    principal = {patient.id: patient.visits[-1].codes[0] for patient in setup.parts["test"]}
+    principal = {patient.id: patient.visits[-1].codes[0] for patient in test}
     if order == "sorted by code":
-        parts = {name: [in_code_order(patient) for patient in people] for name, people in setup.parts.items()}
-        setup = replace(setup, parts=parts, validation=[in_code_order(patient) for patient in setup.validation])
-    train_and_cut(setup, folder)
-    ours = Scored.of(setup.engine, [patient for patient in setup.parts["test"] if len(patient.visits) > 1])
+        test = [in_code_order(patient) for patient in test]
+    engine = trained(table, order, copy, seed, data, format, runs, folder)
+    ours = Scored.of(engine, [patient for patient in test if len(patient.visits) > 1])
     bootstrap = Bootstrap(len(ours.truth), draws)
     figures = figures_of(ours, [principal[patient.id] for patient in ours.patients], bootstrap)
     save_figures(kept, figures, patients=len(ours.truth))
     return figures, len(ours.truth)
+
+
+def trained(
+    table: Table, order: str, copy: bool, seed: int, data: str, format: str, runs: Path, folder: Path
+) -> Engine:
+    """A model trained on one order of codes: the ablation table's, where it keeps the very same, or one trained now."""
+    reference = table.rows[0]
+    # drop needs shuffling, so that no order may have it
+    values = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
+    for row in table.rows if order != "sorted by code" else ():
+        same = (row.start, row.train, row.memorize) == (reference.start, reference.train, reference.memorize)
+        if row.keep and same and table.rank_config(row, seed) == table.rank_config(reference, seed, **values):
+            try:
+                return Engine.load(kept_checkpoint(table, row.name, seed, runs))
+            except InputError:  # not run yet
+                break
+    start = stage1(table, reference, seed, runs)
+    setup = prepare(table.rank_config(reference, seed, start=str(start), data=data, format=format, **values), folder)
+    if order == "sorted by code":
+        parts = {name: [in_code_order(patient) for patient in people] for name, people in setup.parts.items()}
+        setup = replace(setup, parts=parts, validation=[in_code_order(patient) for patient in setup.validation])
+    train_and_cut(setup, folder)
+    return setup.engine
 
 
 def in_code_order(patient: Patient) -> Patient:
