@@ -14,7 +14,7 @@ import torch
 from mera_core.calibration import Calibration
 from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
 from mera_core.errors import InputError
-from mera_core.forward import in_batches
+from mera_core.forward import TOKENS, in_batches
 from mera_core.model import MeraModel
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking import Ranking, best_first, ranking_scores
@@ -120,18 +120,25 @@ class Engine:
         return self._encoder.encode(history)
 
     @torch.inference_mode()
-    def scores(self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    def scores(
+        self, read: Sequence[tuple[Patient, Encoded]], batch_size: int = 64, tokens: int = TOKENS
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and end-of-visit logits [N] for histories in the checkpoint's terms, in order.
 
-        What the histories have in common with the first one is computed once where that pays (variants of a history); the
-        scores are those of `rank` to about 1e-5 in float32.
+        What histories have in common is computed once where that pays (variants of the first one, or the words before the
+        first code); the scores are those of `rank` to about 1e-5 in float32.
+
+        Args:
+            batch_size, tokens: most of a forward pass, in histories and in tokens with their padding.
 
         Raises:
             InputError: half a batch does not fit the memory.
         """
         scores = np.empty((len(read), len(self.label_space)), np.float32)
         eov = np.empty(len(read), np.float32)
-        for rows, hidden in in_batches(self.model, [encoded.input_ids for _, encoded in read], batch_size):
+        sequences = [encoded.input_ids for _, encoded in read]
+        heads = [encoded.codes[0][0] if encoded.codes and encoded.codes[0] else 0 for _, encoded in read]
+        for rows, hidden in in_batches(self.model, sequences, batch_size, heads=heads, tokens=tokens):
             seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
             tensor = torch.tensor(seen, device=self.model.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)

@@ -25,7 +25,7 @@ LAYERS = (  # a module imports only from layers above its own line; modules of o
     "compare export_fhir export_report figures forward readers readers.assemble readers.fhir_files "
     "readers.text_bytes writers",
     "engine importing readers.delimited",
-    "cohort explain readers.code_systems readers.keyed serving",
+    "cohort explain readers.code_systems readers.keyed scoring.lists serving",
     "effect_figures readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables "
     "readers.omop_codes readers.synpuf readers.table_columns readers.uci_diabetes130",
     "readers.fhir_graph readers.meds_tables readers.mimic3 readers.mimic4 readers.omop readers.table writers.subjects",

@@ -182,12 +182,6 @@ def _parsed(
 ) -> dict[str, pa.Array]:
     path = source.path
     stream = TextBytes(source, latin=latin)
-    ragged: list[tuple[int | None, int]] = []
-
-    def note_ragged(row: pa_csv.InvalidRow) -> str:
-        ragged.append((row.number, row.actual_columns))
-        return "error"
-
     unquoted = _quoting(header.delimiter) == csv.QUOTE_NONE
     text = pa.dictionary(pa.int32(), pa.string())
     parts: dict[str, list[pa.Array]] = {name: [] for name in wanted}
@@ -202,7 +196,6 @@ def _parsed(
                 delimiter=header.delimiter,
                 quote_char=False if unquoted else '"',
                 newlines_in_values=not unquoted,
-                invalid_row_handler=note_ragged,
             ),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(header.names, text), strings_can_be_null=False, include_columns=list(wanted)
@@ -222,7 +215,7 @@ def _parsed(
             raise _NotUtf8 from error
         if "Empty CSV" in str(error):  # a header and nothing else
             return {name: words([]) for name in wanted.values()}
-        raise _unsound(path, header, ragged) from error
+        raise _unsound(path, header) from error
     if stream.fault is not None:
         raise stream.fault
     if not unquoted and stream.quotes % 2:  # the parser took the rest of the file for one cell
@@ -251,7 +244,7 @@ def _joined(parts: list[pa.Array]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(again.indices.take(whole.indices), again.dictionary)
 
 
-def _unsound(path: Path, header: _Header, ragged: list[tuple[int | None, int]]) -> InputError:
+def _unsound(path: Path, header: _Header) -> InputError:
     """What is wrong with a file that could not be parsed; the parser's own words quote the row, so they are not used."""
     open_quote = _open_quote(path, header.delimiter) if _quoting(header.delimiter) != csv.QUOTE_NONE else None
     if open_quote is not None:
@@ -259,10 +252,6 @@ def _unsound(path: Path, header: _Header, ragged: list[tuple[int | None, int]]) 
     for _, line, cells in records(path, header.delimiter):
         if len(cells) != len(header.names):
             return InputError(f"{path}: line {line} has {len(cells)} cells where the header has {len(header.names)}.")
-    if ragged:
-        line, cells = ragged[0]
-        where = f"line {line}" if line else "one line"
-        return InputError(f"{path}: {where} has {cells} cells where the header has {len(header.names)}.")
     return InputError(f"{path} is not a sound text table separated by {_WORDS[header.delimiter]}.")
 
 

@@ -7,19 +7,19 @@ one kind of machine, with one number of torch threads).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from mera_core.batches import by_length
 from mera_core.engine import Engine
 from mera_core.errors import InputError
-from mera_core.forward import beginnings, pays
+from mera_core.forward import TOKENS
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE, Ranking
 from mera_core.records import Note, Patient, resolve
+from mera_core.scoring.lists import best, shares
 from mera_core.sequence import Encoded, Encoder, SequenceConfig
 from mera_core.translate import nearest
 from mera_core.visit_columns import VisitColumns
@@ -34,7 +34,6 @@ NO_TRUTH = "the held-out visit has no code that can be read"
 NO_DATE = "the last visit before the held-out one has no date, and MEDS tables need a prediction_time"
 
 BLOCK = 4_000_000  # scores held at once: whole parts of a small label space, fewer patients of a large one
-LONG = 4  # a history longer than so many times its beginning gains little where that is computed once
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -52,7 +51,7 @@ class Settings:
     """Patients in a part: what is scored, written and resumed at once."""
     rows: int = 64
     """Histories in a forward pass."""
-    tokens: int = 8_192
+    tokens: int = TOKENS
     """Tokens in a forward pass, with padding."""
     threads: int = 1
     """Threads of torch in each worker."""
@@ -170,7 +169,8 @@ class Scorer:
         visits = () if patient is None else tuple(visit for visit in patient.visits if visit.codes)
         if patient is None or not visits:
             return (NO_VISIT if patient is None else NO_CODE), ""
-        asked, target = replace(patient, visits=visits), frozenset[Code]()
+        whole = len(visits) == len(patient.visits)
+        asked, target = patient if whole else replace(patient, visits=visits), frozenset[Code]()
         if self.settings.hold_out:
             if len(visits) < 2:
                 return ONE_VISIT, ""
@@ -197,70 +197,43 @@ class Scorer:
 
     def _scores(self, ready: Sequence[_Ready]) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and end-of-visit logits [N]."""
-        scores = np.empty((len(ready), len(self._index)), np.float32)
-        eov = np.empty(len(ready), np.float32)
-        for rows in self._batches([one.encoded for one in ready]):
-            read = [(ready[row].read, ready[row].encoded) for row in rows]
-            scores[rows], eov[rows] = self.engine.scores(read, batch_size=self.settings.rows)
-        return scores, eov
-
-    def _batches(self, encoded: Sequence[Encoded]) -> list[list[int]]:
-        """Indices that go to the engine together: first those who begin alike, then the rest by length.
-
-        In a population many begin alike up to their first code: the same sex, the same decade of age, the same words. The
-        engine computes such a beginning once for all that it gets together (`forward.in_batches`).
-        """
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for row, one in enumerate(encoded):
-            begins = one.codes[0][0] if one.codes and one.codes[0] else 0
-            if len(one.input_ids) <= LONG * begins:
-                alike.setdefault(tuple(one.input_ids[:begins]), []).append(row)
-        batches = []
-        for rows in alike.values():
-            rows.sort(key=lambda row: len(encoded[row].input_ids))  # the first is computed whole: the shortest
-            tokens = [encoded[row].input_ids for row in rows]
-            if pays(tokens, beginnings(tokens)):
-                batches.append(rows)
-        taken = {row for rows in batches for row in rows}
-        rest = [row for row in range(len(encoded)) if row not in taken]
-        lengths = [len(encoded[row].input_ids) for row in rest]
-        plain = by_length(lengths, self.settings.rows, self.settings.tokens)
-        return batches + [[rest[place] for place in places] for places in plain]
+        read = [(one.read, one.encoded) for one in ready]
+        return self.engine.scores(read, self.settings.rows, self.settings.tokens)
 
     def _rows(self, ready: Sequence[_Ready]) -> pa.Table:
         """The best codes of each history, as `Engine.rank` gives them."""
         scores, eov = self._scores(ready)
-        ranked = self.engine.ranked(scores, eov)
-        order = np.argsort(-ranked, axis=1, kind="stable")
-        predicted = (ranked > eov[:, None]).sum(1)
-        sizes = np.minimum(np.maximum(predicted, self.settings.top), len(self._index))
-        row = np.repeat(np.arange(len(ready)), sizes)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        label = order[row, place]
-        held = np.zeros(ranked.shape, bool)
-        true = np.zeros(ranked.shape, bool)
-        for number, one in enumerate(ready):
-            codes = {code for visit in one.read.visits for code in visit.codes}
-            held[number, [self._index[code] for code in codes if code in self._index]] = True
-            counted = filter(None, map(self._label, one.target))
-            true[number, [self._index[code] for code in counted]] = True
+        lists = best(scores, eov, self.engine.ranked, self.settings.top, self.engine.calibration)
+        row, label = lists.row, lists.label
+        codes, count = pa.array(label), len(row)
         columns = {
             "patient_id": pa.array([one.asked.id for one in ready], pa.string()).take(pa.array(row)),
             "order_key": np.array([one.place for one in ready], np.int64)[row],
-            "rank": (place + 1).astype(np.int32),
-            "system": self._systems.take(pa.array(label)).dictionary_encode(),
-            "code": self._codes.take(pa.array(label)).dictionary_encode(),
-            "score": ranked[row, label].astype(np.float32),
-            "share": _shares(scores)[row, label].astype(np.float32),
-            "probability": self._probability(scores, eov, order, sizes),
-            "above_cut": place < predicted[row],
-            "recurrent": held[row, label],
-            "came_true": true[row, label],
-            "checkpoint": pa.array([self.engine.name] * len(row)).dictionary_encode(),
-            "notice": pa.array([NOTICE] * len(row)).dictionary_encode(),
+            "rank": (lists.place + 1).astype(np.int32),
+            "system": self._systems.take(codes).dictionary_encode(),
+            "code": self._codes.take(codes).dictionary_encode(),
+            "score": lists.score.astype(np.float32),
+            "share": lists.share.astype(np.float32),
+            "probability": pa.nulls(count, pa.float32())
+            if lists.probability is None
+            else lists.probability.astype(np.float32),
+            "above_cut": lists.above,
+            "recurrent": self._marked([_codes(one.read) for one in ready])[row, label],
+            "checkpoint": _same(self.engine.name, count),
+            "notice": _same(NOTICE, count),
         }
+        if self.settings.hold_out:
+            true = [filter(None, map(self._label, one.target)) for one in ready]
+            columns["came_true"] = self._marked(true)[row, label]
         shape = schema(self.settings.hold_out)
         return pa.table({name: columns[name] for name in shape.names}, schema=shape)
+
+    def _marked(self, codes: Sequence[Iterable[Code]]) -> np.ndarray:
+        """Which labels [N, C] are among the codes of each of N."""
+        marked = np.zeros((len(codes), len(self._index)), bool)
+        for own, some in zip(marked, codes, strict=True):
+            own[[self._index[code] for code in some if code in self._index]] = True
+        return marked
 
     def _label(self, code: Code) -> Code | None:
         """The label that a true code counts at: itself, or its nearest ancestor that is ranked."""
@@ -268,38 +241,25 @@ class Scorer:
             self._labels[code] = nearest(code, self._index, self.engine.ontology)
         return self._labels[code]
 
-    def _probability(self, scores: np.ndarray, eov: np.ndarray, order: np.ndarray, sizes: np.ndarray) -> pa.Array:
-        """The calibrated probability of each row, falling down each list; null where there is no calibration."""
-        calibration = self.engine.calibration
-        if calibration is None:
-            return pa.nulls(int(sizes.sum()), pa.float32())
-        margin = scores.astype(np.float64) - eov[:, None]
-        lists = [calibration.of_list(margin[n], order[n])[:size] for n, size in enumerate(sizes.tolist())]
-        return pa.array(np.concatenate(lists).astype(np.float32))
-
     def _samples(self, ready: Sequence[_Ready]) -> pa.Table:
         """Labels and predictions of each task for each history."""
         scores, eov = self._scores(ready)
-        ranked, watched = self.engine.ranked(scores, eov), self._watched
-        shares, margin = _shares(scores), scores.astype(np.float64) - eov[:, None]
+        ranked, watched, share = self.engine.ranked(scores, eov), self._watched, shares(scores)
         calibration = self.engine.calibration
+        margin = scores.astype(np.float64) - eov[:, None]
+        probability = None if calibration is None else calibration.of_lists(margin, ranked)
         samples = []
         for n, one in enumerate(ready):
-            probability = None
-            if calibration is not None:
-                order = np.argsort(-ranked[n], kind="stable")
-                probability = np.empty(len(order))
-                probability[order] = calibration.of_list(margin[n], order)
             ranking = Ranking(
                 codes=tuple(self.engine.label_space[label] for label in watched),
                 scores=ranked[n, watched],
                 cut=float(eov[n]),
-                share=shares[n, watched],
+                share=share[n, watched],
                 recurrent=np.zeros(len(watched), bool),  # no task asks for it
                 checkpoint=self.engine.name,
                 label_level="",
                 ontology=self.engine.ontology,
-                probability=None if probability is None else probability[watched],
+                probability=None if probability is None else probability[n, watched],
             )
             samples.append(Sample(one.asked, one.target, ranking))
         return judged(samples, self.settings.tasks, self.engine.ontology)
@@ -314,7 +274,11 @@ def _everyone(columns: VisitColumns) -> list[tuple[str, Patient | None]]:
     ]
 
 
-def _shares(scores: np.ndarray) -> np.ndarray:
-    """Softmax of each row [N, C], as `Ranking.share`."""
-    shares = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
-    return shares / shares.sum(1, keepdims=True)
+def _codes(patient: Patient) -> Iterator[Code]:
+    """All codes of a history that is in the checkpoint's terms."""
+    return (code for visit in patient.visits for code in visit.codes)
+
+
+def _same(text: str, count: int) -> pa.DictionaryArray:
+    """One text so many times."""
+    return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])

@@ -12,7 +12,7 @@ from typing import Any
 _ODD = (None, True, False, 0, -1, 1e308, 2**63, 3.5, "", " ", "\0", "é漢", "\u202e", "x" * 300, [], {}, "NaN", "1e9")
 _SIZES = (0, 1, 2, 3, 5, 8)
 _DEEPEST = 12
-_WORDS: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
+WORDS: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
     "history": (
         ("id", "sex", "age", "details", "visits", "codes", "time", "system", "code", "title", "ethnicity"),
         (
@@ -48,7 +48,7 @@ _WORDS: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
 
 def grown(data: bytes, kind: str) -> Any:
     """The value that `data` stands for among the words of `kind`; equal bytes give equal values."""
-    keys, values = _WORDS[kind]
+    keys, values = WORDS[kind]
     return _value(iter(data), keys, values, 0)
 
 

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
 
 from mera_core.engine import Engine
 from mera_core.readers import read
 from mera_core.records import Patient, Visit
 from mera_core.scoring import Settings, slice_of
 from mera_core.scoring.predict import Scorer
-from mera_core.scoring.workers import torch_threads
+from mera_core.scoring.workers import Spec, torch_threads
 from mera_core.visit_columns import VisitColumns
 from mera_core.visits_file import write_visits
 from training.benchmark.machine import cores
@@ -26,30 +27,38 @@ from training.benchmark.processes import child
 from training.benchmark.rows import Row, Setting, paired, row, seconds
 
 TITLE = "Scoring a population, beside a loop over rank()"
-PATIENTS, LOOPED = 16_384, 512
+PATIENTS, INVENTED = 65_536, 16_384  # most that are taken of --data; made up without it, and scored by one worker
+LOOPED = 512
 QUICK_PATIENTS, QUICK_LOOPED = 256, 32
 MILLION = 1_000_000
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """One worker without its start; the whole command with a worker a core; Ray with two, where it is installed."""
-    count, looped = (QUICK_PATIENTS, QUICK_LOOPED) if setting.quick else (PATIENTS, LOOPED)
+    """One worker without its start; the whole command with a worker a core; Ray with two, where it is installed.
+
+    The alternative is `[engine.rank(patient) for patient in patients]`, loaded and warm, over the first patients that can be
+    ranked: on one core beside one worker, with torch's threads on all cores beside the whole command.
+    """
+    most, looped = (QUICK_PATIENTS, QUICK_LOOPED) if setting.quick else (PATIENTS, LOOPED)
     engine = Engine.load(setting.checkpoint)
-    columns = _patients(setting, engine, count)
-    engine.warm_up()
-    runs = setting.times(3)
-    few = [patient for patient in columns.patients()[: 2 * looped] if engine.read_history(patient)[0].visits][:looped]
-    facts = {"patients": len(columns.ids), "visits": len(columns.person), "codes": len(columns.code)}
+    columns = _patients(setting, engine, most)
+    first = slice_of(columns, 0, min(len(columns.ids), INVENTED)).columns
+    few = [patient for patient in first.patients()[: 2 * looped] if engine.read_history(patient)[0].visits][:looped]
+    tokens = mean(len(engine.encode(engine.read_history(patient)[0]).input_ids) for patient in few)
+    runs, settings = setting.times(3), Settings()
+    scorer = Spec(setting.checkpoint, engine.name, settings).scorer()
 
     def loop(threads: int) -> float:
         with torch_threads(threads):
+            for patient in few[: looped // 8]:  # warm with so many threads
+                engine.rank(patient)
             return len(few) / seconds(lambda: [engine.rank(patient) for patient in few])
 
-    settings = Settings()
-    values, others = paired(lambda: _one_worker(engine, columns, settings), lambda: loop(1), runs)
+    values, others = paired(lambda: _one_worker(scorer, first), lambda: loop(1), runs)
     words = f"a loop over Engine.rank, one core, {len(few)} patients"
-    one = row("one worker on one core, without its start", values, "patients/s", words, others, **facts)
+    one = row("one worker on one core, without its start", values, "patients/s", words, others, **_facts(first, tokens))
     yield one | {"core_hours_a_million": _hours(one["value"])}
+    facts = _facts(columns, tokens)
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "visits.parquet"
         write_visits(columns, source)
@@ -68,8 +77,13 @@ def measure(setting: Setting) -> Iterator[Row]:
             yield row("Ray Data with 2 workers, from start to end", values, "patients/s", words, others, **facts)
 
 
-def _one_worker(engine: Engine, columns: VisitColumns, settings: Settings) -> float:
-    scorer = Scorer(engine, settings)
+def _facts(columns: VisitColumns, tokens: float) -> dict[str, float]:
+    sizes = {"patients": len(columns.ids), "visits": len(columns.person), "codes": len(columns.code)}
+    return sizes | {"tokens_a_patient": round(tokens, 1)}
+
+
+def _one_worker(scorer: Scorer, columns: VisitColumns) -> float:
+    settings = scorer.settings
     parts = range(-(-len(columns.ids) // settings.part))
     with torch_threads(settings.threads):
         took = seconds(lambda: [scorer.score(slice_of(columns, number, settings.part)) for number in parts])
@@ -93,7 +107,7 @@ def _patients(setting: Setting, engine: Engine, count: int) -> VisitColumns:
     if setting.data is not None:
         columns = read(setting.data, setting.format).columns
         return slice_of(columns, 0, min(count, len(columns.ids))).columns
-    draw = random.Random(1)
+    count, draw = min(count, INVENTED), random.Random(1)
     codes = sorted(engine.input_codes)
     patients = []
     for number in range(count):

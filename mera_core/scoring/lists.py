@@ -1,0 +1,94 @@
+"""Scores -> the best codes of many histories as columns: what `Engine.rank` says of each. Arrays only; no model, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from mera_core.calibration import Calibration, never_rising
+
+AT_ONCE = 1 << 18  # scores worked on at once: what they come to stays in a core's cache
+Ranked = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of some histories one after the other, best first: k rows, each array [k].
+
+    row: index of the history. place: in its list, from 0. label: index into the label space. score, share: as in `Ranking`.
+    above: the code is predicted. probability: None where there is no calibration.
+    """
+
+    row: np.ndarray
+    place: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    share: np.ndarray
+    above: np.ndarray
+    probability: np.ndarray | None
+
+
+def best(scores: np.ndarray, eov: np.ndarray, ranked: Ranked, top: int, calibration: Calibration | None) -> Lists:
+    """The `top` best codes of each history, all above the cut where these are more.
+
+    Args:
+        scores: [N, C] logits, N > 0. eov: [N] end-of-visit logits.
+        ranked: both, of some histories, to the scores that lists are sorted by (`Engine.ranked`).
+    """
+    size = max(1, AT_ONCE // scores.shape[1])
+    pieces = [
+        _best(scores[begin : begin + size], eov[begin : begin + size], ranked, top, calibration, begin)
+        for begin in range(0, len(scores), size)
+    ]
+    return Lists(**{each.name: _joined([getattr(piece, each.name) for piece in pieces]) for each in fields(Lists)})
+
+
+def in_order(ranked: np.ndarray) -> np.ndarray:
+    """Labels [N, C] of each row of scores, best first and equal ones by label: `ranking.best_first`, at a fifth of its time.
+
+    numpy sorts several times as fast where equal values may stand in any order, so only rows that have some are sorted again.
+    """
+    order = np.argsort(-ranked, axis=1)
+    found = np.take_along_axis(ranked, order, 1)
+    tied = (found[:, 1:] == found[:, :-1]).any(1)
+    order[tied] = np.argsort(-ranked[tied], axis=1, kind="stable")
+    return order
+
+
+def shares(scores: np.ndarray) -> np.ndarray:
+    """Softmax of each row [N, C], as `Ranking.share`."""
+    mass = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    return mass / mass.sum(1, keepdims=True)
+
+
+def probabilities(
+    scores: np.ndarray, eov: np.ndarray, order: np.ndarray, calibration: Calibration
+) -> Iterator[np.ndarray]:
+    """Calibrated probabilities [C] of each list in its order, as `Calibration.of_list`."""
+    curve = calibration.curve(scores.astype(np.float64) - eov[:, None])
+    return map(never_rising, np.take_along_axis(curve, order, 1))
+
+
+def _best(
+    scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None, first: int
+) -> Lists:
+    ranked = ranked_by(scores, eov)
+    order = in_order(ranked)
+    predicted = (ranked > eov[:, None]).sum(1)
+    sizes = np.minimum(np.maximum(predicted, top), ranked.shape[1])
+    row = np.repeat(np.arange(len(ranked)), sizes)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    label = order[row, place]
+    probability = None
+    if calibration is not None:
+        whole = probabilities(scores, eov, order, calibration)
+        probability = np.concatenate([one[:size] for one, size in zip(whole, sizes.tolist(), strict=True)])
+    return Lists(
+        row + first, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], probability
+    )
+
+
+def _joined(pieces: list[np.ndarray | None]) -> np.ndarray | None:
+    return None if pieces[0] is None else np.concatenate(pieces)
