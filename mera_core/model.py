@@ -26,8 +26,9 @@ class ScoreHead(nn.Module):
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + v_f r_c + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code
     that was recorded before comes back for reasons that differ by code (w), by how rare it is (v, with r_c = -log of the
     code's rate) and by patient (u). A rare code is seen too seldom to learn its w: v learns for all of them. Public
-    digest of the paper: no such term; ours, switched off by `copy=False`. `cut_offset` and `order_offset` [C] take no
-    part in the scores, see `ranking.ranking_scores`.
+    digest of the paper: no such term; ours, switched off by `copy=False`. Last, the margin over EOV of such a code is
+    corrected, `m -> slope m + seen[c] . shift`, as validation patients have it: nothing in training. `cut_offset` and
+    `order_offset` [C] take no part in the scores, see `ranking.ranking_scores`.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
@@ -46,6 +47,9 @@ class ScoreHead(nn.Module):
             self.per_state = nn.Linear(hidden_size, len(SEEN_FEATURES))
             nn.init.zeros_(self.per_state.weight)
             nn.init.zeros_(self.per_state.bias)
+            # fitted on validation patients after training, see `training.cut.fit_recorded`
+            self.register_buffer("recorded_slope", torch.ones(1))
+            self.register_buffer("recorded_shift", torch.zeros(len(SEEN_FEATURES)))
 
     def start(self, rate: np.ndarray) -> None:
         """Start where counting ends: the bias is the log of each code's rate [C] in the training visits."""
@@ -55,22 +59,32 @@ class ScoreHead(nn.Module):
             if self.copy:
                 self.rarity.copy_(-log_rate)
 
-    def forward(self, logits: Tensor, hidden: Tensor, seen: Tensor | None) -> Tensor:
-        """Add the bias and the term for seen codes.
+    def forward(self, logits: Tensor, eov: Tensor, hidden: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Add the biases and the term for seen codes: scores [N, C] and the end-of-visit score [N].
 
         Args:
-            logits: [N, C] of the language model over the label space.
+            logits: [N, C] of the language model over the label space, and eov [N] of the end-of-visit token.
             hidden: [N, H] the states they came from.
             seen: [M, 2 + F] rows (target index n, label index c, features ...) of the labels that a history holds, as
                 float; at most one row for each (n, c).
         """
-        scores = logits + self.bias
-        if self.copy and seen is not None and len(seen):
-            row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
-            weights = self.per_code[label] + self.per_rarity * self.rarity[label, None]
-            weights = weights + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
-            scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
-        return scores
+        scores, eov = logits + self.bias, eov + self.eov_bias
+        if not self.copy:
+            return scores, eov
+        if seen is None or not len(seen):
+            if self.training:  # every process has a gradient of the same parameters, whatever its patients hold
+                scores = scores + 0 * sum(
+                    p.sum() for p in (self.per_code, self.per_rarity, *self.per_state.parameters())
+                )
+            return scores, eov
+        row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
+        weights = self.per_code[label] + self.per_rarity * self.rarity[label, None]
+        weights = weights + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
+        scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
+        if not self.training:
+            change = (self.recorded_slope - 1) * (scores[row, label] - eov[row]) + features @ self.recorded_shift
+            scores = scores.index_put((row, label), change, accumulate=True)
+        return scores, eov
 
 
 class MeraModel(nn.Module):
@@ -198,7 +212,7 @@ class MeraModel(nn.Module):
         eov = torch.tensor([self.vocabulary.eov], device=self.label_ids.device)
         logits = self.logits(hidden, torch.cat([self.label_ids, eov])).float()
         hidden = hidden.float()
-        return self.head(logits[:, :-1], hidden, seen), logits[:, -1] + self.head.eov_bias
+        return self.head(logits[:, :-1], logits[:, -1], hidden, seen)
 
     def save_head(self, folder: Path) -> None:
         """Write the score head beside the backbone's own files."""

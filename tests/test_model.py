@@ -104,10 +104,11 @@ def test_the_term_for_seen_codes_by_hand() -> None:
         head.per_state.bias.copy_(torch.tensor([0.0, 0, 0, 2]))
     hidden = torch.tensor([[2.0, 4, 6, 8], [0, 0, 0, 0]])
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1], [1, 2, 0, 1, 1, 0]])  # target, label, four features
-    scores = head(torch.zeros(2, 3), hidden, seen)
+    scores, eov = head(torch.zeros(2, 3), torch.tensor([7.0, 8.0]), hidden, seen)
     # target 0, label 1: (5 + 2/2) + (6 + 4/2) + (8 + (8 + 2)/2) = 27, and 2 * (100 + 1000); target 1, label 2: 10 + 11 = 21
     expected = torch.tensor([[0.1, 2227.2, 0.3], [0.1, 0.2, 21.3]])
     assert torch.allclose(scores, expected, atol=1e-3)
+    assert eov.tolist() == [7.0, 8.0]
 
 
 def test_a_head_starts_at_the_log_of_each_codes_rate() -> None:
@@ -115,14 +116,14 @@ def test_a_head_starts_at_the_log_of_each_codes_rate() -> None:
         head = ScoreHead(4, 3, copy)
         head.start(np.array([0.5, 0.01, 1e-5]))
         seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
-        scores = head(torch.zeros(1, 3), torch.ones(1, 4), seen)
+        scores, _ = head(torch.zeros(1, 3), torch.zeros(1), torch.ones(1, 4), seen)
         assert torch.allclose(scores.exp(), torch.tensor([[0.5, 0.01, 1e-5]]))
 
 
 def test_a_head_without_copy_ignores_the_history() -> None:
     head = ScoreHead(4, 3, copy=False)
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
-    assert torch.equal(head(torch.ones(1, 3), torch.ones(1, 4), seen), torch.ones(1, 3))
+    assert torch.equal(head(torch.ones(1, 3), torch.zeros(1), torch.ones(1, 4), seen)[0], torch.ones(1, 3))
     assert {name for name, _ in head.named_parameters()} == {"bias", "eov_bias"}
 
 
@@ -131,25 +132,45 @@ def test_a_new_head_changes_no_score_and_the_cut_takes_no_part_in_it() -> None:
     head.cut_offset += 5
     head.order_offset += 7
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
-    assert torch.equal(head(torch.ones(1, 3), torch.ones(1, 4), seen), torch.ones(1, 3))
+    assert torch.equal(head(torch.ones(1, 3), torch.zeros(1), torch.ones(1, 4), seen)[0], torch.ones(1, 3))
 
 
 def test_no_seen_labels_is_the_same_as_none() -> None:
     head = tiny_model().head
     logits, hidden = torch.randn(2, 10), torch.randn(2, 32)
     empty = torch.zeros(0, 2 + len(SEEN_FEATURES))
-    assert torch.equal(head(logits, hidden, None), head(logits, hidden, empty))
+    assert torch.equal(head(logits, logits[:, 0], hidden, None)[0], head(logits, logits[:, 0], hidden, empty)[0])
 
 
 def test_gradients_reach_every_parameter_of_the_head() -> None:
     head = ScoreHead(4, 3)
     seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
     head.start(np.exp([-3.0, -2.0, -1.0]))
-    head(torch.zeros(1, 3), torch.full((1, 4), 6.0), seen).sum().backward()
+    head(torch.zeros(1, 3), torch.zeros(1), torch.full((1, 4), 6.0), seen)[0].sum().backward()
     assert torch.allclose(head.per_rarity.grad, torch.tensor([2.0, 2, 0, 2]))
     assert head.bias.grad.tolist() == [1, 1, 1]
     assert head.per_code.grad.tolist() == [[0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]]
     assert head.per_state.weight.grad.tolist() == [[3] * 4, [3] * 4, [0] * 4, [3] * 4]  # 6 / sqrt(4)
+
+
+def test_margins_of_seen_codes_are_corrected_but_not_in_training() -> None:
+    head = ScoreHead(4, 3)
+    with torch.no_grad():
+        head.recorded_slope.fill_(0.5)
+        head.recorded_shift.copy_(torch.tensor([1.0, 2, 4, 8]))
+    seen = torch.tensor([[0.0, 1, 1, 1, 0, 1]])
+    given = torch.full((1, 3), 7.0), torch.tensor([3.0]), torch.ones(1, 4), seen
+    assert head.train()(*given)[0].tolist() == [[7, 7, 7]]
+    assert head.eval()(*given)[0].tolist() == [[7, 16, 7]]  # 3 + 0.5 * (7 - 3) + 1 + 2 + 8
+
+
+def test_every_parameter_has_a_gradient_even_where_no_history_holds_a_label() -> None:
+    """Processes that train together exchange gradients of the same parameters, whatever their patients hold."""
+    head = ScoreHead(4, 3)
+    scores, eov = head(torch.zeros(1, 3), torch.zeros(1), torch.ones(1, 4), None)
+    (scores.sum() + eov.sum()).backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    assert not head.per_code.grad.any()
 
 
 # --- what does not belong together

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,14 +13,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
 from mera_core import metrics
-from mera_core.calibration import Calibration
 from mera_core.checkpoint import Manifest, sha256
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
-from mera_core.ranking import ranking_scores
 from mera_core.readers import Cohort
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap
@@ -30,14 +26,10 @@ from mera_core.sequence import Encoder, SequenceConfig
 from training import tuning
 from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
 from training.config import RankConfig
+from training.cut import LabelCounts, fit_cut
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler, answer_loss
 from training.trainer import is_first_process, run_trainer, take_device
-
-TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Powers of a code's frequency that the cut may take off its score."""
-ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""The same for the order of the codes below the cut."""
 
 
 def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
@@ -161,28 +153,6 @@ class Validation(TrainerCallback):
         model.train(training)
         shown = ("recall@10", "recall@20", "weighted_f1_oracle")
         self.trainer.log({f"validation_{name}": round(figures[name].value, 5) for name in shown})
-
-
-@dataclass(frozen=True)
-class LabelCounts:
-    """The label space and how often each label is in a next visit of the training patients.
-
-    rate: [C], share of next visits that hold the label, kept above zero by half a visit.
-    """
-
-    labels: tuple[Code, ...]
-    rate: np.ndarray
-
-    @classmethod
-    def of(cls, patients: Sequence[Patient]) -> LabelCounts:
-        labels = tuple(sorted({code for patient in patients for visit in patient.visits for code in visit.codes}))
-        index = {code: i for i, code in enumerate(labels)}
-        counts, visits = np.zeros(len(labels)), 0
-        for patient in patients:
-            for visit in patient.visits[1:]:
-                visits += 1
-                counts[[index[code] for code in visit.codes]] += 1
-        return cls(labels, (counts + 0.5) / (visits + 1))
 
 
 def run(config: RankConfig, out: Path) -> Manifest:
@@ -311,55 +281,6 @@ def set_attention_dropout(backbone, share: float) -> None:
     for module in backbone.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = share
-
-
-def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict, Calibration]:
-    """Fit, on validation patients, the cut and the order below it (left in the score head) and the calibration.
-
-    `cut_offset_c = a + b log rate_c`: b from `TILTS`, a from every threshold, the pair with the highest weighted F1 of
-    the cut. `order_offset_c = d log rate_c`: d from `ORDER_TILTS`, by recall@20.
-
-    Returns:
-        What was fitted and, for comparison, the best fixed k and the best thresholds on the same patients; and the
-        curve from `s_c - s_EOV` to a probability.
-    """
-    if not patients:
-        raise InputError("No validation patient has two visits, so the cut can't be fitted.")
-    histories, truth, _ = histories_and_truth(engine, patients)
-    scores, eov = engine.scores(histories)
-    margin, log_rate = scores.astype(np.float64) - eov[:, None], np.log(counts.rate)
-    fitted = max((*metrics.best_threshold(margin - tilt * log_rate, truth)[::-1], tilt) for tilt in TILTS)
-    best_f1, a, tilt = fitted
-    offset = a + tilt * log_rate
-    with torch.no_grad():
-        engine.model.head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
-    recalls = {}
-    for tilt_below in ORDER_TILTS:
-        top = metrics.top_labels(ranking_scores(scores, eov, offset, tilt_below * log_rate), 20)
-        recalls[tilt_below] = float(metrics.recall_at(top, truth, 20).mean())
-    order_tilt = max(recalls, key=recalls.get)
-    with torch.no_grad():
-        engine.model.head.order_offset.copy_(torch.tensor(order_tilt * log_rate, dtype=torch.float32))
-    ranked = engine.ranked(scores, eov)
-    size, size_f1 = metrics.best_fixed_size(ranked, truth)
-    share = np.exp(scores - scores.max(1, keepdims=True))
-    share /= share.sum(1, keepdims=True)
-    thresholds = {
-        "score": metrics.best_threshold(ranked, truth),
-        "logit": metrics.best_threshold(scores, truth),
-        "share": metrics.best_threshold(share, truth),
-        "over_eov": metrics.best_threshold(margin, truth),
-    }
-    fitted_on_validation = {
-        "patients": len(patients),
-        "offset": a,
-        "frequency_tilt": tilt,
-        "order_tilt": order_tilt,
-        "weighted_f1": best_f1,
-        "best_fixed_k": {"k": size, "weighted_f1": size_f1},
-        "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
-    }
-    return fitted_on_validation, Calibration.fit(margin, truth.positive)
 
 
 def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:

@@ -24,6 +24,7 @@ from mera_core.sequence import Encoder, SequenceConfig
 from training import rank
 from training.cohort import in_parts, read_once, with_codes
 from training.config import RankConfig
+from training.cut import LabelCounts, fit_cut
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler
 
@@ -35,7 +36,7 @@ class Setup:
     config: RankConfig
     engine: Engine
     manifest: Manifest
-    counts: rank.LabelCounts
+    counts: LabelCounts
     parts: dict[str, list[Patient]]
     validation: list[Patient]
     questions: QuestionSampler | None
@@ -51,12 +52,12 @@ class Setup:
         return HistoryBatches(self.parts["train"], self.counts.labels, encoder, self.config, self.questions)
 
 
-def padded(counts: rank.LabelCounts, extra: Sequence[Code]) -> rank.LabelCounts:
+def padded(counts: LabelCounts, extra: Sequence[Code]) -> LabelCounts:
     """The label space with codes that never come true in training; their rate is that of half a visit."""
     labels = tuple(sorted({*counts.labels, *extra}))
     known = dict(zip(counts.labels, counts.rate, strict=True))
     least = counts.rate.min()
-    return rank.LabelCounts(labels, np.array([known.get(code, least) for code in labels]))
+    return LabelCounts(labels, np.array([known.get(code, least) for code in labels]))
 
 
 def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) -> Setup:
@@ -68,7 +69,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     cohort = read_once(config.data, config.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     ontology = Ontology.load()
-    seen = rank.LabelCounts.of(parts["train"])
+    seen = LabelCounts.of(parts["train"])
     counts = padded(seen, extra_labels)
     if missing := [code for code in counts.labels if code not in model.vocabulary]:
         raise InputError(f"The stage-1 model has no token for {len(missing)} codes, the first is {missing[0]}.")
@@ -104,4 +105,4 @@ def train_and_cut(setup: Setup, out: Path) -> None:
     rank.train(setup.engine, setup.batches(), setup.hierarchy, setup.config, out, setup.validation)
     rank.set_attention_dropout(setup.engine.model.backbone, 0.0)
     setup.engine.model.eval()
-    setup.manifest.method["cut"] = rank.fit_cut(setup.engine, setup.validation, setup.counts)[0]
+    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.validation, setup.counts)[0]

@@ -26,6 +26,7 @@ from mera_core.seen import seen_features
 from mera_core.sequence import Encoded, Encoder
 from training import rank
 from training.config import RankConfig
+from training.cut import fit_cut
 from training.memorize import QuestionSampler, answer_loss, batches_by_length
 from training.rank_setup import Setup
 from training.trainer import run_trainer
@@ -130,7 +131,7 @@ def train(setup: Setup, out: Path) -> None:
         average.swap()
     rank.set_attention_dropout(model.backbone, 0.0)
     model.eval()
-    setup.manifest.method["cut"] = rank.fit_cut(setup.engine, setup.validation, setup.counts)[0]
+    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.validation, setup.counts)[0]
 
 
 @torch.inference_mode()

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from tests.tiny import tiny_model
 from training.config import MemorizeConfig
-from training.optimizer import MuonAdamW, embedding_rows, make_optimizer
+from training.optimizer import Muon, MuonAdamW, embedding_rows, make_optimizer, orthogonal
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[int, float]:
@@ -83,3 +84,27 @@ def test_a_state_that_was_saved_goes_on_as_if_never_stopped() -> None:
         fill_gradients(one, 2)
         its.step()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 20), (20, 8)])
+def test_muon_in_float32_does_what_torch_does_in_bfloat16(shape) -> None:
+    ours, theirs = (nn.Parameter(torch.arange(shape[0] * shape[1], dtype=torch.float32).view(shape)) for _ in range(2))
+    mine = Muon([ours], lr=0.02, weight_decay=0.1)
+    torchs = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        ours.grad = torch.randn(shape, generator=draw)
+        theirs.grad = ours.grad.clone()
+        before = ours.detach().clone()
+        mine.step()
+        torchs.step()
+        step = (ours - before).norm()
+        assert (ours - theirs).norm() < 0.05 * step  # bfloat16 has three digits, and the iteration is steep
+
+
+def test_matrices_of_one_shape_move_as_they_do_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    both = torch.randn(2, 6, 10, generator=draw)
+    assert torch.allclose(orthogonal(both)[1], orthogonal(both[1:])[0], atol=1e-5)
+    singular = torch.linalg.svdvals(orthogonal(both))
+    assert 0.6 < singular.min() and singular.max() < 1.3

@@ -10,21 +10,20 @@ import pytest
 import torch
 from transformers import TrainerControl
 
-from mera_core import metrics
 from mera_core.checkpoint import read_manifest
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, independent_threshold
 from mera_core.ontology import Ontology
-from mera_core.ranking import ranking_scores
 from mera_core.records import Patient, Visit, to_table, write_table
 from mera_core.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model
 from training import rank
-from training.cohort import histories_and_truth, split_of
+from training.cohort import split_of
 from training.config import RankConfig
+from training.cut import LabelCounts
 from training.histories import HistoryBatches
-from training.rank import Average, LabelCounts, fit_cut, level_in_words, rank_loss
+from training.rank import Average, level_in_words, rank_loss
 
 BOOK = Ontology.load()
 HIERARCHY = Hierarchy.from_ontology(CODES, BOOK)
@@ -172,82 +171,6 @@ def test_label_rates_count_next_visits_only() -> None:
 def test_the_level_in_words() -> None:
     labels = icd9("428", "486", "428.0", "427.31")
     assert level_in_words(labels, BOOK) == "ICD9: 2 categories, 2 codes"
-
-
-@pytest.fixture(scope="module")
-def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict]:
-    cohort = patients(60, seed=3)
-    engine = tiny_engine(tiny_model(seed=2))
-    counts = LabelCounts(CODES, np.geomspace(0.01, 0.5, 10))
-    return engine, cohort, counts, fit_cut(engine, cohort, counts)[0]
-
-
-def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
-    engine, _, counts, cut = fitted
-    assert engine.cut_offset == pytest.approx(cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate), rel=1e-5)
-    assert np.ptp(engine.cut_offset) > 0 or cut["frequency_tilt"] == 0
-    assert cut["patients"] == 60 and cut["frequency_tilt"] in rank.TILTS
-
-
-def test_the_order_below_the_cut_is_the_one_with_the_best_recall(fitted) -> None:
-    engine, cohort, counts, cut = fitted
-    histories, truth, _ = histories_and_truth(engine, cohort)
-    scores, eov = engine.scores(histories)
-
-    def recall(tilt: float) -> float:
-        ranked = ranking_scores(scores, eov, engine.cut_offset, tilt * np.log(counts.rate))
-        return float(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20).mean())
-
-    assert engine.model.head.order_offset.numpy() == pytest.approx(cut["order_tilt"] * np.log(counts.rate), rel=1e-5)
-    assert recall(cut["order_tilt"]) == max(map(recall, rank.ORDER_TILTS))
-
-
-def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
-    engine, cohort, _, cut = fitted
-    rankings = engine.rank_many([replace(p, visits=p.visits[:1]) for p in cohort])
-    predicted = np.array(
-        [[dict(zip(r.codes, r.scores > r.cut, strict=True))[code] for code in CODES] for r in rankings]
-    )
-    true = np.array([[code in p.visits[1].codes for code in CODES] for p in cohort])
-    each = 2 * (predicted & true).sum(0) / np.maximum(predicted.sum(0) + true.sum(0), 1)
-    assert (each * true.sum(0)).sum() / true.sum() == pytest.approx(cut["weighted_f1"], abs=1e-6)
-
-
-def test_the_fitted_cut_is_at_least_as_good_as_any_threshold_over_eov(fitted) -> None:
-    engine, cohort, _, cut = fitted
-    histories, truth, _ = histories_and_truth(engine, cohort)
-    scores, eov = engine.scores(histories)
-    margin = scores.astype(float) - eov[:, None]
-    _, best = metrics.best_threshold(margin, truth)
-    assert cut["weighted_f1"] >= best == cut["best_threshold"]["over_eov"]["weighted_f1"]
-    assert 0 < cut["best_fixed_k"]["weighted_f1"] <= 1 and 1 <= cut["best_fixed_k"]["k"] <= 10
-    assert set(cut["best_threshold"]) == {"score", "logit", "share", "over_eov"}
-
-
-def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
-    """Scores that carry a code's frequency twice: only a cut that takes it off again tells true from false."""
-    engine = tiny_engine(tiny_model(copy=False, seed=2))
-    rate = np.geomspace(0.01, 0.5, 10)
-    cohort = patients(80, seed=5)
-    signal = np.random.default_rng(0).normal(size=(80, 10))
-    true = signal > 0.8
-    true[np.arange(80), signal.argmax(1)] = True
-    cohort = [
-        replace(p, visits=(p.visits[0], Visit([code for code, one in zip(CODES, row, strict=True) if one])))
-        for p, row in zip(cohort, true, strict=True)
-    ]
-    engine.scores = lambda read, batch_size=64: (
-        (signal + 0.4 * np.log(rate)).astype(np.float32),
-        np.zeros(80, np.float32),
-    )
-    cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))[0]
-    assert cut["frequency_tilt"] == pytest.approx(0.4, abs=0.11)
-    assert cut["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
-
-
-def test_without_validation_patients_the_cut_is_refused() -> None:
-    with pytest.raises(InputError, match="No validation patient has two visits"):
-        fit_cut(tiny_engine(), [], LabelCounts(CODES, np.full(10, 0.1)))
 
 
 # --- a whole run

@@ -18,6 +18,7 @@ from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.samples import samples
 from training.cohort import PARTS, in_parts, split_of, with_codes
 from training.config import RankConfig
+from training.cut import LabelCounts
 
 ONLY_IN_TEST = "V58.61"
 
@@ -68,7 +69,7 @@ def test_a_checkpoint_knows_no_code_that_only_test_patients_have(tiny_stage1, tm
 
 def test_label_counts_change_with_no_patient_of_another_part() -> None:
     parts = in_parts(patients_with_a_code_of_the_test_part(), "table")
-    counts = rank.LabelCounts.of(parts["train"])
+    counts = LabelCounts.of(parts["train"])
     assert [code.code for code in counts.labels] == ["401.9", "428.0"]
     np.testing.assert_allclose(counts.rate, (len(parts["train"]) + 0.5) / (2 * len(parts["train"]) + 1))
 
