@@ -234,6 +234,20 @@ def benchmark(
     typer.echo(f"Written: {folder}" if folder else "Nothing is written: figures of small sizes are no evidence.")
 
 
+@app.command("fit-cut")
+def fit_cut(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder that ranks.")],
+    data: Annotated[str, typer.Option(help="Patient records; their validation part is used.")],
+    out: Out,
+    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+):
+    """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
+    from training import cut
+
+    fitted = cut.refit(checkpoint, data, format, out).method["cut"]
+    typer.echo(f"Written: {out}; weighted F1 of its cut on {fitted['patients']:,} patients: {fitted['weighted_f1']:.3f}")
+
+
 @app.command()
 def plan(
     config: Annotated[

@@ -58,6 +58,15 @@ def test_paper_mode_from_the_command_line(tiny_checkpoint, invented_cohort, monk
     assert json.loads(capsys.readouterr().out)["mode"] == "paper"
 
 
+def test_a_cut_is_fitted_again_from_the_command_line(
+    tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+) -> None:
+    words = ["fit-cut", tiny_checkpoint, "--data", invented_cohort, "--format", "table", "--out", tmp_path / "again"]
+    assert call(monkeypatch, *words) == 0
+    assert "weighted F1 of its cut on" in capsys.readouterr().out
+    assert read_manifest(tmp_path / "again").method["cut"]["fitted_on"] == f"validation part of {invented_cohort.name}"
+
+
 def test_rank_trains_with_overrides_and_writes_a_checkpoint(
     tiny_stage1, invented_cohort, tmp_path, monkeypatch, capsys
 ) -> None:
