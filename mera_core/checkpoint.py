@@ -37,6 +37,13 @@ from mera_core.vocabulary import Vocabulary
 MANIFEST_FORMAT = 1
 HOW_LOADED = {"tokenizer_class", "backend", "auto_map", "is_local", "local_files_only", "name_or_path"}
 """What `tokenizer_config.json` says of how a tokenizer was found, and not of how it works."""
+OLD = ".old"
+"""What is put behind the name of a folder while it is replaced."""
+OF_A_RUN = {"steps", "logs"}
+"""What a run that was broken off leaves in its folder."""
+CARD = "README.md"
+EXPORTED = "Exported from a MERA checkpoint"
+"""The words by which the card of an exported language model is known again."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
@@ -130,8 +137,10 @@ def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: t
         The manifest with library versions and the hash of each file.
 
     Raises:
-        InputError: the disk is full or may not be written to; what was in `folder` before is there still.
+        InputError: the disk is full or may not be written to, or `folder` holds something else than a checkpoint (see
+            `make_room`); what was in `folder` before is there still.
     """
+    make_room(folder)
     partial = folder.with_name(folder.name + ".partial")
     with told_if_unwritable(folder, partial):
         shutil.rmtree(partial, ignore_errors=True)
@@ -158,12 +167,47 @@ def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
     return manifest
 
 
+def make_room(folder: Path) -> None:
+    """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else.
+
+    Makes the folder that it will stand in. What may be replaced is an earlier checkpoint or export, and the folder of a
+    run that was broken off.
+
+    Raises:
+        InputError: `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the
+            place can't be written to.
+    """
+    if folder.name in ("", ".."):
+        raise InputError(f"{folder} is no name for a new folder.")
+    for taken in (folder, folder.with_name(folder.name + OLD)):
+        if taken.is_symlink():
+            raise InputError(f"{taken} is a link to another place: name that place.")
+        if taken.exists() and not _is_replaceable(taken):
+            raise InputError(
+                f"{taken} is there already and is no checkpoint: nothing was done to it, so name another folder."
+            )
+    with told_if_unwritable(folder, folder.with_name(folder.name + ".partial")):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or holds what this project wrote: a checkpoint, an export, or the steps of a run."""
+    if not folder.is_dir():
+        return False
+    if (folder / MANIFEST).is_file() or {path.name for path in folder.iterdir()} <= OF_A_RUN:
+        return True
+    card = folder / CARD  # what any language model's folder holds besides is no sign: it might be the run's own base
+    return (folder / "config.json").is_file() and card.is_file() and EXPORTED in card.read_text("utf-8", "replace")
+
+
 def put_in_place(partial: Path, folder: Path) -> None:
     """Rename `partial` to `folder`; what was there is removed last, so that it is lost at no moment.
 
     Whoever is stopped between the two renames finds it under the name with `.old`, and the next writing puts it away.
+    Raises InputError where `make_room` does.
     """
-    old = folder.with_name(folder.name + ".old")
+    make_room(folder)
+    old = folder.with_name(folder.name + OLD)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)

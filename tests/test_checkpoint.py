@@ -15,6 +15,7 @@ from mera_core.checkpoint import (
     Manifest,
     folder_hash,
     load_checkpoint,
+    make_room,
     read_manifest,
     save_checkpoint,
     sha256,
@@ -301,3 +302,52 @@ def test_what_is_stored_is_what_is_served(folder) -> None:
     after = tiny_engine(loaded).rank(patient)
     assert isinstance(manifest, Manifest) and after.codes == before.codes
     assert after.scores == pytest.approx(before.scores, abs=1e-4)
+
+
+# --- what stands where a checkpoint is to be put
+
+
+def test_what_is_no_checkpoint_is_never_replaced(tmp_path) -> None:
+    own = tmp_path / "docs"
+    (own / "chapter").mkdir(parents=True)
+    (own / "chapter" / "one.md").write_text("mine")
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    base = tmp_path / "llama"  # a language model that this project did not write
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "new.old").mkdir()
+    (tmp_path / "new.old" / "kept.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(own)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in (own, file, base, tmp_path / "new", tmp_path / "link", Path("/"), tmp_path / ".."):
+        with pytest.raises(InputError, match=r"is no checkpoint: nothing was done|link to another|no name for a new"):
+            save_checkpoint(tiny_model(), tiny_manifest(), out)
+    partial = tmp_path / "made.partial"
+    partial.mkdir()
+    with pytest.raises(InputError, match="docs is there already"):  # and by whoever writes a folder of their own
+        checkpoint.put_in_place(partial, own)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob("docs.*"))
+
+
+def test_what_this_project_wrote_is_replaced(tmp_path) -> None:
+    empty, run, export = tmp_path / "empty", tmp_path / "run", tmp_path / "export"
+    empty.mkdir()
+    (run / "steps" / "checkpoint-5").mkdir(parents=True)
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    (export / "README.md").write_text(f"... {checkpoint.EXPORTED} (rank).")
+    for out in (empty, run, export, tmp_path / "made" / "deep"):
+        for _ in range(2):  # and what it writes then, too
+            save_checkpoint(tiny_model(), tiny_manifest(), out)
+            assert load_checkpoint(out)[1].stage == "rank"
+            assert not out.with_name(out.name + ".old").exists()
+
+
+def test_a_place_that_can_not_be_made_is_told_before_work_begins(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written"):
+        make_room(tmp_path / "file" / "below" / "model")
+    make_room(tmp_path / "new" / "model")
+    assert (tmp_path / "new").is_dir() and not (tmp_path / "new" / "model").exists()

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
-from mera_core.checkpoint import Manifest, load_vocabulary, read_manifest, write_manifest
+from mera_core.checkpoint import Manifest, load_vocabulary, make_room, read_manifest, write_manifest
 from mera_core.checkpoint_files import check_files, sha256
 from mera_core.errors import InputError
+from mera_core.faults import told_if_unwritable
 from mera_core.model import HEAD_FILE, MeraModel
 from training.backbone import add_rows, load_weights, padded_rows, weight_dtype
 from training.config import RunConfig
@@ -89,22 +90,27 @@ def save(model: MeraModel, manifest: Manifest, folder: Path) -> Manifest:
 
     Args:
         manifest: its `method["adapters"]` must be what `of_base` says.
+
+    Raises:
+        InputError: `folder` can't be written, or holds something else than a checkpoint.
     """
+    make_room(folder)
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    backbone = model.backbone
-    weights = get_peft_model_state_dict(backbone, save_embedding_layers=False)
-    save_file(
-        {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
-    )
-    settings = backbone.peft_config["default"]
-    settings.base_model_name_or_path = manifest.method["adapters"]["base"]
-    settings.save_pretrained(partial)
-    backbone.config.save_pretrained(partial)
-    model.vocabulary.tokenizer.save_pretrained(partial)
-    model.save_head(partial)
-    return write_manifest(manifest, partial, folder)
+    with told_if_unwritable(folder, partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        backbone = model.backbone
+        weights = get_peft_model_state_dict(backbone, save_embedding_layers=False)
+        save_file(
+            {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS
+        )
+        settings = backbone.peft_config["default"]
+        settings.base_model_name_or_path = manifest.method["adapters"]["base"]
+        settings.save_pretrained(partial)
+        backbone.config.save_pretrained(partial)
+        model.vocabulary.tokenizer.save_pretrained(partial)
+        model.save_head(partial)
+        return write_manifest(manifest, partial, folder)
 
 
 def load(folder: Path, base: str | None = None) -> tuple[MeraModel, Manifest]:

@@ -10,9 +10,19 @@ from pathlib import Path
 
 import torch
 
-from mera_core.checkpoint import Manifest, load_vocabulary, put_in_place, read_manifest, save_checkpoint
+from mera_core.checkpoint import (
+    CARD,
+    EXPORTED,
+    Manifest,
+    load_vocabulary,
+    make_room,
+    put_in_place,
+    read_manifest,
+    save_checkpoint,
+)
 from mera_core.checkpoint_files import check_files
 from mera_core.errors import InputError
+from mera_core.faults import told_if_unwritable
 from mera_core.ranking import NOTICE
 from training import adapters
 from training.backbone import load_weights, set_rows
@@ -29,11 +39,12 @@ def merge(folder: Path, out: Path, base: str | None = None, dtype: str = "bfloat
         dtype: precision of the stored weights.
 
     Raises:
-        InputError: see `adapters.load`; or `out` is `folder`.
+        InputError: see `adapters.load`; `out` is `folder`, or holds something else than a checkpoint.
     """
     stored = _dtype(dtype)
     if out.resolve() == folder.resolve():
         raise InputError(f"{out} holds the adapters: name another folder for the whole model.")
+    make_room(out)
     model, manifest = adapters.load(folder, base)
     adapters.merge(model)
     return save_checkpoint(model, adapters.without_adapters(manifest, out.name), out, stored)
@@ -48,11 +59,13 @@ def export(checkpoint: Path, out: Path, dtype: str | None = None) -> None:
         dtype: precision of the stored weights; by default that of the checkpoint.
 
     Raises:
-        InputError: the checkpoint is damaged, holds adapters, or is `out` itself.
+        InputError: the checkpoint is damaged, holds adapters, or is `out` itself; or `out` can't be written or holds
+            something else than a checkpoint or an earlier export.
     """
     stored = _dtype(dtype) if dtype else "auto"
     if out.resolve() == checkpoint.resolve():
         raise InputError(f"{out} is the checkpoint itself: name another folder.")
+    make_room(out)
     manifest = read_manifest(checkpoint)
     if holds_adapters(checkpoint):
         raise InputError(f"{checkpoint} holds adapters: python -m training merge {checkpoint} --out DIR comes first.")
@@ -61,12 +74,13 @@ def export(checkpoint: Path, out: Path, dtype: str | None = None) -> None:
     backbone = load_weights(str(checkpoint), stored)
     set_rows(backbone, len(vocabulary))
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    backbone.save_pretrained(partial)
-    vocabulary.tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(read_me(manifest, type(backbone).__name__), encoding="utf-8")
-    put_in_place(partial, out)
+    with told_if_unwritable(out, partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        backbone.save_pretrained(partial)
+        vocabulary.tokenizer.save_pretrained(partial)
+        (partial / CARD).write_text(read_me(manifest, type(backbone).__name__), encoding="utf-8")
+        put_in_place(partial, out)
 
 
 def read_me(manifest: Manifest, architecture: str) -> str:
@@ -76,7 +90,7 @@ def read_me(manifest: Manifest, architecture: str) -> str:
 {NOTICE}
 
 A {architecture} whose vocabulary holds {", ".join(manifest.systems)}: one token a code and heading (`ICD9_428.0`), and
-`<end_of_visit>`. Exported from a MERA checkpoint ({manifest.stage}). The score head, the learned cut and the label space
+`<end_of_visit>`. {EXPORTED} ({manifest.stage}). The score head, the learned cut and the label space
 are not in this folder, so its logits are not MERA's scores.
 """
 

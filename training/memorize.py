@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from mera_core.checkpoint import Manifest
+from mera_core.checkpoint import Manifest, make_room
 from mera_core.model import MeraModel, start_code_rows
 from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
@@ -261,7 +261,11 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
 
 
 def run(config: MemorizeConfig, out: Path) -> Manifest:
-    """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one."""
+    """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one.
+
+    Raises InputError where `out` holds something else than a checkpoint or a run, before anything is computed.
+    """
+    make_room(out)
     take_device()
     ontology = Ontology.load()
     torch.manual_seed(config.seed)

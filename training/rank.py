@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
 from mera_core import metrics
-from mera_core.checkpoint import Manifest, sha256
+from mera_core.checkpoint import Manifest, make_room, sha256
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
@@ -161,6 +161,7 @@ def run(config: RankConfig, out: Path) -> Manifest:
     Only patients of the training part are trained on; the cut is fitted on the validation part; the test part is not
     looked at. Resumes from the last complete step in `out`.
     """
+    make_room(out)
     take_device()
     model, before = load_start(config)
     cohort = read_once(config.data, config.format)

@@ -118,3 +118,26 @@ def test_from_a_shell_too() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.strip() == "There is no checkpoint folder nowhere."
+
+
+@pytest.mark.parametrize("command", ["memorize", "rank", "merge", "export", "fit-cut"])
+def test_no_command_writes_over_what_is_not_its_own(
+    command, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+) -> None:
+    own = tmp_path / "docs"
+    own.mkdir()
+    (own / "thesis.md").write_text("mine")
+    settings(tmp_path / "rank.yaml", start=str(tiny_stage1), data=str(invented_cohort), format="table")
+    settings(tmp_path / "memorize.yaml")
+    words = {
+        "fit-cut": [tiny_checkpoint, "--data", invented_cohort],
+        "merge": [tiny_checkpoint],
+        "export": [tiny_checkpoint],
+    }.get(command, ["--config", tmp_path / f"{command}.yaml"])
+    assert call(monkeypatch, command, *words, "--out", own) == 2
+    assert f"{own} is there already and is no checkpoint" in refused(capsys)
+    assert [path.read_text() for path in own.iterdir()] == ["mine"]
+    if command in ("memorize", "rank", "export"):
+        (tmp_path / "file").write_text("")
+        assert call(monkeypatch, command, *words, "--out", tmp_path / "file" / "x" / "y") == 2
+        assert "can't be written" in refused(capsys)
