@@ -13,10 +13,10 @@ import plotly.graph_objects as go
 
 from mera_core.chapters import FIELDS, field_of
 from mera_core.compare import Pair
-from mera_core.errors import InputError
 from mera_core.explain import Effect
 from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout, percent, shortened, signed, wrapped
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
+from mera_core.readings import reading
 
 MOST_BARS = 30
 _NOTHING_LEFT = "can't be left out: nothing to rank would remain"
@@ -219,12 +219,4 @@ def _colour(effect: Effect, ontology: Ontology) -> str:
 
 def _read(effect: Effect, ontology: Ontology) -> Code | None:
     """The code of an entry as the book knows it; None for a whole visit and for text that it can't read."""
-    if effect.whole_visit:
-        return None
-    if isinstance(effect.code, Code) and effect.code in ontology:
-        return effect.code
-    try:
-        typed = effect.code
-        return ontology.parse(typed.code, typed.system) if isinstance(typed, Code) else ontology.parse(typed)
-    except InputError:
-        return None
+    return None if effect.whole_visit else reading(effect.code, ontology)

@@ -16,6 +16,7 @@ from mera_core.export import Provenance
 from mera_core.ontology import Code, Ontology
 from mera_core.ranking import Ranking
 from mera_core.readers.fhir_values import CODE_SYSTEMS
+from mera_core.readings import named, readings
 from mera_core.records import Patient, Visit
 
 _GENDERS = {"F": "female", "M": "male", "U": "unknown"}
@@ -38,7 +39,7 @@ def bundle(ranking: Ranking, patient: Patient, provenance: Provenance, top: int 
     top: predictions to list; all codes above the cut are listed even where they are more. `probabilityDecimal`, a
     percentage in FHIR, stands only where the checkpoint is calibrated; a share of ranking mass is no probability and
     is given in `rationale`. Ids are random: nothing of the patient is in them. A history holds no date of birth, so an
-    age is a note.
+    age is a note; so is what it says of the person in words of its source (a profile's "ethnicity" may hold a race).
     """
     ids = {name: f"urn:uuid:{uuid4()}" for name in ("patient", "device", "assessment", "provenance")}
     entries: list[tuple[str, Resource]] = [(ids["patient"], _patient(patient))]
@@ -98,14 +99,18 @@ def _condition(code: Code | str, visit: Visit, encounter: str, patient: str, ont
 
 
 def _concept(code: Code | str, ontology: Ontology) -> Resource:
-    """A code with its definition; text that nobody could read stays text."""
-    if isinstance(code, str):
-        return {"text": code}
-    coding = {"system": CODE_SYSTEMS[code.system], "code": code.code}
-    if code not in ontology:
-        return {"coding": [coding]}
-    definition = ontology.definition(code)
-    return {"coding": [coding | {"display": definition}], "text": definition}
+    """A code with its definition; text that nobody could read stays text, and with two meanings it says so."""
+    found, _ = readings(code, ontology)
+    if len(found) == 1:
+        definition = ontology.definition(found[0])
+        return {"coding": [_coding(found[0]) | {"display": definition}], "text": definition}
+    if isinstance(code, Code):
+        return {"coding": [_coding(code)]}
+    return {"text": f"{code} (not used: two meanings, {named(found)})" if found else code}
+
+
+def _coding(code: Code) -> Resource:
+    return {"system": CODE_SYSTEMS[code.system], "code": code.code}
 
 
 def _date(visit: Visit) -> str:
@@ -128,6 +133,10 @@ def _assessment(
     notes = [provenance.notice, f"Ranked: {len(ranking.codes):,} codes, {ranking.label_level}."]
     if patient.age is not None:
         notes.append(f"Age at the last visit: {patient.age:g} years.")
+    if patient.details:
+        notes.append(f"Said of the person: {'; '.join(f'{key} {value}' for key, value in patient.details.items())}.")
+    if of_visits := sorted({key for visit in patient.visits for key in visit.details}):
+        notes.append(f"Facts of single visits that this bundle leaves out: {', '.join(of_visits)}.")
     notes += [note.message for note in ranking.notes]
     shown = min(max(top, ranking.predicted), len(ranking.codes))
     resource: Resource = {

@@ -16,6 +16,7 @@ from mera_core.listing import strengths
 from mera_core.mass_tree import Mass, mass_by
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking import Ranking
+from mera_core.readings import named, reading, readings
 from mera_core.records import Patient, Visit
 
 ROWS = 18  # of the ranked list
@@ -98,9 +99,11 @@ def _history(patient: Patient, ontology: Ontology) -> str:
 
 
 def _code_words(code: Code | str, ontology: Ontology) -> str:
-    if isinstance(code, str) or code not in ontology:
-        return f'<span class="code" style="border-color:{OTHER_COLOUR}">{escape(str(code))}</span> not read'
-    return f"{_code_mark(code)} {escape(ontology.definition(code))}"
+    found, _ = readings(code, ontology)
+    if len(found) == 1:
+        return f"{_code_mark(found[0])} {escape(ontology.definition(found[0]))}"
+    why = f"not read: two meanings, {named(found)}" if found else "not read"
+    return f'<span class="code" style="border-color:{OTHER_COLOUR}">{escape(str(code))}</span> {escape(why)}'
 
 
 def _code_mark(code: Code) -> str:
@@ -165,8 +168,8 @@ def _timeline_chart(visits: Sequence[Visit], ontology: Ontology) -> str:
     for column, (number, visit) in enumerate(shown):
         left = 4 + column * step
         for row, code in enumerate(visit.codes):
-            known = isinstance(code, Code) and code in ontology
-            colour = field_colour(field_of(code)) if known else "none"
+            known = reading(code, ontology)
+            colour = field_colour(field_of(known)) if known else "none"
             outline = "" if known else f' stroke="{OTHER_COLOUR}" stroke-dasharray="2 1"'
             parts.append(
                 f'<rect x="{left:.1f}" y="{104 - (row + 1) * block:.1f}" width="{step - 2:.1f}" '

@@ -220,6 +220,24 @@ def test_the_assessment_holds_the_ranking_and_what_it_rests_on():
     assert len(urls) == len(made["entry"])
 
 
+def test_codes_written_as_text_are_coded_as_the_model_reads_them():
+    person = Patient((Visit(("428.0", "25000", "E8021", "foo")),))
+    conditions = resources(bundle(ranking(), person, SOURCE), "Condition")
+    assert [condition["code"].get("coding", [{}])[0].get("code") for condition in conditions] == [
+        "428.0", "250.00", None, None,
+    ]  # fmt: skip
+    assert conditions[0]["code"]["text"] == BOOK.definition(CODES[0])
+    assert conditions[2]["code"]["text"] == "E8021 (not used: two meanings, ICD-9-CM E802.1 or ICD-10-CM E80.21)"
+
+
+def test_what_has_no_place_in_the_bundle_is_said_in_a_note():
+    person = Patient((Visit((CODES[0],), details={"discharge": "home"}),), details={"ethnicity": "hispanic"})
+    made = bundle(ranking(), person, SOURCE)
+    notes = [note["text"] for note in resources(made, "RiskAssessment")[0]["note"]]
+    assert "Said of the person: ethnicity hispanic." in notes
+    assert "Facts of single visits that this bundle leaves out: discharge." in notes
+
+
 def test_probabilities_are_percentages_where_calibrated():
     (assessment,) = resources(bundle(ranking(calibrated=True), PERSON, SOURCE), "RiskAssessment")
     assert [prediction["probabilityDecimal"] for prediction in assessment["prediction"]] == [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from mera_core.export_report import HISTORY_LINES, ROWS, ranking_report
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE
-from mera_core.records import Patient, Visit
+from mera_core.records import Patient, Visit, patient_from_json
 from tests.test_export import BOOK, CODES, PERSON, SOURCE, ranking
 
 VOID = {"meta", "col", "rect", "line", "br"}
@@ -118,6 +120,21 @@ def test_the_page_needs_nothing_beside_it():
     assert "https:" not in text
     assert "url(" not in text
     assert "foo & <bar>" not in text  # escaped
+
+
+def test_the_codes_of_the_guides_own_history_are_read():
+    """README's example names its codes as text, as most files do."""
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    example = json.loads(re.search(r"<<'JSON'\n(.*?)\nJSON", readme, re.DOTALL)[1])
+    made = page(patient_from_json(example))
+    assert "not read" not in made.text
+    assert BOOK.definition(Code("ICD9", "250.00")) in made.text
+    assert 'fill="none"' not in ranking_report(ranking(), patient_from_json(example), SOURCE)
+
+
+def test_a_code_with_two_meanings_says_so():
+    made = page(Patient((Visit(("E8021",)),)))
+    assert "not read: two meanings, ICD-9-CM E802.1 or ICD-10-CM E80.21" in made.text
 
 
 def test_a_long_history_is_cut_and_counted():

@@ -12,8 +12,8 @@ from pathlib import Path
 import streamlit as st
 
 from mera_core.chapters import field_of
-from mera_core.errors import InputError
-from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
+from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
+from mera_core.readings import reading, readings
 from mera_core.records import Patient, Visit
 from pages.shared import history_edits as edits
 from pages.shared.add_codes import NEW_VISIT
@@ -88,13 +88,14 @@ def _edit_panel(person: Patient, number: int, slot: str) -> None:
     visit = person.visits[number]
     day, which, target = (slot_key(name, slot) for name in ("day_of_visit", "move_which", "move_target"))
     st.session_state[day] = None if visit.time is None else visit.time.date()
+    tomorrow = date.today() + timedelta(days=1)  # it is tomorrow somewhere already; shifted dates lie far beyond it
     with st.container(horizontal=True, vertical_alignment="bottom", key=slot_key("panel_of_visit", slot)):
         st.date_input(
             "Date of the visit (optional)",
             key=day,
             value=None,
             min_value=min(EARLIEST, visit.time.date()) if visit.time else EARLIEST,
-            max_value=date.today() + timedelta(days=1),  # it is tomorrow somewhere already
+            max_value=max(tomorrow, visit.time.date()) if visit.time else tomorrow,
             format="YYYY-MM-DD",
             on_change=lambda: _set_date(slot, number),
             width=190,
@@ -124,15 +125,15 @@ def _edit_panel(person: Patient, number: int, slot: str) -> None:
 
 
 def _short_name(code: Code | str) -> str:
-    candidates, _ = _readings(code)
-    return f"{candidates[0].code} {Ontology.load().definition(candidates[0])}" if len(candidates) == 1 else str(code)
+    read = reading(code, Ontology.load())
+    return f"{read.code} {Ontology.load().definition(read)}" if read else str(code)
 
 
 def _chip(code: Code | str, visit: int, place: int, slot: str) -> None:
     """A code with its definition, or text that can only mean one; a click removes it. Unread text is kept; with two
     meanings it offers both."""
     unread = slot_key(f"chip_unread_{visit}_{place}", slot)
-    candidates, reason = _readings(code)
+    candidates, reason = readings(code, Ontology.load())
     if len(candidates) == 1:
         read = candidates[0]
         key = slot_key(f"chip_{field_of(read)}_{visit}_{place}_{read}", slot)
@@ -177,19 +178,6 @@ def _remover(label: str, key: str, words: str, visit: int, place: int, slot: str
         args=(slot, edits.remove_code, visit, place),
         wrap=True,
     )
-
-
-def _readings(code: Code | str) -> tuple[tuple[Code, ...], str]:
-    """What a code or text can mean, and why it can't be read."""
-    if isinstance(code, Code) and code in Ontology.load():
-        return (code,), ""
-    try:
-        system = code.system if isinstance(code, Code) else None
-        return (Ontology.load().parse(code.code if isinstance(code, Code) else code, system),), ""
-    except AmbiguousCodeError as error:
-        return error.candidates, str(error)
-    except InputError as error:
-        return (), str(error)
 
 
 def _edit(slot: str, action: Callable[..., Patient], *arguments: object) -> None:
