@@ -1,6 +1,8 @@
 """The HISTORY.json contract: one patient as JSON, checked so that every complaint names its place.
 
 Checks shape, dates and limits (see `limits`); whether a code exists is the ontology's business (see `patient.resolve`).
+A visit in the future is a mistake, unless the history says `"dates": "shifted"`: de-identified records (MIMIC's lie between
+2100 and 2200) keep the days between visits and hide the rest, and are saved with that word.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ MAX_CODES = Limits().codes
 DEMO_PATIENTS = Path(__file__).resolve().parent.parent / "sample_data" / "demo_patients.json"
 
 _SEX_WORDS = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U"}
-_PATIENT_KEYS = ("id", "sex", "age", "details", "visits")
+_PATIENT_KEYS = ("id", "sex", "age", "details", "dates", "visits")
+_SHIFTED = "shifted"
 _STORY_KEYS = ("title", "story", "invented")  # of the demo patients; words for people, never for the model
 _VISIT_KEYS = ("codes", "time", "age", "details")
 _FARTHEST_ZONE = timedelta(hours=14)  # somewhere on earth it is already this much later than UTC
@@ -46,7 +49,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     """Read one history as decoded JSON (see ARCHITECTURE.md, "Contracts").
 
     Codes given as text stay text; codes given as {"system", "code"} become `Code`s in dotted upper case.
-    now: UTC, without a zone; visits after it are refused. Default: the clock.
+    now: UTC, without a zone; visits after it are refused, unless `dates` is "shifted". Default: the clock.
     Raises InputError naming the place (e.g. visits[2].codes[0]): wrong type, unknown key, no visits, no code
     at all, wrong system, impossible date, future date, visits not in time order, or more visits, codes or text than the
     limits allow.
@@ -63,7 +66,9 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if len(raw_visits) > limits.visits:
         raise InputError(f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read.")
     _refuse_long_texts(history, limits)
-    latest = now if now is not None else datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
+    latest = now if now is not None else _latest()
+    if _shifted(history.get("dates")):
+        latest = datetime.max
     visits = [_visit_from_json(raw, f"visits[{number}]", latest) for number, raw in enumerate(raw_visits)]
     codes = sum(len(visit.codes) for visit in visits)
     if codes == 0:
@@ -86,6 +91,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
 def patient_to_json(patient: Patient) -> dict[str, Any]:
     """The history as JSON-ready values; `patient_from_json` gives an equal patient back.
 
+    Dates that lie in the future came with a record whose dates are shifted, and are marked as that.
     Ranks of codes in the source (`Visit.positions`) are not part of this contract and are left to the table.
     """
     history: dict[str, Any] = {"id": patient.id, "sex": patient.sex}
@@ -93,8 +99,16 @@ def patient_to_json(patient: Patient) -> dict[str, Any]:
         history["age"] = patient.age
     if patient.details:
         history["details"] = dict(patient.details)
+    if has_shifted_dates(patient):
+        history["dates"] = _SHIFTED
     history["visits"] = [_visit_to_json(visit) for visit in patient.visits]
     return history
+
+
+def has_shifted_dates(patient: Patient) -> bool:
+    """Whether a visit is dated in the future, as those of de-identified records are."""
+    latest = _latest()
+    return any(visit.time is not None and visit.time > latest for visit in patient.visits)
 
 
 def parse_json(content: bytes, name: str) -> Any:
@@ -187,7 +201,10 @@ def _visit_from_json(raw: Any, place: str, latest: datetime) -> Visit:
         raise InputError(f"{place}.codes must be a list, not {_kind(codes)}.")
     time = _time(raw.get("time"), f"{place}.time")
     if time is not None and time > latest:
-        raise InputError(f"{place}.time is {_day(time)}, which is in the future of this machine's clock.")
+        raise InputError(
+            f"{place}.time is {_day(time)}, which is in the future of this machine's clock; a history whose dates were "
+            f'shifted on purpose says "dates": "{_SHIFTED}".'
+        )
     return Visit(
         codes=tuple(_code(code, f"{place}.codes[{index}]") for index, code in enumerate(codes)),
         time=time,
@@ -235,6 +252,17 @@ def _time(raw: Any, place: str) -> datetime | None:
         except (ValueError, OverflowError):
             pass
     raise InputError(f"{place} must be a date such as 2026-01-31, not {_quoted(raw)}.")
+
+
+def _latest() -> datetime:
+    """The latest moment that is no future anywhere on earth, in UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
+
+
+def _shifted(raw: Any) -> bool:
+    if raw not in (None, _SHIFTED):
+        raise InputError(f'dates must be "{_SHIFTED}" or left out, not {_quoted(raw)}.')
+    return raw == _SHIFTED
 
 
 def _sex(raw: Any) -> str:

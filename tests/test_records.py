@@ -334,6 +334,19 @@ def test_the_limit_itself_is_allowed_and_the_future_has_time_zones():
         patient_from_json(history(visits=[{"codes": ["1"], "time": later}]))
 
 
+def test_shifted_dates_are_read_where_the_history_says_so():
+    """De-identified records lie in the years 2100 to 2200; what was saved from one is read again."""
+    person = Patient((Visit(("428.0",), datetime(2150, 3, 4)), Visit(("I10",), datetime(2151, 1, 1))))
+    saved = patient_to_json(person)
+    assert saved["dates"] == "shifted"
+    assert patient_from_json(saved) == person
+    with pytest.raises(InputError, match=r'in the future .* says "dates": "shifted"'):
+        patient_from_json({key: value for key, value in saved.items() if key != "dates"})
+    assert "dates" not in patient_to_json(Patient((Visit(("428.0",), datetime(2020, 1, 1)),)))
+    with pytest.raises(InputError, match=r'dates must be "shifted" or left out'):
+        patient_from_json(history(dates="2150"))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -123,6 +123,8 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
             )
             if going_on:
                 st.caption(f"Stopped after {scoring.done:,} of {len(patients):,} patients; what follows is of these.")
+    if refusal := st.session_state.pop("cohort_refused", ""):
+        st.error(refusal, icon=":material/error:")
     if running and going_on:
         _run(scoring)
     return scoring

@@ -16,8 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from mera_core.errors import InputError
+from mera_core.history import has_shifted_dates
 from mera_core.limits import Limits, applied, gunzipped_size, in_force
+from mera_core.ontology import Ontology
 from mera_core.readers import Cohort, ImportReport, read
+from mera_core.readings import readings
 from mera_core.records import Patient, parse_json, patient_from_json
 
 _GZIP = b"\x1f\x8b"
@@ -78,8 +81,21 @@ def as_typed(content: bytes) -> Patient | None:
 
 
 def _alone(patient: Patient) -> Cohort:
-    codes = sum(len(visit.codes) for visit in patient.visits)
-    report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), codes, codes)
+    """A history as it was typed, with what the book can't read of it told; those pieces stay in it as text."""
+    typed = [code for visit in patient.visits for code in visit.codes]
+    report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
+    for code in typed:
+        found, _ = readings(code, Ontology.load())
+        if len(found) == 1:
+            report.codes += 1
+            report.systems[found[0].system] += 1
+        elif found:
+            report.leave_out("two meanings: kept as typed, for you to choose")
+        else:
+            report.leave_out("not a code of either book: kept as typed and not used")
+            report.unknown_codes[str(code)] += 1
+    if has_shifted_dates(patient):
+        report.remarks.append("dates: shifted, as the file says: the days between visits count, the years do not")
     return Cohort([patient], report)
 
 

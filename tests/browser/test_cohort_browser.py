@@ -15,6 +15,8 @@ from mera_core.export import history_csv
 from mera_core.records import Patient, demo_patients
 from tests.browser.app_server import PATIENCE, settle
 
+MANY = 1600  # so many that Cancel can be pressed long before the last is scored
+
 
 def _downloaded(page: Page, name: str) -> bytes:
     with page.expect_download() as saved:
@@ -26,24 +28,40 @@ def _rows(content: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
+def _upload(page: Page, people: list[Patient], path: Path) -> None:
+    """Send a table of these patients, and wait until it is read: a click while the page still runs is lost."""
+    path.write_text(history_csv(people), encoding="utf-8")
+    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
+    expect(page.get_by_role("button", name=f"Score {len(people):,} patients")).to_be_visible(timeout=PATIENCE)
+    settle(page)
+
+
+def test_a_file_above_five_megabytes_is_taken(visit, tmp_path):
+    page = visit("/Cohort")
+    visits = demo_patients()[0].patient.visits
+    rows = sum(len(each.codes) for each in visits)  # each repeats the patient's remark
+    people = [Patient(visits, id=f"p{n}", details={"remark": "x" * 9000}) for n in range(1 + 600 // rows)]
+    _upload(page, people, tmp_path / "large.csv")
+    assert (tmp_path / "large.csv").stat().st_size > 5 * 1024 * 1024
+    expect(page.get_by_text(re.compile("413|too large", re.I))).to_have_count(0)
+
+
 def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
     demos = [demo.patient for demo in demo_patients()]
     many = [
         Patient(demos[number % len(demos)].visits, demos[number % len(demos)].sex, 70, f"=p{number}")
-        for number in range(800)
+        for number in range(MANY)
     ]
-    path = tmp_path / "many.csv"
-    path.write_text(history_csv(many), encoding="utf-8")
     page = visit("/Cohort")
-    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
-    page.get_by_role("button", name="Score 800 patients").click(timeout=PATIENCE)
-    expect(page.get_by_text(re.compile(r"^[1-9][\d,]* of 800 patients"))).to_be_visible(timeout=PATIENCE)
+    _upload(page, many, tmp_path / "many.csv")
+    page.get_by_role("button", name=f"Score {MANY:,} patients").click()
+    expect(page.get_by_text(re.compile(rf"^[1-9][\d,]* of {MANY:,} patients"))).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Cancel").click()
-    stopped = page.get_by_text(re.compile(r"Stopped after [\d,]+ of 800 patients"))
+    stopped = page.get_by_text(re.compile(rf"Stopped after [\d,]+ of {MANY:,} patients"))
     expect(stopped).to_be_visible(timeout=PATIENCE)
     settle(page)
     done = int(re.search(r"after ([\d,]+)", stopped.inner_text())[1].replace(",", ""))
-    assert 0 < done < 800
+    assert 0 < done < MANY
     expect(page.locator(".stPlotlyChart").first).to_be_visible()
     page.get_by_role("link", name="Recall").first.click()
     page.wait_for_url("**/Recall")
@@ -51,11 +69,13 @@ def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
     page.get_by_role("link", name="Cohort").first.click()
     page.wait_for_url("**/Cohort")
     settle(page)
-    page.get_by_role("button", name=f"Go on with the other {800 - done:,}").click()
-    expect(page.get_by_role("button", name="Predictions of 800 patients (CSV)")).to_be_visible(timeout=3 * PATIENCE)
+    page.get_by_role("button", name=f"Go on with the other {MANY - done:,}").click()
+    expect(page.get_by_role("button", name=f"Predictions of {MANY:,} patients (CSV)")).to_be_visible(
+        timeout=3 * PATIENCE
+    )
     settle(page)
     rows = _rows(_downloaded(page, "(CSV)"))
-    assert len({row["patient_id"] for row in rows}) == 800
+    assert len({row["patient_id"] for row in rows}) == MANY
     assert all(row["patient_id"].startswith("'") for row in rows)
 
 

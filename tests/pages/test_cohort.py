@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,12 @@ def test_another_choice_of_what_to_score_asks_to_score_again():
     assert not next(one for one in app.button if one.key == "cohort_score").proto.disabled
     press(app, "cohort_away")
     assert any("No cohort yet" in one.proto.body for one in app.get("html"))
+
+
+def test_a_scoring_that_can_not_begin_says_why():
+    app = press(cohort_page(), "cohort_sample")
+    name, cohort = app.session_state["cohort"]
+    app.session_state["cohort"] = (name, replace(cohort, patients=[]))
+    press(app.run(), "cohort_score")
+    assert [each.value for each in app.error] == ["There is no patient to score."]
+    assert "scoring" not in app.session_state

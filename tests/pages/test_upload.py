@@ -1,0 +1,116 @@
+"""Uploaded files as patients: what is read of each kind, what is told of it, what is refused. Without a screen."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from datetime import datetime
+
+import pytest
+
+from mera_core.errors import InputError
+from mera_core.export import history_csv, history_json
+from mera_core.history import DEMO_PATIENTS
+from mera_core.ontology import Code
+from mera_core.records import Patient, Visit, demo_patients
+from pages.shared.upload import as_typed, read_uploads
+
+TWO = Patient((Visit((Code("ICD9", "428.0"),), datetime(2020, 1, 1)), Visit(("foo",))), "F", 72)
+
+
+class Sent:
+    """A file as the browser sends it."""
+
+    def __init__(self, name: str, content: bytes | str):
+        self.name, self.content = name, content.encode() if isinstance(content, str) else content
+
+    def getvalue(self) -> bytes:
+        return self.content
+
+
+def test_uploads_of_every_kind_are_read(tmp_path):
+    people = [demo.patient for demo in demo_patients()[:2]]
+    table = history_csv(people).encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("wrapped/../inner/cohort.csv", table)
+    for sent in (
+        Sent("cohort.csv", table),
+        Sent("cohort.csv.gz", gzip.compress(table)),
+        Sent("cohort.zip", packed.getvalue()),
+        Sent("../../cohort.csv", table),
+        Sent("cohort.json", json.dumps([json.loads(history_json(person)) for person in people])),
+    ):
+        cohort = read_uploads([sent])
+        assert [[visit.codes for visit in one.visits] for one in cohort.patients] == [
+            [visit.codes for visit in one.visits] for one in people
+        ], sent.name
+    assert read_uploads([Sent("demos.json", DEMO_PATIENTS.read_bytes())]).report.patients == len(demo_patients())
+
+
+def test_tables_that_belong_together_go_in_together():
+    sent = [
+        Sent(
+            "ADMISSIONS.csv",
+            "row_id,subject_id,hadm_id,admittime,dischtime,admission_type,admission_location,discharge_location,insurance,"
+            "ethnicity\n1,1,10,2101-01-01 00:00:00,2101-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n"
+            "2,1,11,2102-01-01 00:00:00,2102-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n",
+        ),
+        Sent(
+            "DIAGNOSES_ICD.csv",
+            "row_id,subject_id,hadm_id,seq_num,icd9_code\n1,1,10,1,4280\n2,1,11,1,25000\n3,1,11,2,5859\n",
+        ),
+        Sent("PATIENTS.csv", "row_id,subject_id,gender,dob,dod\n1,1,F,2040-01-01 00:00:00,\n"),
+    ]
+    cohort = read_uploads(sent)
+    assert cohort.report.format == "mimic3"
+    assert [[str(code) for code in visit.codes] for visit in cohort.patients[0].visits] == [
+        ["ICD9:428.0"],
+        ["ICD9:250.00", "ICD9:585.9"],
+    ]
+
+
+def test_hostile_uploads_are_refused_in_a_sentence():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.csv", b"0" * 401_000_000)
+    with pytest.raises(InputError, match=r"^The upload with zeros\.csv, unpacked, is above the limit"):
+        read_uploads([Sent("bomb.zip", packed.getvalue())])
+    with pytest.raises(InputError, match="can't be unpacked"):
+        read_uploads([Sent("broken.zip", b"PK\x03\x04 and no more")])
+    with pytest.raises(InputError, match=r"^Two of the files are called a\.csv\.$"):
+        read_uploads([Sent("a.csv", "x"), Sent("a.csv", "y")])
+    with pytest.raises(InputError, match=r"visits\[0\]\.codes"):
+        read_uploads([Sent("history.json", '{"visits": [{"codes": 1}]}')])
+    with pytest.raises(InputError) as told:
+        read_uploads([Sent("../../etc/x.csv", "patient_id,visit,system,code\n1,0,ICD9\n")])
+    assert "tmp" not in str(told.value)
+    assert "mera-upload" not in str(told.value)
+
+
+def test_only_a_single_history_is_taken_as_typed():
+    assert as_typed(history_json(TWO).encode()) == TWO
+    assert as_typed(b"[]") is None
+    assert as_typed(b'{"patient_id": "1"}') is None
+    assert as_typed(b"patient_id,visit") is None
+
+
+def test_a_history_taken_as_typed_tells_which_codes_can_not_be_read():
+    typed = {"visits": [{"codes": ["428.0", "I10", "E8021", "foo"]}]}
+    cohort = read_uploads([Sent("h.json", json.dumps(typed))])
+    assert cohort.patients[0].visits[0].codes == ("428.0", "I10", "E8021", "foo")
+    report = cohort.report
+    assert (report.codes, report.rows, sum(report.left_out.values())) == (2, 4, 2)
+    assert dict(report.systems) == {"ICD9": 1, "ICD10": 1}
+    said = " ".join(report.lines())
+    assert "unknown codes: foo (1)" in said
+    assert "1 entries: two meanings: kept as typed" in said
+
+
+def test_what_was_saved_of_a_record_with_shifted_dates_is_read_again():
+    person = Patient((Visit(("428.0",), datetime(2150, 3, 4)), Visit(("I10",), datetime(2151, 1, 1))))
+    cohort = read_uploads([Sent("h.json", history_json(person))])
+    assert cohort.patients == [person]
+    assert "dates: shifted" in " ".join(cohort.report.lines())
