@@ -89,6 +89,8 @@ def _show_pieces(pieces: list[Piece]) -> None:
     if unread:
         named = ", ".join(plain(piece.typed) for piece in unread)
         st.warning(f"Not read, and kept as typed: {named}", icon=":material/help:")
+    if doubts := [piece.doubt for piece in pieces if piece.doubt]:
+        st.warning(plain(" ".join(doubts)), icon=":material/help:")
     rows = "".join(f"<tr><td>{html.escape(piece.typed)}</td><td>{_became(piece)}</td></tr>" for piece in pieces)
     st.html(f'<table class="mera-pieces"><caption class="sub">What each piece became</caption>{rows}</table>')
 

@@ -1,14 +1,15 @@
 """A pasted list of diagnoses, read piece by piece: what each piece became, nothing left out. No screen.
 
 Pieces are parted by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a
-code. Words after a code, or before the first one, are taken as its description and reported as such.
+code. Words after a code, or before the first one, are taken as its description and reported as such; beyond a comma
+only where they say what the code means, so that no diagnosis written in words is lost in the one before it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from mera_core.errors import InputError
@@ -20,7 +21,9 @@ _CODE_LIKE = re.compile(
     r"^(?:ICD-?(?:9|10)(?:-?CM)?[:_/-]*)?[A-Z]?\d[0-9A-Z]{1,3}(?:\.[0-9A-Z]{0,4}|[0-9A-Z]{0,3})$", re.I
 )
 _PREFIX = re.compile(r"\bICD[- ]?(9|10)(?:[- ]?CM)?\s*[:=]?\s+(?=[A-Z]?\d)", re.I)
-_YEAR = re.compile(r"(?:19|20)\d\d")  # among words it is rather that than a neoplasm
+_YEAR = re.compile(r"(?:19|20)\d\d\b(?!\.)")  # among words it is rather that than a neoplasm
+_UNDOTTED = re.compile(r"\d{4,5}\b(?!\.)")
+_TELLING = 4  # letters of a word that says something by itself: "no", "of", "with" of a description may differ
 _LETTERS = re.compile(r"[^\W_]+")
 _EDGES = " \u00a0,.:=/+&–—-•*\"'“”„()[]{}<>"
 
@@ -30,13 +33,15 @@ class Piece:
     """One piece of a pasted list.
 
     typed: as written. code: what it became; None where it could not be read. words: what was taken as the
-    code's description. problem: why it could not be read, as a sentence; '' where it could.
+    code's description. problem: why it could not be read, as a sentence; '' where it could. doubt: what else it may
+    have been, although it was read.
     """
 
     typed: str
     code: Code | None = None
     words: str = ""
     problem: str = ""
+    doubt: str = ""
 
 
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
@@ -47,7 +52,21 @@ def read_list(text: str, ontology: Ontology) -> list[Piece]:
     pieces = list(islice((piece for line in _LINES.split(text) for piece in _line(line, ontology)), most + 1))
     if len(pieces) > most:  # the rest is not looked at: each piece takes a millisecond
         raise InputError(f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once.")
-    return pieces
+    return _with_doubts(pieces)
+
+
+def _with_doubts(pieces: list[Piece]) -> list[Piece]:
+    """'2024' is a code without its dot, and more likely a year: said, unless the list writes other codes so, too."""
+    undotted = [piece.code is not None and bool(_UNDOTTED.match(piece.typed)) for piece in pieces]
+    years = [read and bool(_YEAR.match(piece.typed)) for read, piece in zip(undotted, pieces, strict=True)]
+    if sum(undotted) > sum(years):
+        return pieces
+    return [
+        replace(piece, doubt=f"{piece.typed.split()[0]} was read as {piece.code.code}. If it is a year, remove it.")
+        if year
+        else piece
+        for year, piece in zip(years, pieces, strict=True)
+    ]
 
 
 def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
@@ -60,7 +79,7 @@ def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
             continue
         words = [word for between in part.split() for word in _parted(between)]
         coded = any(_code_like(word) for word in words)
-        if last is not None and not coded and (last.words or _describes(words, last.code, ontology)):
+        if last is not None and not coded and _describes(words, last, ontology):
             said = f"{last.words}, {part}" if last.words else part
             last = Piece(f"{last.typed}, {part}", last.code, said)
             continue
@@ -112,10 +131,14 @@ def _parted(word: str) -> list[str]:
     return [word] if whole else parts
 
 
-def _describes(words: list[str], code: Code | None, ontology: Ontology) -> bool:
-    """Whether every word stands in the book's definition of a code."""
-    known = set(_LETTERS.findall(ontology.definition(code).casefold())) if code else set()
-    return known.issuperset(_LETTERS.findall(" ".join(words).casefold()))
+def _describes(words: list[str], piece: Piece, ontology: Ontology) -> bool:
+    """Whether the words stand in the definition of a piece's code; where words came before, every telling one of them."""
+    if piece.code is None:
+        return False
+    known = set(_LETTERS.findall(ontology.definition(piece.code).casefold()))
+    said = _LETTERS.findall(" ".join(words).casefold())
+    telling = [word for word in said if len(word) >= _TELLING] if piece.words else said
+    return known.issuperset(telling or said)
 
 
 def _code_like(word: str) -> bool:

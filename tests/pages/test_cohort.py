@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from mera_core.cohort import CohortScoring
 from mera_core.export import history_csv
-from mera_core.readers import read
+from mera_core.readers import Cohort, read
 from mera_core.records import Patient, Visit, demo_patients
 from pages.shared import session
 
@@ -151,7 +150,7 @@ def test_another_choice_of_what_to_score_asks_to_score_again():
 def test_a_scoring_that_can_not_begin_says_why():
     app = press(cohort_page(), "cohort_sample")
     name, cohort = app.session_state["cohort"]
-    app.session_state["cohort"] = (name, replace(cohort, patients=[]))
+    app.session_state["cohort"] = (name, Cohort([], cohort.report))
     press(app.run(), "cohort_score")
     assert [each.value for each in app.error] == ["There is no patient to score."]
     assert "scoring" not in app.session_state

@@ -39,6 +39,9 @@ def became(text: str) -> list[str]:
         ("428.0/I10; BP 140/90", ["ICD9:428.0", "ICD10:I10", "?BP 140/90"]),
         ("D51.0 Vitamin B12 deficiency anemia", ["ICD10:D51.0"]),
         ("428.0, Congestive heart failure, 401.9, fever", ["ICD9:428.0", "ICD9:401.9", "?fever"]),
+        ("I10 Hypertension, foo", ["ICD10:I10", "?foo"]),
+        ("428.0 CHF, 250.00 DM2, gout", ["ICD9:428.0", "ICD9:250.00", "?gout"]),
+        ("I10 Hypertension, foo, gout", ["ICD10:I10", "?foo", "?gout"]),
         ("heart failure", ["?heart failure"]),
         (" ,;|\n\t ", []),
     ],
@@ -51,6 +54,15 @@ def test_what_was_taken_as_a_description_is_reported():
     (piece,) = read_list("428.0 Congestive heart failure, unspecified", BOOK)
     assert piece.typed == "428.0 Congestive heart failure, unspecified"
     assert piece.words == "Congestive heart failure, unspecified"
+
+
+def test_a_year_that_is_read_as_a_code_is_said():
+    year, code = read_list("2024 I10", BOOK)
+    assert str(year.code) == "ICD9:202.4"
+    assert year.doubt == "2024 was read as 202.4. If it is a year, remove it."
+    assert code.doubt == ""
+    assert [piece.doubt for piece in read_list("202.4 I10", BOOK)] == ["", ""]
+    assert [piece.doubt for piece in read_list("4280 1977 25000", BOOK)] == ["", "", ""]  # so are all of them written
 
 
 def test_unread_pieces_say_why():
