@@ -19,6 +19,7 @@ from mera_core.ontology import Code
 from mera_core.records import VISITS_TABLE_COLUMNS, Patient, Visit
 
 ROWS_A_BATCH = 500_000
+LARGEST_POSITION = 2**31 - 2  # and -LARGEST_POSITION the smallest: positions are held in 32 bits
 NO_TIME = np.datetime64("NaT", "us")
 Words = dict[str, pa.DictionaryArray]
 

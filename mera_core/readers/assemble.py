@@ -230,7 +230,7 @@ def _filled(visit: np.ndarray, position: np.ndarray, known: np.ndarray) -> np.nd
     start = np.repeat(starts, np.diff(np.r_[starts, len(visit)]))
     ranked = np.add.reduceat(known.astype(np.int64), starts).repeat(np.diff(np.r_[starts, len(visit)]))
     last = np.where(ranked > 0, position[start + np.maximum(ranked - 1, 0)], 0)
-    return np.where(known, position, last + np.arange(len(visit)) - start - ranked + 1)
+    return np.where(known, position, np.minimum(last + np.arange(len(visit)) - start - ranked + 1, _LAST))
 
 
 def _sorted_by(first: np.ndarray, second: np.ndarray) -> np.ndarray:

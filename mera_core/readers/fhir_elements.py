@@ -7,6 +7,7 @@ things are understood where they cost a word. Every error names the place and th
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from mera_core.errors import InputError
 
 Json = dict[str, Any]
+_LARGEST = 2**31 - 2  # of a whole number: FHIR's integers have 32 bits, and so have positions
 _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?)?)?")
 
 
@@ -116,4 +118,14 @@ def list_of(resource: Json, name: str, place: str) -> list:
 
 def number_of(value: Any) -> float | None:
     """A number, or None for anything else."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if known and abs(value) <= sys.float_info.max else None
+
+
+def whole_of(value: Any, place: str, name: str) -> int | None:
+    """A whole number such as FHIR's integers are, of 32 bits; None where it is absent or no number."""
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if not abs(value) <= _LARGEST or value != int(value):
+        raise InputError(f"{place}: {name} must be a whole number up to {_LARGEST:,}.")
+    return int(value)

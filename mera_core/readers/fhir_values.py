@@ -21,6 +21,7 @@ from mera_core.readers.fhir_elements import (
     object_of,
     reference,
     text_of,
+    whole_of,
 )
 from mera_core.readers.record_words import word
 
@@ -116,7 +117,7 @@ def contact(resource: Json, place: str) -> Contact:
     words = _details(resource, place)
     if VISIT_NUMBER not in own:
         words = {**_standard_words(resource, start, end, place), **words}
-    number = number_of(own.get(VISIT_NUMBER, {}).get("valueInteger"))
+    number = whole_of(own.get(VISIT_NUMBER, {}).get("valueInteger"), place, "visit-number")
     return Contact(
         subject=reference(resource, "subject", place) or reference(resource, "patient", place),
         start=start,
@@ -125,7 +126,7 @@ def contact(resource: Json, place: str) -> Contact:
         part_of=reference(resource, "partOf", place),
         diagnoses=_ranked(resource, place),
         words=words,
-        number=None if number is None else int(number),
+        number=number,
         age=number_of(own.get(AGE, {}).get("valueDecimal")),
     )
 
@@ -151,9 +152,8 @@ def _ranked(resource: Json, place: str) -> dict[str, int | None]:
             raise InputError(f"{place}: diagnosis must be a list of objects.")
         named = reference(each, "condition", place)
         if named:
-            own = number_of(extensions(each, place).get(RANK, {}).get("valueInteger"))
-            rank = own if own is not None else number_of(each.get("rank"))
-            found.setdefault(named, None if rank is None else int(rank))
+            own = whole_of(extensions(each, place).get(RANK, {}).get("valueInteger"), place, "rank")
+            found.setdefault(named, own if own is not None else whole_of(each.get("rank"), place, "diagnosis.rank"))
     return found
 
 

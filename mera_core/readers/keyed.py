@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from mera_core.readers.base import ImportReport
 from mera_core.readers.delimited import Delimited
 from mera_core.readers.record_words import word
-from mera_core.visit_columns import words
+from mera_core.visit_columns import LARGEST_POSITION, words
 
 NOWHERE = -1
 
@@ -125,6 +125,15 @@ def whole_numbers(table: Delimited, name: str) -> pa.Array:
         return int(digits) if digits.removeprefix("-").isdecimal() and len(digits) < 19 else False
 
     return _each(table, name, read, pa.int64(), "no whole number")
+
+
+def ranks(table: Delimited, name: str) -> pa.Array:
+    """The same for a rank within a visit. Raises InputError for one that no list of diagnoses can reach."""
+    found = whole_numbers(table, name)
+    beyond = np.abs(found.fill_null(0).to_numpy()) > LARGEST_POSITION
+    if beyond.any():
+        raise table.fault(int(np.argmax(beyond)), name, f"there is a rank above {LARGEST_POSITION:,}")
+    return found
 
 
 def numbers(table: Delimited, name: str) -> np.ndarray:

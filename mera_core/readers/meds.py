@@ -28,6 +28,7 @@ from mera_core.readers.record_words import word
 
 FORMAT = "meds"
 GAP_HOURS = 24.0
+LONGEST_GAP_HOURS = 1_000_000.0  # 114 years: all that nobody parts
 _DAY = np.timedelta64(1, "D")
 _DAYS_A_YEAR = 365.2425
 _BEFORE_BIRTH = 4 * _DAY  # births have a date or a year, and no hour
@@ -72,8 +73,8 @@ def read(
     gap_hours: what separates two visits where no visit is named. snomed_map: see `code_systems.read_snomed_map`.
     Raises InputError naming the file for a damaged shard, a missing column or one of the wrong type.
     """
-    if not gap_hours > 0:
-        raise InputError(f"gap_hours must be above 0, not {gap_hours!r}.")
+    if not 0 < gap_hours <= LONGEST_GAP_HOURS:
+        raise InputError(f"gap_hours must be above 0 and at most {LONGEST_GAP_HOURS:,.0f}, not {gap_hours!r}.")
     paths = shards(source.path)
     if not paths:
         raise InputError(f"{source.path} holds no MEDS data: there is no parquet file in data/ or beside it.")

@@ -30,6 +30,7 @@ from mera_core.readers.meds_codes import (
     Kind,
     event_of,
 )
+from mera_core.visit_columns import LARGEST_POSITION
 
 SUBJECTS = ("subject_id", "patient_id")  # 0.3.1 and later, 0.3.0
 VISIT_COLUMNS = ("hadm_id", "visit_id", "visit_occurrence_id", "encounter_id", "admission_id")
@@ -169,6 +170,8 @@ class Events:
         self._put("time", _times(rows.column("time"), path))
         self._put("visit", self._keys(rows.column(visit), path, visit) if visit else np.full(size, NONE))
         rank = _numbers(rows, RANK_COLUMN)
+        if (~np.isnan(rank) & ((np.abs(rank) > LARGEST_POSITION) | (rank != np.floor(rank)))).any():
+            raise InputError(f"{path} has a {RANK_COLUMN} that is no whole number up to {LARGEST_POSITION:,}.")
         self._put("rank", np.where(np.isnan(rank), NONE, np.nan_to_num(rank).astype(np.int64)))
         self._put("age", _numbers(rows, AGE_COLUMN))
         self._put("invented", _flags(rows, INVENTED_COLUMN))

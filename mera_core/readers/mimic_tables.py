@@ -22,13 +22,13 @@ from mera_core.readers.keyed import (
     is_empty,
     latest,
     leave_out_by,
+    ranks,
     replaced,
     rows_at,
     rows_of,
     same_text,
     taken,
     times,
-    whole_numbers,
 )
 from mera_core.visit_columns import words
 
@@ -103,7 +103,7 @@ def read_tables(
         visit=place[stay[kept]] if len(admissions) else stay[kept],
         text=diagnoses[schema.entry[0]].filter(pa.array(kept)),
         system=systems if isinstance(systems, str) else systems.filter(pa.array(kept)),
-        position=whole_numbers(diagnoses, "seq_num").filter(pa.array(kept)),
+        position=ranks(diagnoses, "seq_num").filter(pa.array(kept)),
     )
     order = _by_first_admission(owner[sound], len(patients))
     moved = np.empty(len(order), np.int64)

@@ -23,7 +23,7 @@ from mera_core.readers.base import Cohort, ImportReport
 from mera_core.readers.delimited import Delimited
 from mera_core.readers.keyed import rows_at, times
 from mera_core.records import VISITS_TABLE_COLUMNS
-from mera_core.visit_columns import words
+from mera_core.visit_columns import LARGEST_POSITION, words
 
 VISIT_AGE = "visit.age"
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
@@ -97,7 +97,7 @@ class Table:
     def whole(self, name: str) -> np.ndarray:
         """A column as whole numbers in floats, NaN where empty or absent."""
         values = self.number(name)
-        odd = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) > 2**31 - 2))
+        odd = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) > LARGEST_POSITION))
         if odd.any():
             raise self.fault(int(np.argmax(odd)), name, "there is no whole number")
         return values

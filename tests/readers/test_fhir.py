@@ -72,6 +72,7 @@ def read_one(tmp_path, *resources, **options):
 
 
 ONE = (patient(), encounter(), condition())
+RANKED = {"condition": {"reference": "Condition/c"}}
 
 
 def test_a_bundle_becomes_a_history(tmp_path):
@@ -342,6 +343,14 @@ def test_who_a_patient_is(tmp_path):
         ([json.dumps(condition() | {"code": "I10"})], "line 1: code must be a CodeableConcept"),
         ([json.dumps(condition() | {"subject": "Patient/p"})], "line 1: subject must be a reference"),
         ([json.dumps(encounter() | {"period": "2020"})], "line 1: period must be an object"),
+        (
+            [json.dumps(encounter(diagnosis=[RANKED | {"rank": 99_999_999_999}]))],
+            "line 1: diagnosis.rank must be a whole",
+        ),
+        (
+            [json.dumps(encounter(diagnosis=[RANKED | {"rank": float("nan")}]))],
+            "line 1: diagnosis.rank must be a whole",
+        ),
         ([json.dumps({"resourceType": "Bundle", "entry": "x"})], "line 1: the Bundle's entry must be a list"),
         ([json.dumps({"resourceType": "Bundle", "entry": [{"resource": 5}]})], "line 1, entry 1 is no FHIR resource"),
         (['{"resourceType": "Condition", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"], "nested too deeply"),

@@ -115,8 +115,9 @@ def test_without_visits_a_gap_of_time_parts_them(tmp_path):
     assert cohort.report.left_out == {"no date": 1}
     assert any("a new one after 24 hours" in line for line in cohort.report.remarks)
     assert len(codes(read(path, "meds", gap_hours=22))) == 3
-    with pytest.raises(InputError, match="gap_hours must be above 0"):
-        read(path, "meds", gap_hours=0)
+    for gap in (0, float("inf"), float("nan"), 1e12):
+        with pytest.raises(InputError, match="gap_hours must be above 0 and at most 1,000,000"):
+            read(path, "meds", gap_hours=gap)
 
 
 def test_diagnoses_without_a_visit_count_to_the_admission_that_holds_their_date(tmp_path):
@@ -268,6 +269,11 @@ def test_times_with_a_zone_are_read_in_utc(tmp_path):
         (lambda t: t.set_column(0, "subject_id", pa.nulls(len(t), pa.int64())), "an event without a subject_id"),
         (lambda t: t.set_column(0, "subject_id", pa.array([date(2020, 1, 1)] * len(t))), "must be a whole number"),
         (lambda t: t.set_column(3, "hadm_id", pa.array([0.5] * len(t))), "a hadm_id that is no whole number"),
+        (
+            lambda t: t.append_column("seq_num", pa.array([99_999_999_999] * len(t))),
+            "a seq_num that is no whole number",
+        ),
+        (lambda t: t.append_column("seq_num", pa.array([1.5] * len(t))), "a seq_num that is no whole number up to"),
         (lambda t: t.append_column("events", pa.nulls(len(t))), "MEDS 0.2 with events nested"),
     ],
 )

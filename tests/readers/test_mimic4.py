@@ -113,6 +113,10 @@ def test_older_releases_keep_patients_in_core_and_call_race_ethnicity(tmp_path):
     ("changes", "said"),
     [
         ({"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",b,00845")}, "line 3, column 'seq_num': there is no whole"),
+        (
+            {"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",99999999999,00845")},
+            "line 3, column 'seq_num': there is a r",
+        ),
         ({"diagnoses_icd": DIAGNOSES.replace("00845,9", "00845")}, "line 3 has 4 cells where the header has 5"),
         ({"admissions": ADMISSIONS.replace("2180-05-06 22:23:00", "yesterday")}, "line 3, column 'admittime'"),
         ({"patients": PATIENTS.replace("anchor_age", "age")}, "no column 'anchor_age'"),
