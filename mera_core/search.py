@@ -18,14 +18,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
+from itertools import islice, product, takewhile
 
 from mera_core import code_text, icd_tables
 from mera_core.errors import InputError
 from mera_core.ontology import SYSTEMS, Code
 from mera_core.plain_words import MEDICAL_NAMES
+from mera_core.spelling import Spelling
 
 LONGEST_QUERY = 200
 _WORD = re.compile(r"[^\W_]+")
@@ -34,6 +33,9 @@ _RANGE = re.compile(r"^[A-Z0-9]{3,4}-[A-Z0-9]{3,4}$")
 _SMALL_WORDS = frozenset(
     ["a", "an", "and", "at", "by", "due", "for", "from", "in", "into", "of", "on", "or", "s", "the", "to"]
 )
+_EVERYDAY = [(plain, re.compile(rf"\b{plain}\b"), names) for plain, names in MEDICAL_NAMES.items()]
+_FEW = 12  # words that begin alike
+_MOST_MENDED = 8  # ways to spell a question that are looked up among the everyday names
 _NO_PREFIX_END = chr(0x10FFFF)
 # First letters of codes that say how or why rather than what: external causes, circumstances of care.
 _SUPPLEMENTARY = {"ICD9": "EV", "ICD10": "VWXYZ"}
@@ -71,12 +73,14 @@ class _Hit:
 class _Step:
     """One full-text question: an FTS5 expression, and the beginnings of words it is about.
 
-    `listed_at` is the place of a medical name in its list: that order then counts more than short titles.
+    `listed_at` is the place of a medical name in its list: that order then counts more than short titles. `either`: a
+    title need not have all of the beginnings.
     """
 
     expression: str
     beginnings: tuple[str, ...]
     listed_at: int | None = None
+    either: bool = False
 
 
 def search(query: str, system: str | None = None, limit: int = 20, billable_only: bool = False) -> list[Match]:
@@ -156,8 +160,8 @@ def _steps(words: list[str]) -> list[list[_Step]]:
 def _medical(words: list[str]) -> Iterator[_Step]:
     """The same question with an everyday expression replaced by its medical name."""
     text = " ".join(words)
-    for plain, names in MEDICAL_NAMES.items():
-        match = re.search(rf"\b{plain}(?:\b|$)", text)
+    for plain, written, names in _EVERYDAY:
+        match = written.search(text)
         # 'heart att' is on its way to 'heart attack'; 'kidney' alone is not yet 'kidney stone'.
         unfinished = len(text) >= 5 and plain.startswith(text) and (" " in text or " " not in plain)
         if not match and not unfinished:
@@ -173,12 +177,14 @@ def _all(words: list[str], exact: bool = False) -> str:
 
 
 def _nearly(index: _Index, words: list[str]) -> list[_Step]:
-    """Each word or one spelled nearly so."""
-    spellings = [index.spellings(word, last=place == len(words) - 1) for place, word in enumerate(words)]
+    """Each word or one spelled nearly so, and what everyday names among them are called in medicine."""
+    spellings = [index.spelling.near(word, place == len(words) - 1) for place, word in enumerate(words)]
     if not all(spellings):
         return []
-    groups = ["(" + " OR ".join(f'"{term}"*' for term in terms) + ")" for terms in spellings]
-    return [_Step(" AND ".join(groups), tuple(term for terms in spellings for term in terms))]
+    groups = ["(" + " OR ".join(index.begun(term) for term in terms) + ")" for terms in spellings]
+    mended = islice(product(*spellings), _MOST_MENDED)
+    everyday = [step for each in mended if list(each) != words for step in _medical(list(each))]
+    return [*everyday, _Step(" AND ".join(groups), tuple(term for terms in spellings for term in terms), either=True)]
 
 
 def _all_but_one(index: _Index, words: list[str]) -> list[_Step]:
@@ -216,6 +222,12 @@ class _Index:
             ),
         )
         self._database.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(titles, 'col')")
+        terms = dict(self._database.execute("SELECT term, doc FROM vocabulary WHERE col = 'title'").fetchall())
+        self._vocabulary = sorted(terms)
+        everyday = {word: 0 for name in MEDICAL_NAMES for word in name.split()}
+        self.spelling = Spelling(
+            {word: titles for word, titles in (everyday | terms).items() if word.isalpha() and len(word) > 2}
+        )
 
     def _cost(self, row: int) -> float:
         """Words in the title, and a handicap for what is seldom meant: headings, circumstances, retired codes."""
@@ -266,6 +278,8 @@ class _Index:
         """Definitions that answer any of the steps, each with its cost."""
         seen: set[int] = set()
         for step in steps:
+            if not step.either and not all(map(self._holds, step.beginnings)):
+                continue  # most misspelt words: not worth a question
             expression = f"title : ({step.expression})" + (" AND state : billable" if billable_only else "")
             with self._lock:
                 places = self._database.execute(
@@ -283,33 +297,19 @@ class _Index:
                         cost = step.listed_at - 2.0 + 0.1 * cost
                     yield _Hit(cost, row, self, beginnings=step.beginnings)
 
-    @cached_property
-    def _terms(self) -> dict[str, int]:
-        """Every word of the titles (not a number) with the number of titles that hold it."""
-        with self._lock:
-            rows = self._database.execute("SELECT term, doc FROM vocabulary WHERE col = 'title'").fetchall()
-        return {term: titles for term, titles in rows if term.isalpha() and len(term) > 2}
+    def begun(self, beginning: str) -> str:
+        """The full-text expression for words that begin so: where they are few, each by name.
 
-    @cached_property
-    def _beginnings(self) -> dict[int, list[str]]:
-        """The different beginnings of words, by length: what an unfinished last word is compared with."""
-        return {
-            length: sorted({term[:length] for term in self._terms if len(term) >= length}) for length in range(4, 16)
-        }
+        FTS5 gathers all titles of a beginning before it answers, and goes through those of whole words only as far as needed.
+        """
+        first = bisect_left(self._vocabulary, beginning)
+        words = list(takewhile(lambda word: word.startswith(beginning), self._vocabulary[first : first + _FEW + 1]))
+        return f'"{beginning}"*' if len(words) > _FEW else " OR ".join(f'"{word}"' for word in words or [beginning])
 
-    def spellings(self, word: str, last: bool) -> list[str]:
-        """The word where the titles have it, and the few nearest words that they have."""
-        allowed = 0 if len(word) < 4 else 1 if len(word) < 8 else 2
-        known = word in self._terms or (last and any(term.startswith(word) for term in self._terms))
-        near: list[str] = [word] if known else []
-        if allowed and not known:
-            choices = list(self._terms)
-            if last and len(word) in self._beginnings:
-                choices = [*self._beginnings[len(word)], *choices]
-            scored = process.extract(word, choices, scorer=OSA.distance, score_cutoff=allowed, limit=30)
-            scored.sort(key=lambda hit: (hit[1], hit[0][0] != word[0], -self._terms.get(hit[0], 0), hit[0]))
-            near += [term for term, distance, _ in scored if distance == scored[0][1]][:6]
-        return near
+    def _holds(self, beginning: str) -> bool:
+        """Whether any title has a word that begins so."""
+        place = bisect_left(self._vocabulary, beginning)
+        return place < len(self._vocabulary) and self._vocabulary[place].startswith(beginning)
 
 
 _building = threading.Lock()

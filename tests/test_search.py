@@ -58,6 +58,9 @@ def test_the_dot_and_the_prefix_say_which_system():
         ("crohns", "ICD10:K50.90"),
         ("femur fractures", "ICD10:S72"),
         ("heart attack", "ICD9:410"),
+        ("hart atack", "ICD9:410"),  # the everyday name is found once it is spelled
+        ("kidny stone", "ICD9:592.0"),
+        ("kidny stone", "ICD10:N20.0"),
         ("stroke", "ICD10:I63.9"),
         ("chf", "ICD9:428.0"),
         ("copd", "ICD10:J44.9"),
@@ -120,8 +123,21 @@ def test_threads_get_the_same_answers():
         assert list(pool.map(codes, queries)) == alone
 
 
+def test_misspelt_words_are_answered_as_fast():
+    draw = random.Random(7)
+    titles = [node.definition.split()[:2] for node in draw.sample(BOOK.nodes("ICD10"), 200)]
+    queries = [" ".join(word[:2] + word[3:] if len(word) > 5 else word for word in title) for title in titles]
+    search("warm")
+    times = []
+    for query in queries:
+        started = time.process_time()
+        search(query)
+        times.append(time.process_time() - started)
+    assert statistics.quantiles(times, n=20)[-1] < 0.015  # 3 ms on a free core; 31 ms when every word was compared
+
+
 def test_typing_is_answered_at_once():
-    # Measured p95 on two busy cores: 1.7 ms for words, 0.3 ms for codes, 5.5 ms for misspelt words.
+    # Measured p95 on two busy cores: 1.7 ms for words, 0.3 ms for codes.
     picked = random.Random(3).sample(BOOK.nodes("ICD10"), 300)
     queries = [node.definition[: 3 + place % 20] for place, node in enumerate(picked)]
     search("warm")

@@ -18,6 +18,10 @@ _FIGURES = {
     "click_what_if": ("click on a code to the new list and the what-if panel", _RERUN),
     "why_of_10_codes": ("explain a ranking: leave one out, 10 codes in 3 visits, in a batch", "the same one by one"),
     "type_ahead": ("type-ahead over both code books", "looking for the words in every title"),
+    "type_ahead_misspelt": (
+        "type-ahead with a word misspelt",
+        "looking for the words in every title, which finds none",
+    ),
 }
 
 

@@ -34,7 +34,8 @@ def main(runs: int) -> None:
     """Print {figure: [seconds of ours, seconds of the alternative]}."""
     figures = {f"click_{name}": paired(*click(panel), runs, warm=1) for name, panel in PANELS.items()}
     figures["why_of_10_codes"] = paired(*why(), runs, warm=1)
-    figures["type_ahead"] = paired(*type_ahead(), 10 * runs, warm=2)
+    figures["type_ahead"] = paired(*type_ahead(beginning), 10 * runs, warm=2)
+    figures["type_ahead_misspelt"] = paired(*type_ahead(misspelt), 10 * runs, warm=2)
     print(json.dumps(figures))
 
 
@@ -90,15 +91,30 @@ def without(patient: Patient, row: int, place: int) -> Patient:
     return Patient(visits, sex=patient.sex, age=patient.age)
 
 
-def type_ahead() -> Pair:
-    """A search for the first letters of words of a definition of either book; beside looking for them in every title."""
+def beginning(title: str, draw: random.Random) -> str:
+    """The first letters of a definition's words."""
+    return " ".join(title.split()[:3])[: draw.randint(2, 14)]
+
+
+def misspelt(title: str, draw: random.Random) -> str:
+    """Up to three words of a definition, the longest with a letter left out, changed or swapped with the next."""
+    words = title.split()[:3]
+    longest = max(words, key=len)
+    place = draw.randrange(max(1, len(longest) - 1))
+    head, letter, rest = longest[:place], longest[place : place + 1], longest[place + 1 :]
+    slips = (head + rest, head + draw.choice("etaoin") + rest, head + rest[:1] + letter + rest[1:])
+    return " ".join(draw.choice(slips) if word is longest else word for word in words)
+
+
+def type_ahead(write: Callable[[str, random.Random], str]) -> Pair:
+    """A search for what is written for a definition of either book; beside looking for its words in every title."""
     book = Ontology.load()
     titles = [node.definition for system in SYSTEMS for node in book.nodes(system)]
     lower = [title.lower() for title in titles]
     draw = random.Random(3)
 
     def typed() -> str:
-        return " ".join(draw.choice(titles).split()[:3])[: draw.randint(2, 14)]
+        return write(draw.choice(titles), draw)
 
     def look(text: str) -> list[str]:
         words = text.lower().split()
