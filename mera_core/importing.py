@@ -113,10 +113,7 @@ def read_source(job: Job, progress: Progress | None) -> Cohort:
             raise InputError(f"the format {name} has columns of its own, so --column is for the format table.")
         options = {key: _of_kind(key, value, known.get(key)) for key, value in job.options.items()}
         options |= {"columns": dict(job.columns)} if job.columns else {}
-        job_format = name
-    else:
-        job_format = job.format
-    return read(job.source, job_format, progress=progress, **options)
+    return read(job.source, job.format, progress=progress, **options)
 
 
 def _of_kind(name: str, value: str, default: object) -> object:

@@ -22,6 +22,7 @@ from mera_core.visit_columns import VisitColumns
 from mera_core.visits_file import write_visits
 from training.make_test_tables import invent, write_mimic4
 
+EICU = "patientunitstayid,patienthealthsystemstayid,uniquepid\n1,2,3\n"
 ROOT = Path(cli.__file__).resolve().parent.parent
 UCI = "encounter_id,patient_nbr,diag_1,diag_2,diag_3\n1,7,428,?,428\n2,7,Q99,8,250\n3,8,250,?,?\n"
 
@@ -109,6 +110,13 @@ def test_options_of_the_format_and_columns_of_a_table(tmp_path, source):
         run(Job(source, out, "uci_diabetes130", columns=named))
     with pytest.raises(InputError, match="has no option 'gap'"):
         run(Job(source, out, options={"gap": "3"}))
+
+
+def test_the_report_says_why_a_format_was_taken_whatever_the_options(tmp_path):
+    for name, content in (("patient", EICU), ("diagnosis", 'patientunitstayid,icd9code\n1,"401.9, I10"\n')):
+        (tmp_path / f"{name}.csv").write_text(content)
+    report = run(Job(tmp_path, tmp_path / "out.parquet", options={"systems": "ICD9"})).report
+    assert (report.codes, report.why[:41]) == (1, "the folder has patient and diagnosis with")
 
 
 @pytest.mark.parametrize("to", ["meds", "fhir"])

@@ -43,13 +43,20 @@ def read(
     Raises InputError for a source that is missing, damaged, unrecognised, or not of the format named.
     """
     where = Source(source, progress)
-    name, why = detect(where) if format == "auto" else (format, "as asked")
+    if format != "auto":
+        name, why = format, "as asked"
+    elif options.get("columns"):
+        name, why = "table", "its columns are named by the user"
+    else:
+        name, why = detect(where)
     reader = _reader(name)
     unknown = sorted(set(options) - set(options_of(name)))
     if unknown:
         known = ", ".join(options_of(name)) or "no options"
         raise InputError(f"the format {name} has no option {unknown[0]!r}; it has {known}.")
-    return reader.read(where, ImportReport(name, why), ontology, **options)
+    cohort = reader.read(where, ImportReport(name, why), ontology, **options)
+    cohort.report.remarks += _beside(where, name)
+    return cohort
 
 
 def detect(source: str | Path | Source) -> tuple[str, str]:
@@ -67,6 +74,8 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
             found.append((name, why))
             if where.path.is_file():
                 break
+    if len(found) > 1 and found[-1][0] == "table":  # such as what was written beside the records; see `_beside`
+        found.pop()
     if len(found) > 1:
         named = "; ".join(f"{name}: {why}" for name, why in found)
         raise InputError(f"{where.path} holds more than one format ({named}); name the one to read.")
@@ -81,6 +90,14 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
         f"{where.path} is in no format that is known here ({', '.join(READERS)}); "
         "name the format if it is one of these."
     )
+
+
+def _beside(source: Source, read: str) -> list[str]:
+    """What a folder holds beside the records that were read, in a sentence, so that nothing is passed over in silence."""
+    if source.path.is_file():
+        return []
+    others = [(name, why) for name in READERS if name != read and (why := _reader(name).detect(source))]
+    return [f"beside what was read the folder holds records as {name}, not read: {why}" for name, why in others]
 
 
 def options_of(format: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ BOM = b"\xef\xbb\xbf"
 COMMONEST = 20  # unknown codes that a report names
 _LONGEST_SHOWN = 60  # characters of an unknown code that a report prints
 _HEAD = 1 << 16  # bytes read to recognise a file
+_ONE_LINE = (b"{", b"[", b"PAR1")  # how files begin whose lines are none of a text table
 _WRONG_STARTS = {
     b"\xff\xfe": "UTF-16 text (line 1); save it as UTF-8",
     b"\xfe\xff": "UTF-16 text (line 1); save it as UTF-8",
@@ -84,6 +85,13 @@ class ImportReport:
         for row, count in times.items():
             self.systems[getattr(kept.codes[row], "system", "unresolved")] += int(count)
 
+    def commonest_unknown(self) -> list[tuple[str, int]]:
+        """The commonest unread codes as they may be shown, and how often each was met; those that look alike as one."""
+        shown: Counter[str] = Counter()
+        for code, count in self.unknown_codes.most_common(COMMONEST):
+            shown[_shown(code)] += count
+        return shown.most_common()
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
         return {
@@ -95,7 +103,7 @@ class ImportReport:
             "rows": self.rows,
             "left_out": dict(self.left_out.most_common()),
             "aside": dict(self.aside.most_common()),
-            "unknown_codes": dict(self.unknown_codes.most_common(COMMONEST)),
+            "unknown_codes": dict(self.commonest_unknown()),
             "unknown_codes_distinct": len(self.unknown_codes),
             "systems": dict(sorted(self.systems.items())),
             "approximate": self.approximate,
@@ -115,7 +123,7 @@ class ImportReport:
             ("kept", "visits whose order is a guess", self.guessed_order),
             *[("left out", reason, count) for reason, count in self.left_out.most_common()],
             *[("aside", reason, count) for reason, count in self.aside.most_common()],
-            *[("unknown code", code, count) for code, count in self.unknown_codes.most_common(COMMONEST)],
+            *[("unknown code", code, count) for code, count in self.commonest_unknown()],
         ]
         return pd.DataFrame(rows, columns=["kind", "what", "count"])
 
@@ -131,9 +139,7 @@ class ImportReport:
         lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]
         if self.unknown_codes:
-            named = ", ".join(
-                f"{_shown(code)} ({count:,})" for code, count in self.unknown_codes.most_common(COMMONEST)
-            )
+            named = ", ".join(f"{code} ({count:,})" for code, count in self.commonest_unknown())
             more = len(self.unknown_codes) - COMMONEST
             lines.append(f"unknown codes: {named}" + (f" and {more:,} more" if more > 0 else ""))
         if self.approximate:
@@ -285,11 +291,17 @@ def read_bytes(path: Path) -> bytes:
 
 
 def refuse_damaged(source: Source) -> None:
-    """Raise InputError where the first bytes of a file, or of one in a folder, are of no text, table or JSON."""
+    """Raise InputError where the first bytes of a file, or of one in a folder, are of no text, table or JSON.
+
+    A first line without end is named too, but for JSON, which may stand on one.
+    """
+    most = in_force().line_bytes
     for path in source.files.values():
         try:
             with open_bytes(path) as stream:
                 head = stream.read(_HEAD)
+                endless = b"\n" not in head and not head.removeprefix(BOM).lstrip().startswith(_ONE_LINE)
+                line = head + stream.read(most + 1 - len(head)) if endless and most >= len(head) else head
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
         except OSError as error:
@@ -297,6 +309,8 @@ def refuse_damaged(source: Source) -> None:
         for start, what in _WRONG_STARTS.items():
             if head.lstrip()[: len(start)].lower() == start:
                 raise InputError(f"{path} is {what}.")
+        if endless and len(line) > most and b"\n" not in line[: most + 1]:
+            raise InputError(f"{path}: line 1 is longer than {most:,} bytes, so it is not a table of this kind.")
 
 
 def refuse_large_parquet(path: Path, described: Any) -> None:

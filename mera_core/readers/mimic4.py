@@ -21,7 +21,8 @@ from mera_core.readers.mimic_tables import FILES, Schema, read_tables
 
 FORMAT = "mimic4"
 OLDEST = 91  # years; anchor_age of everyone over 89
-_FOLDERS = ("", "hosp", "core")  # releases before 2.0 keep patients and admissions in core/
+# Releases before 2.0 keep patients and admissions in core/. MIMIC-III may stand beside a hosp/, and is not to be mixed with it.
+_LAYOUTS = (("",), ("hosp", "core"), ("", "hosp", "core"))
 _SYSTEMS = {"9": "ICD9", "10": "ICD10"}
 
 
@@ -29,8 +30,7 @@ def detect(source: Source) -> str | None:
     """The reason to take the source for this format, or None."""
     if not source.path.is_dir():
         return None
-    found = _tables(source)
-    if set(FILES) <= set(found) and {"icd_code", "icd_version"} <= set(Source(found[FILES[2]]).header):
+    if _is_whole(_tables(source)):
         return "the folder has patients, admissions and diagnoses_icd with the columns icd_code and icd_version"
     return None
 
@@ -67,10 +67,19 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
 
 
 def _tables(source: Source, strict: bool = False) -> dict[str, Path]:
-    """The three files by name, from the folder itself, hosp/ or core/, in any case."""
+    """The three files by name, from the folder itself or from hosp/ and core/, in any case; those of MIMIC-IV before others."""
+    layouts = [_of_folders(source, folders, strict) for folders in _LAYOUTS]
+    return next((found for found in layouts if _is_whole(found)), layouts[-1])
+
+
+def _is_whole(found: dict[str, Path]) -> bool:
+    return set(FILES) <= set(found) and {"icd_code", "icd_version"} <= set(Source(found[FILES[2]]).header)
+
+
+def _of_folders(source: Source, folders: tuple[str, ...], strict: bool) -> dict[str, Path]:
     found: dict[str, Path] = {}
     below = {path.name.lower(): path for path in source.path.iterdir() if path.is_dir()}
-    for folder in _FOLDERS:
+    for folder in folders:
         part = source if not folder else source.within(below[folder]) if folder in below else None
         if part is None:
             continue

@@ -1,4 +1,4 @@
-"""The project's own files, and plain tables of one row a diagnosis: parquet, CSV, JSON lines; HISTORY.json, one or a list.
+"""The project's own files, and plain tables of one row a diagnosis: parquet, CSV, JSON lines or list; HISTORY.json, one or a list.
 
 Says what each file is by its content, not by its name alone. A table whose columns are called otherwise is read through a
 map of column names; see `readers.table_columns` for what the columns may hold.
@@ -7,8 +7,9 @@ map of column names; see `readers.table_columns` for what the columns may hold.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,10 +29,15 @@ FORMAT = "table"
 _KEYS = ("patient_id", "visit", "system", "code")
 _PARQUET_MAGIC = b"PAR1"
 _DELIMITERS = ",;\t|"
+_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # of the tables that a folder may hold
+_LOOKED_AT = 50  # files of a folder
 
 
 def detect(source: Source) -> str | None:
     """The reason to take the source for this format, or None."""
+    if source.path.is_dir():
+        found = [(part, why) for part in _parts(source) if (why := detect(part))]
+        return "; ".join(f"{part.path.name}: {why}" for part, why in found) or None
     kind = _kind(source)
     if kind == "parquet":
         try:
@@ -41,6 +47,8 @@ def detect(source: Source) -> str | None:
         return "a parquet file with the columns of the visits table" if set(_KEYS) <= names else None
     if kind == "json" and b'"visits"' in _head(source):
         return "JSON that holds a history or a list of them"
+    if kind == "json" and b'"patient_id"' in _head(source):
+        return "a JSON list of rows with patient_id, as in the visits table"
     if kind == "jsonl" and b'"patient_id"' in _head(source):
         return "JSON lines with patient_id, as in the visits table"
     if kind == "csv" and set(_KEYS) <= set(source.header):
@@ -50,6 +58,9 @@ def detect(source: Source) -> str | None:
 
 def expects(source: Source) -> str | None:
     """Why a file that can't be recognised is meant for this format: it has columns of the visits table, if not all."""
+    if source.path.is_dir():
+        parts = _parts(source)
+        return expects(parts[0]) if len(parts) == 1 else None
     kind = _kind(source)
     if kind == "parquet":
         named = " ".join(pq.read_schema(source.path).names).lower()
@@ -66,29 +77,46 @@ def read(
     ontology: Ontology | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Cohort:
-    """Read a visits table or histories; every code is checked against the code books.
+    """Read a visits table or histories, or the one of them that a folder holds; every code is checked against the code books.
 
     columns: our name of a column -> the file's name, for tables that are not of our making; then only these are read, and
     visits may be told by `visit_id` or by `time` alone (see `readers.table_columns`). A history without an id is named
     history-1, history-2 ... by its place.
     Raises InputError naming the file and the line, row or place.
     """
-    path = source.path
-    kind = _kind(source)
-    if kind is None:
-        raise InputError(f"{path} is no visits table (parquet, CSV, JSON lines) and no HISTORY.json.")
-    if kind == "json":
-        if columns:
-            raise InputError(f"{path} holds histories, not a table, so it has no columns to name.")
-        patients = _histories(read_bytes(path), report, str(path))
-        return _of_histories(patients, report, ontology)
-    return cohort_of(_table(source, kind, columns, report), report, ontology)
+    source = _one(source, columns) if source.path.is_dir() else source
+    path, kind = source.path, _kind(source)
+    if kind != "json":
+        return cohort_of(_table(source, kind, columns, report), report, ontology)
+    decoded = _decoded(path)
+    if _are_rows(decoded):
+        table = Table(path, _columns(enumerate(decoded, start=1), str(path), "row"), "row", 1)
+        return cohort_of(_in_our_names(table, columns), report, ontology)
+    if columns:
+        raise InputError(f"{path} holds histories, not a table, so it has no columns to name.")
+    return _of_histories(_histories(decoded, report, str(path)), report, ontology)
 
 
-def _kind(source: Source) -> str | None:
-    """'parquet' | 'json' | 'jsonl' | 'csv', by the first bytes."""
-    if not source.path.is_file():
-        return None
+def _parts(source: Source) -> list[Source]:
+    """The files of a folder that may be tables; FHIR is JSON too, and is none."""
+    named = [path for name, path in sorted(source.files.items()) if name.endswith(_SUFFIXES)]
+    filled = [source.within(path) for path in named[:_LOOKED_AT] if path.stat().st_size]
+    return [part for part in filled if b'"resourceType"' not in _head(part)]
+
+
+def _one(source: Source, named: Mapping[str, str] | None) -> Source:
+    """The one table that a folder holds; where columns are named, its one file that can be a table."""
+    found = [part for part in _parts(source) if named or detect(part)] or _parts(source)[:1]
+    if not found:
+        raise InputError(f"{source.path} holds no visits table (parquet, CSV, JSON lines) and no HISTORY.json.")
+    if len(found) > 1:
+        names = ", ".join(part.path.name for part in found)
+        raise InputError(f"{source.path} holds several tables ({names}); name the one to read.")
+    return found[0]
+
+
+def _kind(source: Source) -> str:
+    """'parquet' | 'json' | 'jsonl' | 'csv' for a file, by its first bytes."""
     head = _head(source)
     if head.startswith(_PARQUET_MAGIC):
         return "parquet"
@@ -127,11 +155,16 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
             raise InputError(f"{path} is a damaged parquet file.") from error
         table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
     elif kind == "jsonl":
-        table = Table(path, _json_lines(read_bytes(path), str(path)), "line", 1)
+        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line"), "line", 1)
     else:
         required = _KEYS if named is None else list(named.values())
         cells = read_delimited(source, required, None, report, "," if named is None else _DELIMITERS)
         table = Table(path, cells.columns, "line", 2, cells.line)
+    return _in_our_names(table, named)
+
+
+def _in_our_names(table: Table, named: Mapping[str, str] | None) -> Table:
+    """The table with our columns in our names: by the map, or, where there is none, in any case."""
     if named is None:
         ours = {name.lower(): name for name in table.columns if name.lower() in VISITS_TABLE_COLUMNS}
         table.columns = {
@@ -141,19 +174,30 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
     return table.renamed(named)
 
 
-def _json_lines(content: bytes, path: str) -> dict[str, pa.Array]:
-    """Column -> values; a value that a line lacks is null."""
+def _json_lines(content: bytes, path: str) -> Iterable[tuple[int, Any]]:
+    """(number, decoded value) of each line that holds something."""
+    most = in_force().line_bytes
+    for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
+        if len(line) > most:
+            raise InputError(f"{path}: line {number} is longer than {most:,} bytes, so it is not a table of this kind.")
+        if line.strip():
+            yield number, parse_json(line, f"{path}, line {number}")
+
+
+def _columns(rows: Iterable[tuple[int, Any]], path: str, unit: str) -> dict[str, pa.Array]:
+    """Column -> values of numbered rows; a value that a row lacks is null."""
     columns: dict[str, list[Any]] = {}
     limits, size = in_force(), 0
-    for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{path}, line {number}")
+    for number, row in rows:
         if not isinstance(row, dict) or any(isinstance(value, (dict, list, bool)) for value in row.values()):
-            raise InputError(f"{path}, line {number} must be one flat JSON object.")
+            raise InputError(f"{path}, {unit} {number} must be one flat JSON object.")
         for name, value in row.items():
             if name.lower() == "code" and isinstance(value, (int, float)):  # 428.0 and 428 are two codes
-                raise InputError(f"{path}: line {number}, column 'code': the code stands as a number; it must be text.")
+                raise InputError(
+                    f"{path}: {unit} {number}, column 'code': the code stands as a number; it must be text."
+                )
+            if isinstance(value, str) and len(value) > limits.line_bytes:
+                raise InputError(f"{path}: {unit} {number} is longer than {limits.line_bytes:,} bytes.")
             column = columns.setdefault(name, [])
             column += [None] * (size - len(column))
             column.append(value)
@@ -168,9 +212,24 @@ def _json_lines(content: bytes, path: str) -> dict[str, pa.Array]:
     return arrays
 
 
-def _histories(content: bytes, report: ImportReport, path: str) -> list[Patient]:
+def _decoded(path: Path) -> Any:
     try:
-        decoded = parse_json(content, "it")
+        return parse_json(read_bytes(path), "it")
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+
+
+def _are_rows(decoded: Any) -> bool:
+    """Whether a JSON list holds rows of a table and no histories."""
+    return (
+        isinstance(decoded, list)
+        and bool(decoded)
+        and all(isinstance(each, dict) and "visits" not in each for each in decoded)
+    )
+
+
+def _histories(decoded: Any, report: ImportReport, path: str) -> list[Patient]:
+    try:
         patients = []
         for number, history in enumerate(decoded if isinstance(decoded, list) else [decoded]):
             try:

@@ -9,6 +9,8 @@ import pytest
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.readers import read
+from mera_core.records import Patient, Visit
+from tests.readers import shapes
 
 PATIENTS = """subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod
 10000032,F,52,2180,2014 - 2016,2180-09-09
@@ -128,6 +130,17 @@ def test_faults_name_file_line_and_column(tmp_path, changes, said):
     with pytest.raises(InputError, match=said) as error:
         read(folder(tmp_path, **changes), "mimic4")
     assert f"{next(iter(changes))}.csv" in str(error.value)
+
+
+def test_mimic3_beside_it_is_another_data_set(tmp_path):
+    folder(tmp_path, "hosp")
+    shapes.mimic3([Patient([Visit([Code("ICD9", "428.0")], datetime(2100, 1, 1))], "F", None, "1")], tmp_path)
+    with pytest.raises(InputError, match=r"more than one format .mimic3: .*; mimic4: "):
+        read(tmp_path)
+    assert read(tmp_path, "mimic4").patients == read(folder(tmp_path / "alone")).patients
+    other = read(tmp_path, "mimic3").report
+    assert (other.codes, len(other.remarks)) == (1, 1)
+    assert "the folder holds records as mimic4, not read" in other.remarks[0]
 
 
 def test_a_missing_file_is_told(tmp_path):

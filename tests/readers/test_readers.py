@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ def test_unrecognised_and_missing_sources(tmp_path):
         read(write(tmp_path / "a.csv", b"x,y\n1,2\n"))
     with pytest.raises(InputError, match="in no format that is known"):
         read(tmp_path)
+    with pytest.raises(InputError, match=r"b\.csv: line 1 is longer than 1,048,576 bytes"):
+        read(write(tmp_path / "b.csv", b"x" * 2_000_000 + b"\n1\n"))
 
 
 FAULTS = {
@@ -152,6 +155,16 @@ def test_a_folder_of_several_formats_names_them(tmp_path):
     assert read(tmp_path, "synpuf").report.codes == 1
 
 
+def test_a_table_beside_the_records_is_told_and_not_read(tmp_path):
+    write(tmp_path / "diabetic_data.csv", UCI_HEADER + UCI_ROWS)
+    write(tmp_path / "visits.csv", b"patient_id,visit,system,code\na,0,ICD9,428.0\n")
+    report = read(tmp_path).report
+    assert (report.format, report.codes) == ("uci_diabetes130", 5)
+    said = "beside what was read the folder holds records as table, not read: visits.csv: its columns are"
+    assert [line.startswith(said) for line in report.remarks] == [True]
+    assert any("as uci_diabetes130, not read" in line for line in read(tmp_path, "table").report.remarks)
+
+
 def test_two_files_that_could_be_meant_are_refused(tmp_path):
     write(tmp_path / "X.csv", b"a\n1\n")
     write(tmp_path / "x.csv", b"a\n2\n")
@@ -177,6 +190,8 @@ def test_report_in_words():
     written = report.to_dict()
     assert written["left_out"] == {"code not in the code book": 1003}
     assert (len(written["unknown_codes"]), written["unknown_codes_distinct"]) == (20, 25)
+    endless = ImportReport("table", unknown_codes=Counter({"9" * 5_000: 2, "9" * 6_000: 1, "\x1b[2J": 1}))
+    assert endless.to_dict()["unknown_codes"] == {"9" * 60 + " ...": 3, "\ufffd[2J": 1}
     frame = report.to_frame()
     assert frame.loc[frame["kind"] == "left out", ["what", "count"]].values.tolist() == [
         ["code not in the code book", 1_003]

@@ -90,6 +90,52 @@ def test_faults_name_file_and_place(tmp_path, name, content, said):
     assert name in str(error.value)
 
 
-def test_a_folder_is_no_table(tmp_path):
+ROWS = [
+    {"patient_id": "a", "visit": 0, "system": "ICD9", "code": "4280"},
+    {"patient_id": "b", "visit": 0, "code": "I10"},
+]
+
+
+def test_a_json_list_of_rows_is_a_table(tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps(ROWS, indent=1))
+    cohort = read(tmp_path / "t.json")
+    assert [str(patient.visits[0].codes[0]) for patient in cohort.patients] == ["ICD9:428.0", "ICD10:I10"]
+    assert cohort.report.why == "a JSON list of rows with patient_id, as in the visits table"
+    (tmp_path / "mine.json").write_text('[{"pid": 1, "dx": "I10", "on": "2020-01-01"}, {"pid": 1, "dx": "I50.22"}]')
+    named = {"patient_id": "pid", "code": "dx", "time": "on"}
+    cohort = read(tmp_path / "mine.json", columns=named)
+    assert (cohort.report.codes, dict(cohort.report.left_out)) == (1, {"no date": 1})
+    assert cohort.report.why == "its columns are named by the user"
+    (tmp_path / "mine.json").write_text('[{"pid": 1, "code": "I10"}, {"pid": 1, "code": 428.0}]')
+    with pytest.raises(InputError, match="row 2, column 'code': the code stands as a number"):
+        read(tmp_path / "mine.json", columns={"patient_id": "pid"})
+
+
+def test_a_folder_with_one_table_is_that_table(tmp_path):
     with pytest.raises(InputError, match="no visits table"):
         read(tmp_path, "table")
+    (tmp_path / "notes.txt").write_text("about this folder")
+    (tmp_path / "visits.json").write_text(json.dumps(ROWS))
+    cohort = read(tmp_path)
+    assert (cohort.report.format, cohort.report.codes, cohort.report.remarks) == ("table", 2, [])
+    (tmp_path / "visits.csv").write_text("patient_id,visit,system,code\na,0,ICD9,4280\n")
+    with pytest.raises(InputError, match=r"holds several tables .visits\.csv, visits\.json.; name the one to read"):
+        read(tmp_path)
+
+
+def test_a_folder_with_one_file_and_its_columns_named(tmp_path):
+    (tmp_path / "mine.csv").write_text("PID,DX,ON\n1,I10,2020-01-01\n")
+    assert read(tmp_path, columns={"patient_id": "PID", "code": "DX", "time": "ON"}).report.codes == 1
+    (tmp_path / "mine.csv").write_text("patient_id,visit,code\n1,0,I10\n")
+    with pytest.raises(InputError, match=r"mine\.csv has no column 'system'"):
+        read(tmp_path)
+
+
+def test_an_endless_code_is_refused_in_json_too(tmp_path):
+    row = {"patient_id": "a", "visit": 0, "system": "ICD9", "code": "9" * 2_000_000}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=r"t\.jsonl: line 1 is longer than 1,048,576 bytes"):
+        read(tmp_path / "t.jsonl")
+    (tmp_path / "t.json").write_text(json.dumps([row]))
+    with pytest.raises(InputError, match=r"t\.json: row 1 is longer than 1,048,576 bytes"):
+        read(tmp_path / "t.json")
