@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import yaml
 
 from mera_core.errors import InputError
+from training.settings import check
 
 T = TypeVar("T", bound="RunConfig")
-CHOICES = {
-    "optimizer": ("adamw", "muon", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"),
-    "tuning": ("full", "lora", "qlora"),
-    "precision": ("float32", "mixed", "bfloat16"),
-}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings that both stages share."""
+    """Settings that both stages share. Types and ranges are checked by `settings.check`."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ()
+    """What `batches` can be in the stage."""
 
     seed: int = 1
     """Seed of every draw: initial weights, order of questions and patients, phrasings, shuffles."""
@@ -68,26 +67,11 @@ class RunConfig:
     """Steps between log lines (console and TensorBoard)."""
 
     def __post_init__(self):
-        for field in fields(self):
-            if field.type in ("int", "float") and not isinstance(getattr(self, field.name), int | float):
-                raise InputError(f"The setting {field.name} is {getattr(self, field.name)!r}; it must be a number.")
-        for name in ("batch_size", "accumulate", "passes", "learning_rate", "log_every"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"The setting {name} is {getattr(self, name)}; it must be above 0.")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f'The setting {name} is "{getattr(self, name)}"; it is {", ".join(choices[:-1])} or {choices[-1]}.'
-                )
-        object.__setattr__(self, "lora_targets", tuple(self.lora_targets))
+        check(self, batches=self.BATCHES)
         if self.tuning != "full" and self.optimizer == "muon":
             raise InputError("Muon is for whole matrices: with adapters (tuning) set optimizer to adamw.")
         if self.tuning != "full" and self.precision == "mixed":
             raise InputError("Mixed precision is for full tuning: with adapters set precision to bfloat16 or float32.")
-        if self.tuning != "full" and self.lora_rank < 1:
-            raise InputError(f"The setting lora_rank is {self.lora_rank}; it must be above 0.")
-        if not 0 <= self.warmup_share < 1:
-            raise InputError(f"The setting warmup_share is {self.warmup_share}; it is a share between 0 and 1.")
 
     @classmethod
     def load(cls: type[T], path: str | Path, **overrides) -> T:
@@ -108,12 +92,18 @@ class RunConfig:
         return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
+        values = asdict(self)
+        if values.get("label_space") == "data":
+            del values["label_space"]
+        return values
 
 
 @dataclass(frozen=True)
 class MemorizeConfig(RunConfig):
     """Stage 1: code <-> definition and the hierarchy."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ("mixed", "by_length")
 
     backbone: str = ""
     """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
@@ -149,13 +139,6 @@ class MemorizeConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "systems", tuple(self.systems))
-        if self.batches not in ("mixed", "by_length"):
-            raise InputError(f'The setting batches is "{self.batches}"; it is mixed or by_length.')
-        if not 0 <= self.backwards_share <= 1:
-            raise InputError(f"The setting backwards_share is {self.backwards_share}; it is a share between 0 and 1.")
-        if self.row_start not in ("definition", "mean", "random"):
-            raise InputError(f'The setting row_start is "{self.row_start}"; it is definition, mean or random.')
         if self.tuning != "full" and not self.backbone:
             raise InputError(f"There is nothing to put adapters on: tuning {self.tuning} needs a backbone.")
         if self.tuning != "full" and self.common_direction:
@@ -165,13 +148,17 @@ class MemorizeConfig(RunConfig):
                 raise InputError(
                     f"The setting {name} is {getattr(self, name)}; it must be a multiple of 32 (64 for 4-bit)."
                 )
-        if not self.backbone and self.hidden_size % self.heads:
-            raise InputError(f"hidden_size {self.hidden_size} can't be divided among {self.heads} heads.")
+        if not self.backbone and self.hidden_size % (2 * self.heads):  # each half of a head turns with the position
+            raise InputError(
+                f"hidden_size {self.hidden_size} can't be divided among {self.heads} heads into even parts."
+            )
 
 
 @dataclass(frozen=True)
 class RankConfig(RunConfig):
     """Stage 2: rank the next visit's codes. Every switch of METHOD.md marked *(ours)* is here, for an ablation to flip."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ("by_visits", "by_tokens", "mixed")
 
     start: str = ""
     """Folder of the stage-1 model that ranking starts from."""
@@ -202,6 +189,9 @@ class RankConfig(RunConfig):
     """Which patients share a batch: "by_visits" or "by_tokens" (like lengths together: least padding), or "mixed"."""
     targets_at_once: int = 0
     """Targets whose scores are held at a time (computed again for the gradient); 0: all. For large label spaces."""
+    label_space: str = "data"
+    """The codes that are ranked: "data" (those of the training patients), or "billable": every billable code of the model's
+    systems besides. A code that never comes true in training is ranked by its row and its place in the book alone."""
     start_weight: float = 0.0
     """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
     rest_weight: float = 0.0
@@ -241,19 +231,9 @@ class RankConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("visit_details", "levels", "level_weights"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if list(self.levels) != sorted(self.levels):
+            raise InputError(f"The setting levels is {list(self.levels)}; the levels must rise.")
         if self.level_weights and len(self.level_weights) != len(self.levels):
             raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
         if self.prefix_samples and (self.start_weight or self.rest_weight):
             raise InputError("prefix_samples asks for the next visit only: set start_weight and rest_weight to 0.")
-        if self.batches not in ("by_visits", "by_tokens", "mixed"):
-            raise InputError(f'The setting batches is "{self.batches}"; it is by_visits, by_tokens or mixed.')
-        if self.targets_at_once < 0:
-            raise InputError(f"The setting targets_at_once is {self.targets_at_once}; it is a number of targets, or 0.")
-        if self.threshold not in ("adaptive", "independent", "none"):
-            raise InputError(f'The setting threshold is "{self.threshold}"; it is adaptive, independent or none.')
-        if self.ranking_loss not in ("hierarchical", "cross_entropy"):
-            raise InputError(f'The setting ranking_loss is "{self.ranking_loss}"; it is hierarchical or cross_entropy.')
-        if not 0 <= self.drop < 1 or not 0 <= self.average < 1:
-            raise InputError("The settings drop and average are shares between 0 and 1.")

@@ -6,6 +6,7 @@ two layers of it, for the rest of the layers by rule of three. What is assumed s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -49,7 +50,7 @@ class Machine:
         if gpu_gb is None and torch.cuda.is_available():
             gpu_gb = torch.cuda.get_device_properties(0).total_memory / GB
         for name, value in (("gpu-memory", gpu_gb), ("tokens-per-second", tokens_per_second)):
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value:g}; it must be above 0.")
         return cls(gpu_gb, gpus, tokens_per_second)
 
@@ -100,6 +101,8 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
         raise InputError(f"{path} is a configuration of stage 2: name that of its stage 1 before it, by --config too.")
     shape = backbone_shape(first)
     steps, tokens = work(config, first, cohort)
+    if not steps:
+        raise InputError(f"{path} makes no step: its passes are fewer than one batch.")
     memory = memory_of(config, first, shape, cohort)
     rate = machine.tokens_per_second
     trained = trained_parameters(config, shape)

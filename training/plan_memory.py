@@ -5,6 +5,7 @@ What is assumed stands beside each number.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -40,7 +41,7 @@ class CohortSize:
     def __post_init__(self):
         for name in ("labels", "patients", "visits", "codes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}; it must be above 0.")
 
 
@@ -120,7 +121,7 @@ def memory_of(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: Co
 
 
 def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> float:
-    average = trained * number if getattr(config, "average", 0) else 0
+    average = trained * 4 if getattr(config, "average", 0) else 0  # in float32 whatever the weights are
     if config.optimizer.endswith("8bit"):
         return trained * 2 * (1 + 4 / 256) + average
     if config.optimizer == "muon":

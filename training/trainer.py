@@ -20,7 +20,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mera_core.errors import InputError
 from training.config import RunConfig
-from training.optimizer import MuonAdamW
 
 WEIGHTS = "training_weights.safetensors"
 COMPLETE = "complete"
@@ -158,8 +157,10 @@ def run_trainer(
     """
     steps_folder = out / "steps"
     if is_sharded():
-        _refuse_with_shards(config, optimizer)
+        refuse_with_shards(config)
     total = len(data) // parts_a_step(config)
+    if not total:
+        raise InputError(f"These settings make no step: passes is {config.passes:g}, which is less than one batch.")
     resume = _resume_from(steps_folder, config)
     if resume and is_first_process():
         print(f"Going on from step {resume.name.rpartition('-')[2]} of {total} in {out}.")
@@ -250,9 +251,17 @@ def _resume_from(steps_folder: Path, config: RunConfig) -> Path | None:
     return resume
 
 
-def _refuse_with_shards(config: RunConfig, optimizer: torch.optim.Optimizer) -> None:
-    if isinstance(optimizer, MuonAdamW):
+def refuse_with_shards(config: RunConfig) -> None:
+    """Raise InputError for a setting that can't be had where weights are divided among processes."""
+    if config.optimizer == "muon":
         raise InputError("Muon works on whole matrices, which FSDP divides: set optimizer to adamw.")
+    if config.optimizer != "adamw":
+        raise InputError(
+            f"The optimizer {config.optimizer} keeps its state beside whole weights, which FSDP divides: set optimizer to "
+            "adamw."
+        )
+    if config.tuning == "qlora":
+        raise InputError("Weights in 4 bits can't be divided among devices: with FSDP set tuning to lora or full.")
     for name in ("average", "validate_every"):
         if getattr(config, name, 0):
             raise InputError(f"The setting {name} needs whole weights on each device, which FSDP divides: set it to 0.")
@@ -261,10 +270,12 @@ def _refuse_with_shards(config: RunConfig, optimizer: torch.optim.Optimizer) -> 
 def _copy_to_shard(model: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
     """A copy of the model for FSDP to take apart, with the optimizer turned to it; `model` stays whole for the result.
 
-    Only the first process needs the result, so the others let go of their weights.
+    Only the first process needs the result, so the others let go of their weights, which the copy takes over: they hold
+    the model once and not twice.
     """
     model.to("cpu")  # the GPU is for the shards
-    trained = copy.deepcopy(model)
+    taken_over = [] if is_first_process() else [*model.parameters(), *model.buffers()]
+    trained = copy.deepcopy(model, {id(tensor): tensor for tensor in taken_over})
     new = dict(zip(map(id, model.parameters()), trained.parameters(), strict=True))
     for group in optimizer.param_groups:
         group["params"] = [new[id(parameter)] for parameter in group["params"]]

@@ -20,7 +20,7 @@ from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
 from mera_core.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, tiny_model
-from training import rank, trainer
+from training import adapters, rank, trainer
 from training.config import RankConfig
 from training.histories import HistoryBatches
 
@@ -28,12 +28,12 @@ PATIENTS = 22
 """Not a multiple of the patients of a step: the last step of a pass is a short one."""
 
 
-def cohort() -> list[Patient]:
+def cohort(count: int = PATIENTS) -> list[Patient]:
     """Patients with one to five visits, so that the parts of a step hold unlike numbers of targets."""
     draw = random.Random(7)
     return [
         Patient([Visit(draw.sample(CODES, draw.randint(1, 3))) for _ in range(draw.randint(1, 5))], sex="F", id=str(n))
-        for n in range(PATIENTS)
+        for n in range(count)
     ]
 
 
@@ -51,7 +51,7 @@ class Gradients(TrainerCallback):
                     self.kept[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
 
 
-def train(out: Path, extra_callbacks=(), **settings) -> dict:
+def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -> dict:
     """What a run logged at each step, its first gradients, and its final weights."""
     values = {
         "batch_size": 8,
@@ -69,7 +69,9 @@ def train(out: Path, extra_callbacks=(), **settings) -> dict:
     with torch.no_grad():  # weights of a usual size: large ones blow rounding up
         for parameter in model.backbone.parameters():
             parameter.mul_(0.2 if parameter.ndim == 2 else 1)
-    data = HistoryBatches(cohort(), CODES, Encoder(model.vocabulary, SequenceConfig()), config)
+    if config.tuning != "full":
+        adapters.add_adapters(model, config)
+    data = HistoryBatches(cohort(patients), CODES, Encoder(model.vocabulary, SequenceConfig()), config)
     hierarchy = Hierarchy.from_ontology(CODES, Ontology.load())
     gradients = Gradients()
     ran = trainer.run_trainer(

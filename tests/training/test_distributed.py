@@ -19,11 +19,11 @@ from tests.conftest import ROOT
 from tests.tiny import tiny_model
 from tests.training.one_process import PATIENTS, train
 from training import trainer
-from training.config import RankConfig
-from training.optimizer import make_optimizer
+from training.config import MemorizeConfig, RankConfig
 
 CONFIGS = ROOT / "training" / "configs" / "accelerate"
 STEPS = 2 * -(-PATIENTS // 8)
+LORA = {"tuning": "lora", "lora_rank": 4, "lora_dropout": 0.0}
 
 
 def free_port() -> int:
@@ -60,9 +60,9 @@ def alone(tmp_path_factory) -> dict:
     return train(tmp_path_factory.mktemp("alone") / "out")
 
 
-def assert_same_training(one: dict, other: dict) -> None:
+def assert_same_training(one: dict, other: dict, steps: int = STEPS) -> None:
     """Losses within 1e-5 at every step, the same first gradients, and the same weights at the end."""
-    assert len(one["loss"]) == len(other["loss"]) == STEPS
+    assert len(one["loss"]) == len(other["loss"]) == steps
     assert one["loss"] == pytest.approx(other["loss"], abs=1e-5, rel=1e-5)
     assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)  # before clipping: also their size
     assert one["gradients"].keys() == other["gradients"].keys() and len(one["gradients"]) > 10
@@ -106,6 +106,22 @@ def test_two_processes_with_fsdp_train_as_one_does(alone, tmp_path) -> None:
     assert first["devices"] == {"cpu"} and second["devices"] == {"meta"}  # only the first keeps the result
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_a_process_that_gets_no_patient_of_a_step_keeps_step_with_the_other(tmp_path, kind) -> None:
+    """Nine patients in steps of eight: the last step of a pass is one patient, and the second process has none."""
+    first, second = launched(kind, tmp_path, batch_size=4, patients=9)
+    assert_same_training(first, train(tmp_path / "alone", patients=9), steps=4)
+    assert first["loss"] == second["loss"]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_two_processes_train_adapters_as_one_does(tmp_path, kind) -> None:
+    first, _ = launched(kind, tmp_path, batch_size=4, **LORA)
+    whole = train(tmp_path / "alone", **LORA)
+    assert_same_training(first, whole)
+    assert sum("lora_" in name for name in whole["gradients"]) > 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_that_died_go_on_as_if_they_had_not(alone, tmp_path, kind) -> None:
@@ -143,16 +159,33 @@ def test_what_fsdp_can_not_do_is_refused_in_words(tmp_path, monkeypatch) -> None
     model = tiny_model()
 
     def run(**settings) -> None:
-        config = RankConfig(**settings)
-        optimizer = make_optimizer(model, config, model.backbone)
-        trainer.run_trainer(model, [], config, tmp_path / "out", None, optimizer)
+        optimizer = torch.optim.AdamW(model.parameters())
+        trainer.run_trainer(model, [], RankConfig(**settings), tmp_path / "out", None, optimizer)
 
     with pytest.raises(InputError, match="set optimizer to adamw"):
         run(optimizer="muon")
+    for name in ("adamw_8bit", "paged_adamw", "paged_adamw_8bit"):
+        with pytest.raises(InputError, match=f"optimizer {name} keeps its state .* set optimizer to adamw"):
+            run(optimizer=name)
+    with pytest.raises(InputError, match="Weights in 4 bits can't be divided"):
+        run(tuning="qlora", precision="bfloat16")
     with pytest.raises(InputError, match="average needs whole weights"):
         run(average=0.9)
     with pytest.raises(InputError, match="validate_every needs whole weights"):
         run(validate_every=10)
+
+
+def test_the_7b_configurations_for_fsdp_are_allowed_and_take_the_steps_of_one_gpu() -> None:
+    folder = ROOT / "training" / "configs"
+    for stage, kind in (("memorize", MemorizeConfig), ("rank", RankConfig)):
+        divided = kind.load(folder / f"llama2-7b-{stage}-fsdp.yaml")
+        trainer.refuse_with_shards(divided)
+        whole = kind.load(folder / f"llama2-7b-{stage}-full.yaml")
+        changed = {name for name, value in divided.to_dict().items() if value != getattr(whole, name)}
+        assert changed <= {"optimizer", "batch_size", "validate_every", "rehearsal"}
+        assert 8 * divided.batch_size == whole.batch_size
+        with pytest.raises(InputError):
+            trainer.refuse_with_shards(whole)
 
 
 def test_a_run_goes_on_with_its_own_settings_only(tmp_path) -> None:

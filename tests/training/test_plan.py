@@ -291,7 +291,14 @@ def test_a_plan_that_can_not_be_made_says_why(tmp_path, text, message) -> None:
         make(path, CohortSize(), Machine())
 
 
-@pytest.mark.parametrize("values", [{"labels": 0}, {"visits": -1.0}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -2.0])
+def test_a_machine_is_told_in_numbers(value) -> None:
+    for told in ((value, 1, None), (24.0, 1, value)):
+        with pytest.raises(InputError, match="must be above 0"):
+            plan.Machine.of(*told)
+
+
+@pytest.mark.parametrize("values", [{"labels": 0}, {"visits": -1.0}, {"visits": float("nan")}, {"codes": float("inf")}])
 def test_sizes_that_make_no_sense(values) -> None:
     with pytest.raises(InputError, match="must be above 0"):
         CohortSize(**values)
