@@ -1,4 +1,4 @@
-"""Text columns as ids, times and numbers, and the joins between tables by id; a bad value is named by file and line.
+"""Text columns as ids, times and numbers, and the joins between tables by id or time; a bad value is named by file and line.
 
 Works on the dictionaries of `readers.delimited`: a text is looked at once, however often it stands in the table. Knows no
 format.
@@ -84,6 +84,37 @@ def same_text(column: pa.DictionaryArray, among: pa.DictionaryArray) -> np.ndarr
         return np.zeros(0, np.int64)
     found = pc.index_in(column.dictionary, value_set=among.dictionary).fill_null(NOWHERE)
     return found.to_numpy(zero_copy_only=False).astype(np.int64)[rows_at(column)]
+
+
+def plain_id(text: str) -> str:
+    """An id without the decimal point that pandas gives to whole numbers beside missing ones: 10.0 is 10."""
+    return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
+
+
+def holding(
+    owner: np.ndarray, begun: np.ndarray, ended: np.ndarray, asked_owner: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """For each asked moment (whole numbers) the stay of its owner that holds it, NOWHERE where none does.
+
+    owner, begun, ended: of each stay; stays may overlap or lie within each other, and of several the latest begun is meant.
+    """
+    size = len(owner)
+    if not size or not len(asked):
+        return np.full(len(asked), NOWHERE, np.int64)
+    moments, rank = np.unique(np.concatenate([begun, asked]), return_inverse=True)
+    # One number for person and moment, so that one search finds both.
+    key, ask = owner * len(moments) + rank[:size], asked_owner * len(moments) + rank[size:]
+    order = np.argsort(key, kind="stable")
+    at = np.searchsorted(key[order], ask, side="right") - 1
+    person, end = owner[order], ended[order]
+    at = np.where((at >= 0) & (person[at] == asked_owner), at, NOWHERE)
+    # The nearest stay begun before that ends later; with it, a stay that is over leads to the one around it.
+    around = np.where(np.r_[False, person[1:] == person[:-1]], np.arange(size) - 1, NOWHERE)
+    while (inner := (around >= 0) & (end[around] <= end)).any():
+        around[inner] = around[around[inner]]
+    while (over := (at >= 0) & (end[at] < asked)).any():
+        at[over] = around[at[over]]
+    return np.where(at >= 0, order[at], NOWHERE)
 
 
 def times(table: Delimited, name: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from mera_core.ontology import Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.code_systems import read_snomed_map
+from mera_core.readers.keyed import holding
 from mera_core.readers.meds_codes import Kind
 from mera_core.readers.meds_tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
 from mera_core.readers.record_words import word
@@ -190,24 +191,18 @@ def _named_visits(events: Gathered, entry: np.ndarray) -> _Stays:
 
 def _within_named(events: Gathered, rows: np.ndarray, named: _Stays) -> np.ndarray:
     """For each of the rows the admission of the same person, latest begun, within which it is dated; -1 where none is."""
-    found = np.full(len(rows), -1, dtype=np.int64)
     ends = events.kinds[named.rows] == Kind.END
     left = np.full(len(named.person), np.iinfo(np.int64).min)
     np.maximum.at(left, named.stay[ends], events.time[named.rows[ends]].astype(np.int64))
     stays = np.flatnonzero(~np.isnat(named.time) & (left >= named.time.astype(np.int64)))
-    if not len(stays) or not len(rows):
-        return found
-    # One number for person and second, so that one search finds both.
-    begun, dated = (time.astype("datetime64[s]").astype(np.int64) for time in (named.time[stays], events.time[rows]))
-    zero = min(begun.min(), dated.min())
-    span = max(begun.max(), dated.max()) - zero + 1
-    begun_key, key = named.person[stays] * span + (begun - zero), events.person[rows] * span + (dated - zero)
-    order = np.argsort(begun_key, kind="stable")
-    at = np.searchsorted(begun_key[order], key, side="right") - 1
-    stay = stays[order[np.maximum(at, 0)]]
-    fits = (at >= 0) & (named.person[stay] == events.person[rows]) & (events.time[rows].astype(np.int64) <= left[stay])
-    found[fits] = stay[fits]
-    return found
+    at = holding(
+        named.person[stays],
+        named.time[stays].astype(np.int64),
+        left[stays],
+        events.person[rows],
+        events.time[rows].astype(np.int64),
+    )
+    return np.where(at >= 0, stays[at], -1) if len(stays) else at
 
 
 def _grouped_by_gap(events: Gathered, rows: np.ndarray, gap: np.timedelta64) -> _Stays:

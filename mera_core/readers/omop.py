@@ -7,11 +7,13 @@ belongs to the visit of its person that holds its date; where there is none, the
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
@@ -22,9 +24,11 @@ from mera_core.readers.delimited import Delimited, Keep, read_delimited
 from mera_core.readers.keyed import (
     NOWHERE,
     distinct,
+    holding,
     in_words,
     leave_out_by,
     numbers,
+    plain_id,
     replaced,
     rows_at,
     rows_of,
@@ -39,6 +43,7 @@ from mera_core.visit_columns import words
 FORMAT = "omop"
 TABLES = ("person", "visit_occurrence", "condition_occurrence")
 _SUFFIXES = ("", ".csv", ".tsv", ".txt", ".parquet")
+_ID = re.compile(r"_id(_[12])?$")  # columns of ids
 _DELIMITERS = ",\t|;"
 _NOTHING = ("\\N", "NULL", "null", "NA", "None", "nan", "NaN")
 _PERSON = (
@@ -193,18 +198,9 @@ class _Stays:
     def _holding(self, owner: np.ndarray, day: np.ndarray) -> np.ndarray:
         """Row of the person's latest visit that begins on or before a day and ends on or after it, else NOWHERE."""
         rows = np.flatnonzero(self.sound)
-        if not len(rows):
-            return np.full(len(owner), NOWHERE)
         start = self.time[rows].astype("datetime64[D]").astype(np.int64)
-        rows = rows[np.lexsort((start, self.owner[rows]))]
-        start = self.time[rows].astype("datetime64[D]").astype(np.int64)
-        span = 1 << 24  # days; 45,000 years keep two persons' keys apart
-        keys = self.owner[rows] * span + start
-        at = np.searchsorted(keys, owner * span + day, side="right") - 1
-        candidate = np.maximum(at, 0)
-        fits = (at >= 0) & (self.owner[rows[candidate]] == owner)
-        fits &= start[candidate] + np.maximum(self.days[rows[candidate]], 0) >= day
-        return np.where(fits, rows[candidate], NOWHERE)
+        at = holding(self.owner[rows], start, start + np.maximum(self.days[rows], 0), owner, day)
+        return np.where(at >= 0, rows[at], NOWHERE) if len(rows) else at
 
     def visits(self) -> Visits:
         rows = np.flatnonzero(self.sound)
@@ -296,7 +292,7 @@ def _read(
     report: ImportReport,
     keep: Keep | None = None,
 ) -> Delimited:
-    """One table of the CDM, as texts; '' where it says that there is nothing."""
+    """One table of the CDM, as texts; '' where it says that there is nothing, ids without a decimal point."""
     path = _find(source, name)
     if path is None:
         raise InputError(f"{source.path} has no table {name} (as .csv, .csv.gz or .parquet).")
@@ -305,18 +301,15 @@ def _read(
         source.progress(path.name, 1, 1)
     else:
         table = read_delimited(source.within(path), required, optional, report, _DELIMITERS, keep)
-    return replace(table, columns={column: _plain(texts) for column, texts in table.columns.items()})
+    return replace(table, columns={column: _plain(column, texts) for column, texts in table.columns.items()})
 
 
-def _plain(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    if not set(_NOTHING) & set(column.dictionary.to_pylist()):
+def _plain(name: str, column: pa.DictionaryArray) -> pa.DictionaryArray:
+    texts = column.dictionary.to_pylist()
+    plain = {text: "" if text in _NOTHING else plain_id(text) if _ID.search(name) else text for text in texts}
+    if all(text == its for text, its in plain.items()):
         return column
-    return (
-        replaced(column, lambda text: None if text in _NOTHING else text)
-        .cast(pa.string())
-        .fill_null("")
-        .dictionary_encode()
-    )
+    return replaced(column, plain.get).cast(pa.string()).fill_null("").dictionary_encode()
 
 
 def _parquet(path: Path, required: tuple[str, ...], optional: tuple[str, ...], keep: Keep | None) -> Delimited:
@@ -333,11 +326,16 @@ def _parquet(path: Path, required: tuple[str, ...], optional: tuple[str, ...], k
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is a damaged parquet file.") from error
     table = Table(path, {name.lower(): whole.column(name) for name in wanted}, "row", 1)
-    columns = {name: table.text(name).cast(pa.string()).fill_null("").dictionary_encode() for name in table.columns}
+    columns = {name: _trimmed(table.text(name)) for name in table.columns}
     if keep is not None:
         mask = pa.array(keep(columns))
         columns = {name: column.filter(mask) for name, column in columns.items()}
     return _Rows(path, columns)
+
+
+def _trimmed(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Without the white space that databases pad a value with, as delimited text is read."""
+    return pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null("")).dictionary_encode()
 
 
 class _Rows(Delimited):

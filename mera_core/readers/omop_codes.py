@@ -1,8 +1,8 @@
 """OMOP conditions -> ICD codes: by source concept, by source value, or back from a SNOMED concept.
 
-Knows the vocabulary tables and no visits. A SNOMED concept goes back through 'Maps to' read the other way: to the one ICD
-code that maps to it; of several, to the one whose name is the same, else to the heading that all of them share, where
-that is a category or below. What goes back so is approximate.
+Knows the vocabulary tables and no visits. A SNOMED concept goes back through 'Maps to' read the other way ('Mapped from'
+says the same from the other end): to the one ICD code that maps to it; of several, to the one whose name is the same, else to
+the heading that all of them share, where that is a category or below. What goes back so is approximate.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from mera_core.ontology import Code, Ontology, UnknownCodeError
 from mera_core.readers.assemble import may_be_code
 from mera_core.readers.base import ImportReport
 from mera_core.readers.delimited import Delimited, Keep
-from mera_core.readers.keyed import rows_at
+from mera_core.readers.keyed import plain_id, rows_at
 from mera_core.visit_columns import words
 
 SYSTEMS = {"ICD9CM": "ICD9", "ICD10CM": "ICD10", "ICD10": "ICD10"}
 PROCEDURES = ("ICD9Proc", "ICD10PCS", "CPT4", "HCPCS")
+TO, FROM = "Maps to", "Mapped from"
 _CATEGORY = 3  # level of the three-character categories in both systems
 _SNOMED_ID = re.compile(r"\d{6,18}")
 ReadTable = Callable[[str, tuple[str, ...], tuple[str, ...], Keep | None], Delimited | None]
@@ -74,16 +75,21 @@ def read_vocabulary(read: ReadTable, condition: Delimited) -> Vocabulary:
         "concept_relationship",
         ("concept_id_1", "concept_id_2", "relationship_id"),
         ("invalid_reason",),
-        lambda block: _among(block["relationship_id"], {"Maps to"}) & _among(block["concept_id_2"], snomed),
+        lambda block: (
+            (_among(block["relationship_id"], {TO}) & _among(block["concept_id_2"], snomed))
+            | (_among(block["relationship_id"], {FROM}) & _among(block["concept_id_1"], snomed))
+        ),
     )
     if links is None:
         return vocabulary
-    sources: dict[str, list[str]] = defaultdict(list)
-    ended = links.get("invalid_reason").to_pylist()
-    pairs = zip(links["concept_id_1"].to_pylist(), links["concept_id_2"].to_pylist(), ended, strict=True)
-    for source, target, invalid in pairs:
+    sources: dict[str, set[str]] = defaultdict(set)
+    told = (
+        links.get(name).to_pylist() for name in ("concept_id_1", "concept_id_2", "relationship_id", "invalid_reason")
+    )
+    for first, second, relation, invalid in zip(*told, strict=True):
+        source, target = (first, second) if relation == TO else (second, first)
         if source != target and not invalid:
-            sources[target].append(source)
+            sources[target].add(source)
     wanted = {source for each in sources.values() for source in each}
     more = read("concept", columns, ("concept_name",), lambda block: _among(block["concept_id"], wanted))
     assert more is not None
@@ -197,5 +203,5 @@ def _concepts(table: Delimited) -> dict[str, tuple[str, str, str]]:
 
 
 def _among(column: pa.DictionaryArray, wanted: set[str]) -> np.ndarray:
-    inside = np.array([text.strip() in wanted for text in column.dictionary.to_pylist()] or [False], bool)
+    inside = np.array([plain_id(text.strip()) in wanted for text in column.dictionary.to_pylist()] or [False], bool)
     return inside[rows_at(column)] if len(column) else np.zeros(0, bool)

@@ -136,6 +136,22 @@ def test_diagnoses_without_a_visit_count_to_the_admission_that_holds_their_date(
     assert any("2 visits are grouped by time" in line for line in cohort.report.remarks)
 
 
+def test_an_admission_around_one_that_is_over_still_holds_its_diagnoses(tmp_path):
+    days = [datetime(2150, 3, day) for day in range(1, 12)]
+    rows = [
+        (1, days[0], "HOSPITAL_ADMISSION//URGENT//UNK", 70),
+        (1, days[2], "Visit//OP//start", 71),
+        (1, days[2], "ICD10CM/E11.9", None),
+        (1, days[2], "Visit//OP//end", 71),
+        (1, days[4], "ICD10CM/I10", None),
+        (1, days[9], "HOSPITAL_DISCHARGE//HOME", 70),
+        (1, days[10], "ICD10CM/I50.22", None),
+    ]
+    cohort = read(put(tmp_path / "a.parquet", table(rows, COLUMNS[:4])))
+    assert codes(cohort) == [["ICD10:I10"], ["ICD10:E11.9"], ["ICD10:I50.22"]]
+    assert [visit.time.day for visit in cohort.patients[0].visits] == [1, 3, 11]
+
+
 @pytest.mark.parametrize(
     ("text", "system", "code"),
     [

@@ -1,8 +1,11 @@
 """The OMOP reader: source concepts, source values, SNOMED taken back to ICD, and conditions without a visit."""
 # ruff: noqa: E501 (the rows of a source are as wide as they are)
 
+import csv
+import re
 from datetime import datetime
 
+import pandas as pd
 import pytest
 
 from mera_core.errors import InputError
@@ -143,6 +146,49 @@ def test_faults_name_file_line_and_column(tmp_path, changes, said):
     with pytest.raises(InputError, match=said) as error:
         read(folder(tmp_path, **changes), "omop")
     assert f"{next(iter(changes))}.csv" in str(error.value)
+
+
+def test_a_condition_goes_to_the_visit_around_the_one_that_is_over(tmp_path):
+    """An outpatient contact within an inpatient stay: what is dated after it is of the stay still, and no visit of its own."""
+    visits = VISITS + "13,1,9202,2012-03-02,,2012-03-02,\n14,1,9202,2012-03-03,,2012-03-03,\n"
+    report = read(folder(tmp_path, VISIT_OCCURRENCE=visits)).report
+    (patient,) = read(tmp_path).patients
+    assert [len(visit.codes) for visit in patient.visits] == [0, 5, 0, 0, 2]
+    assert any("1 visits are made of conditions" in said for said in report.remarks)
+
+
+def test_values_that_are_padded_in_parquet_are_the_same(tmp_path):
+    plain = read(folder(tmp_path)).patients
+    (tmp_path / "b").mkdir()
+    for path in tmp_path.glob("*.csv"):
+        table = pd.read_csv(
+            path, sep="\t" if path.name.startswith("CONCEPT") else ",", dtype=str, quoting=csv.QUOTE_NONE
+        )
+        table.map(lambda text: f"{text}  " if isinstance(text, str) else text).to_parquet(
+            tmp_path / "b" / f"{path.stem.lower()}.parquet"
+        )
+    assert read(tmp_path / "b").patients == plain
+
+
+def test_ids_as_pandas_writes_them_beside_missing_ones_are_the_same(tmp_path):
+    plain = read(folder(tmp_path)).patients
+    floats = "\n".join(
+        ",".join(f"{cell}.0" if at in (4, 6) and cell.isdecimal() else cell for at, cell in enumerate(line.split(",")))
+        for line in CONDITIONS.splitlines()
+    )
+    assert "2012-03-01,10.0,anything,501.0" in floats
+    assert read(folder(tmp_path, CONDITION_OCCURRENCE=floats)).patients == plain
+    concept = re.sub(r"^(\d+)", r"\1.0", CONCEPT, flags=re.MULTILINE)
+    assert read(folder(tmp_path, CONDITION_OCCURRENCE=floats, CONCEPT=concept)).patients == plain
+
+
+def test_a_map_told_from_the_other_end_is_the_same_map(tmp_path):
+    plain = read(folder(tmp_path)).patients
+    rows = [line.split("\t") for line in LINKS.splitlines()[1:-1]]
+    turned = "".join(f"{second}\t{first}\tMapped from\t{ended}\n" for first, second, _, ended in rows)
+    head = LINKS.splitlines(keepends=True)[0]
+    assert read(folder(tmp_path, CONCEPT_RELATIONSHIP=head + turned)).patients == plain
+    assert read(folder(tmp_path, CONCEPT_RELATIONSHIP=LINKS + turned)).patients == plain
 
 
 def test_a_missing_table_is_told(tmp_path):
