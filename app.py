@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from mera_core.figure_style import counted
 from mera_core.records import Patient
 from pages.shared.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
 
@@ -50,7 +51,7 @@ def who(person: Patient) -> str:
     """'woman, 68 · 4 visits'."""
     known = person.age is not None
     name = "child" if known and person.age < ADULT else SEXES[person.sex]
-    return f"{name}{f', {person.age:.0f}' if known else ''} · {len(person.visits)} visits"
+    return f"{name}{f', {person.age:.0f}' if known else ''} · {counted(len(person.visits), 'visit')}"
 
 
 heading(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from mera_core.audit import Agreement
 from mera_core.chapters import chapter_name, field_of
-from mera_core.figure_style import OTHER_COLOUR, field_colour, layout
+from mera_core.figure_style import OTHER_COLOUR, counted, field_colour, layout
 from mera_core.ontology import SYSTEM_NAMES, SYSTEMS, Code, Ontology
 
 
@@ -40,7 +40,7 @@ def agreement_bars(rows: Sequence[Agreement], ontology: Ontology) -> go.Figure:
             "fixedrange": True,
             "tickmode": "array",
             "tickvals": keys,
-            "ticktext": [f"level {row.level}, {_name(row.chapter, ontology)}" for row in shown],
+            "ticktext": [f"{_level(row, rows, ontology)}, {_name(row.chapter, ontology)}" for row in shown],
         },
     )
     return figure
@@ -51,7 +51,7 @@ def agreement_frame(rows: Sequence[Agreement], ontology: Ontology) -> pd.DataFra
     return pd.DataFrame(
         [
             {
-                "level": "all" if row.level is None else str(row.level),
+                "level": "all" if row.level is None else _level(row, rows, ontology),
                 "chapter": "all" if row.chapter is None else _name(row.chapter, ontology),
                 "verdicts": row.judgements,
                 "agree": _part(row.agree, row.judgements),
@@ -59,7 +59,7 @@ def agreement_frame(rows: Sequence[Agreement], ontology: Ontology) -> pd.DataFra
                 "unsure": _part(row.unsure, row.judgements),
                 "intruder found": _part(row.found, row.judgements),
                 "readers": row.readers,
-                "kappa": "–" if row.kappa is None else f"{row.kappa:.2f} ({row.shared} groups)",
+                "kappa": "–" if row.kappa is None else f"{row.kappa:.2f} ({counted(row.shared, 'group')})",
             }
             for row in rows
         ]
@@ -70,17 +70,30 @@ def describe_agreement(rows: Sequence[Agreement]) -> str:
     """The first row in words, for captions and screen readers."""
     whole = rows[0]
     words = (
-        f"{whole.agree} of {whole.judgements} verdicts agree with the tree, {whole.disagree} disagree and "
-        f"{whole.unsure} are unsure; the intruder was found {whole.found} times."
+        f"Of {counted(whole.judgements, 'verdict')} on the tree, {whole.agree} agree, {whole.disagree} disagree and "
+        f"{whole.unsure} are unsure; the intruder was found {counted(whole.found, 'time')}."
     )
     if whole.kappa is not None:
         kind = "Cohen's" if whole.readers == 2 else "Fleiss'"
-        words += f" {whole.readers} readers agree with {kind} kappa {whole.kappa:.2f} on {whole.shared} groups."
+        words += (
+            f" {whole.readers} readers agree with {kind} kappa {whole.kappa:.2f} on {counted(whole.shared, 'group')}."
+        )
     return words
 
 
 def _part(count: int, whole: int) -> str:
     return f"{count} ({100 * count / whole:.0f} %)"
+
+
+def _level(row: Agreement, rows: Sequence[Agreement], ontology: Ontology) -> str:
+    """A level by its name in the book, 'block'; 'subcategory / code' where the chapters judged at it are of two books."""
+    named = (
+        [row.chapter] if row.chapter else [each.chapter for each in rows if each.level == row.level and each.chapter]
+    )
+    systems = sorted({chapter.system for text in named if (chapter := _chapter(text, ontology)) is not None})
+    books = [ontology.level_names(system) for system in systems]
+    known = dict.fromkeys(book[min(row.level, len(book)) - 1] for book in books)
+    return " / ".join(known) or f"level {row.level}"
 
 
 def _chapter(text: str, ontology: Ontology) -> Code | None:

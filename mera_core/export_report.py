@@ -11,7 +11,7 @@ from html import escape
 
 from mera_core.chapters import chapter_colour, chapter_name, field_of
 from mera_core.export import Provenance
-from mera_core.figure_style import OTHER_COLOUR, field_colour, percent
+from mera_core.figure_style import OTHER_COLOUR, counted, field_colour, percent
 from mera_core.listing import strengths
 from mera_core.mass_tree import Mass, mass_by
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
@@ -94,7 +94,7 @@ def _history(patient: Patient, ontology: Ontology) -> str:
         facts += [f"{visit.time:%Y-%m-%d}"] if visit.time is not None else []
         lines = "".join(f"<li>{_code_words(code, ontology)}</li>" for code in shown)
         blocks.insert(0, f'<p class="visit">{" · ".join(facts)}</p><ul>{lines}</ul>')
-    more = f"<p>and {left_out:,} more codes of earlier visits, in the JSON export</p>" if left_out else ""
+    more = f"<p>and {counted(left_out, 'more code')} of earlier visits, in the JSON export</p>" if left_out else ""
     return f"<h2>History</h2><p>{escape(', '.join(who))}</p>{more}{''.join(blocks)}"
 
 

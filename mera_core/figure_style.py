@@ -37,6 +37,15 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{'+' if rounded > 0 else MINUS}{abs(rounded):.{digits}f}"
 
 
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun; nouns: of several, where that is not the noun with an s.
+
+    >>> counted(1, "code"), counted(2400, "code"), counted(0, "category", "categories")
+    ('1 code', '2,400 codes', '0 categories')
+    """
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
 def escaped(text: str) -> str:
     """Text that Plotly shows as it stands: it reads tags and entities."""
     return html.escape(text, quote=False)

@@ -181,7 +181,7 @@ def test_figure_table_and_words_say_the_same(categories, ontology):
     assert frame["agree"][0] == "5 (62 %)"
     assert frame["level"][0] == "all"
     assert describe_agreement(rows) == (
-        "5 of 8 verdicts agree with the tree, 2 disagree and 1 are unsure; the intruder was found 4 times. "
+        "Of 8 verdicts on the tree, 5 agree, 2 disagree and 1 are unsure; the intruder was found 4 times. "
         f"2 readers agree with Cohen's kappa {rows[0].kappa:.2f} on 4 groups."
     )
 
@@ -243,3 +243,10 @@ def test_a_chapter_that_is_not_in_the_book_is_shown_as_unknown(categories, ontol
     rows = agreement([replace(good, chapter="ICD9:<b>")])
     assert agreement_frame(rows, ontology)["chapter"][2] == "unknown chapter"
     assert list(agreement_bars(rows, ontology).layout.yaxis.ticktext) == ["level 2, unknown chapter"]
+
+
+def test_a_level_is_called_as_on_the_page(categories, ontology):
+    """The page's switch says "block"; so do the chart and the table."""
+    rows = agreement(verdicts(categories, ontology, "ann", "aad"))
+    assert set(agreement_frame(rows, ontology)["level"][1:]) == {"block"}
+    assert all(text.startswith("block, ") for text in agreement_bars(rows, ontology).layout.yaxis.ticktext)

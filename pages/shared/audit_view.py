@@ -21,6 +21,7 @@ from mera_core.audit import (
 from mera_core.audit_figures import agreement_bars, agreement_frame, describe_agreement
 from mera_core.audit_file import from_sqlite, to_sqlite
 from mera_core.errors import InputError
+from mera_core.figure_style import counted
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared.charts import draw
 from pages.shared.session import plain, sentence
@@ -37,6 +38,11 @@ _NONE = "none"
 def judgements() -> list[Judgement]:
     """What this session's reader has judged."""
     return st.session_state.setdefault("audit", [])
+
+
+def _saved() -> list[Judgement]:
+    """Those of them that stand in a file."""
+    return st.session_state.setdefault("audit_saved", [])
 
 
 def show_groups(loaded: Any) -> None:
@@ -67,16 +73,27 @@ def show_groups(loaded: Any) -> None:
     if not (reader or "").strip():
         st.info("Write your name or initials to begin.", icon=":material/arrow_upward:")
         return
+    _resume(reader.strip())
     groups = draw_groups(loaded.label_space, ontology, level, A_LEVEL)
-    judged = {each.group for each in judgements() if each.reader == reader.strip()}
+    own = [each for each in judgements() if each.reader == reader.strip()]
+    judged = {each.group for each in own}
     waiting = [group for group in groups if group.id not in judged]
     done = len(groups) - len(waiting)
-    st.progress(done / len(groups), text=f"{done} of {len(groups)} groups of this level judged")
+    st.progress(done / len(groups), text=f"{done} of {counted(len(groups), 'group')} of this level judged")
     if waiting:
         _show_group(waiting[0], reader, loaded)
     else:
         st.success(
             "Every group of this level is judged. Choose another level, or save the file.", icon=":material/check:"
+        )
+    if own:
+        st.button(
+            "Take back the last verdict",
+            key="audit_undo",
+            icon=":material/undo:",
+            type="tertiary",
+            on_click=_take_back,
+            args=(own[-1],),
         )
 
 
@@ -119,7 +136,7 @@ def _show_group(group: Group, reader: str, loaded: Any) -> None:
     found = "You picked the same code." if picked == group.intruder else "You picked otherwise."
     st.markdown(
         f"The tree keeps **{plain(group.intruder.code)}** apart, under {_place(group.neighbour, ontology)}. The others stand "
-        f"under {_place(group.node, ontology)}, which holds {group.size} codes of this model. {found}"
+        f"under {_place(group.node, ontology)}, which holds {counted(group.size, 'code')} of this model. {found}"
     )
     st.markdown("**Does the tree group what belongs together here?**")
     with st.container(horizontal=True):
@@ -139,6 +156,25 @@ def _record(group: Group, loaded: Any, picked: Code | None, verdict: str, reader
     st.session_state["audit_open"] = None
 
 
+def _take_back(last: Judgement) -> None:
+    """Forget a verdict; its group, at its level, is the next one to judge."""
+    st.session_state["audit"] = [each for each in judgements() if each is not last]
+    st.session_state["audit_open"] = None
+    st.session_state["audit_level"] = last.level
+
+
+def _resume(reader: str) -> None:
+    """The reader's own verdicts in the files that are open become this session's: nothing is judged twice."""
+    others: list[Judgement] = []
+    for each in st.session_state.get("audit_read", []):
+        if each.reader != reader:
+            others.append(each)
+        elif each not in judgements():
+            judgements().append(each)
+            _saved().append(each)
+    st.session_state["audit_read"] = others
+
+
 def _named(code: Code, ontology: Ontology) -> str:
     return f"**{plain(code.code)}** {plain(ontology.definition(code))}"
 
@@ -153,30 +189,38 @@ def show_files() -> None:
     """Save one's own verdicts, and open those of other readers to reckon the agreement between readers."""
     own = judgements()
     st.download_button(
-        f"Save my {len(own)} verdicts" if own else "Nothing to save yet",
+        f"Save my {counted(len(own), 'verdict')}" if own else "Nothing to save yet",
         data=lambda: to_sqlite(own),
         file_name="mera-hierarchy-audit.sqlite",
         mime="application/vnd.sqlite3",
         key="audit_save",
         icon=":material/save:",
         disabled=not own,
-        on_click="ignore",
+        on_click=lambda: st.session_state.update(audit_saved=list(own)),
         help="A SQLite file. Until you save it, your verdicts are in this browser session only.",
     )
-    uploads = st.file_uploader(
-        "Open files of other readers",
+    st.file_uploader(
+        "Open files of verdicts",
         type=["sqlite", "db"],
         accept_multiple_files=True,
         key="audit_files",
-        help="Files saved on this page. They are read in this session and kept nowhere.",
+        help="Files saved on this page: those of other readers, and your own, with which you go on where you stopped. They "
+        "are read in this session and kept nowhere.",
+        on_change=_open_files,
     )
-    read: list[Judgement] = []
-    for upload in uploads or ():
+    for refusal in st.session_state.get("audit_refused", []):
+        st.error(refusal, icon=":material/error:")
+
+
+def _open_files() -> None:
+    """Read the files in the field, before the page is drawn with what they hold."""
+    read, refused = [], []
+    for upload in st.session_state.get("audit_files") or ():
         try:
             read += from_sqlite(upload.getvalue(), upload.name)
         except InputError as error:
-            st.error(sentence(str(error)), icon=":material/error:")
-    st.session_state["audit_read"] = read
+            refused.append(sentence(str(error)))
+    st.session_state.update(audit_read=read, audit_refused=refused)
 
 
 def show_agreement(ontology: Ontology) -> None:

@@ -18,7 +18,7 @@ from mera_core.cohort import CohortScoring
 from mera_core.cohort_meds import WATCHED, has_dates, meds_archive
 from mera_core.errors import InputError
 from mera_core.export import Provenance, file_stem, to_csv
-from mera_core.figure_style import percent
+from mera_core.figure_style import counted, percent
 from mera_core.history import DEMO_PATIENTS
 from mera_core.ranking import NOTICE
 from mera_core.readers import Cohort, read
@@ -113,7 +113,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
             st.button(
                 f"Go on with the other {len(patients) - scoring.done:,}"
                 if going_on
-                else f"Score {len(patients):,} patients",
+                else f"Score {counted(len(patients), 'patient')}",
                 icon=":material/play_arrow:",
                 type="primary",
                 key="cohort_score",
@@ -122,7 +122,9 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
                 disabled=same and not going_on,
             )
             if going_on:
-                st.caption(f"Stopped after {scoring.done:,} of {len(patients):,} patients; what follows is of these.")
+                st.caption(
+                    f"Stopped after {scoring.done:,} of {counted(len(patients), 'patient')}; what follows is of these."
+                )
     if refusal := st.session_state.pop("cohort_refused", ""):
         st.error(refusal, icon=":material/error:")
     if running and going_on:
@@ -168,7 +170,7 @@ def show_summary(scoring: CohortScoring) -> None:
         st.metric("Not scored", f"{left_out:,}")
         st.metric("Codes predicted, a patient", f"{sizes.mean():.1f}")
         st.metric("Patients with none predicted", f"{int((sizes == 0).sum()):,}")
-    lines = [f"{count:,} patients not scored: {reason}" for reason, count in scoring.left_out.most_common()]
+    lines = [f"{counted(count, 'patient')} not scored: {reason}" for reason, count in scoring.left_out.most_common()]
     lines += [f"{count:,} {_NOTES.get(kind, kind)}" for kind, count in scoring.notes().most_common()]
     if lines:
         with st.expander("How the histories were read"):
@@ -242,7 +244,7 @@ def show_new(scoring: CohortScoring) -> None:
         st.info("No code is predicted for a patient who has not had it.", icon=":material/info:")
         return
     first = new.iloc[0]
-    words = f"Most often: {first['code'].code} {first['definition']}, for {first['patients']:,} patients."
+    words = f"Most often: {first['code'].code} {first['definition']}, for {counted(int(first['patients']), 'patient')}."
     draw(cohort_figures.new_prediction_bars(new), "cohort_new", words)
     table = new.assign(system=[code.system for code in new["code"]], code=[code.code for code in new["code"]])
     table["share"] = [percent(share) for share in table["share"]]
@@ -306,7 +308,7 @@ def download(scoring: CohortScoring) -> None:
     with st.container(horizontal=True, gap="xsmall"):
         for label, ending, media, make, words in kinds:
             st.download_button(
-                f"Predictions of {len(scoring.scored):,} patients ({label})",
+                f"Predictions of {counted(len(scoring.scored), 'patient')} ({label})",
                 data=make,
                 file_name=f"{file_stem('cohort', provenance)}.{ending}",
                 mime=media,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from mera_core import compare
 from mera_core.effect_figures import describe_masses, masses_frame, mirrored_masses, pairs_frame
+from mera_core.figure_style import counted
 from mera_core.ontology import Ontology
 from mera_core.ranking import Ranking
 from pages.shared.charts import draw, twin
@@ -50,6 +51,6 @@ def summary(first: Ranking, second: Ranking, names: Sequence[str], top: int) -> 
     shared = compare.overlap(first, second, top)
     places = min(top, len(first.codes), len(second.codes))
     return (
-        f"{names[0]} predicts {first.predicted} codes, {names[1]} {second.predicted}; "
-        f"{shared} of the first {places} places are the same codes."
+        f"{names[0]} predicts {counted(first.predicted, 'code')}, {names[1]} {second.predicted}; "
+        f"of the first {counted(places, 'place')} both have {counted(shared, 'code')} in common."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mera_core.export import history_csv, history_json
+from mera_core.figure_style import counted
 from mera_core.readers import Cohort
 from mera_core.records import Patient
 from pages.shared.session import open_history, patient, slot_key
@@ -70,7 +71,7 @@ def choose_patient(patients: list[Patient], name: str, slot: str = "") -> None:
         chosen = st.selectbox(
             f"Patient ({len(fitting):,})",
             listed,
-            format_func=lambda n: f"{patients[n].id}: {len(patients[n].visits)} visits",
+            format_func=lambda n: f"{patients[n].id}: {counted(len(patients[n].visits), 'visit')}",
             key=slot_key("opened_choice", slot),
         )
         if chosen is not None:

@@ -1,6 +1,6 @@
-"""Asks before a tab with an edited history is closed or loaded anew: histories live in the session alone, on purpose.
+"""Asks before a tab with work in it is closed or loaded anew: histories and verdicts live in the session alone, on purpose.
 
-The browser is told yes or no, and nothing of the history. Pages of the app are changed without being asked.
+The browser is told yes or no, and nothing of the work. Pages of the app are changed without being asked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ export default function ({ data }) {
 }
 """
 _listener = st.components.v2.component("mera_leaving", js=_SCRIPT)
+
+
+def has_unsaved_verdicts() -> bool:
+    """Whether there are judgements of the page Audit that no file holds."""
+    saved = st.session_state.get("audit_saved", [])
+    return any(each not in saved for each in st.session_state.get("audit", []))
 
 
 def ask_before_leaving(edited: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from mera_core.chapters import field_of
+from mera_core.figure_style import counted
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.readings import reading, readings
 from mera_core.records import Patient, Visit
@@ -29,7 +30,9 @@ def edit_visits(slot: str = "") -> None:
     st.html(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>")
     person = patient(slot)
     first = max(0, len(person.visits) - NEWEST_SHOWN)
-    if first and st.toggle(f"Show {first} earlier visits", key=slot_key("show_earlier", slot), persist_state="session"):
+    if first and st.toggle(
+        f"Show {counted(first, 'earlier visit')}", key=slot_key("show_earlier", slot), persist_state="session"
+    ):
         first = 0
     for number in range(first, len(person.visits)):
         _visit_card(person, number, slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from mera_core.audit import draw_groups, judge, levels_to_judge
@@ -47,7 +48,7 @@ def test_a_group_is_judged_and_the_next_one_comes():
     assert kept.checkpoint == session.engine().name
     assert app.radio(key=f"audit_pick_{second.id}").value is None
     assert len(charts(app)) == 1
-    assert alts(app)[0].endswith("the intruder was found 1 times.")
+    assert alts(app)[0].endswith("the intruder was found 1 time.")
 
 
 def test_nothing_stands_out_is_an_answer():
@@ -83,3 +84,31 @@ def test_a_file_of_something_else_is_refused_in_a_sentence():
     app.file_uploader(key="audit_files").set_value([("x.sqlite", b"no database", "application/vnd.sqlite3")]).run()
     assert not app.exception
     assert app.error[0].value == "X.sqlite is not a file of the hierarchy audit: it is no SQLite database."
+
+
+def test_ones_own_file_is_gone_on_with():
+    own = verdicts("ann", "agree disagree")
+    app = open_page(PAGE, audit_reader="ann")
+    app.file_uploader(key="audit_files").set_value([("ann.sqlite", to_sqlite(own), "application/vnd.sqlite3")]).run()
+    assert not app.exception
+    assert app.session_state["audit"] == own
+    assert app.radio[0].key == f"audit_pick_{groups()[2].id}"  # the first two are judged
+    assert not has_unsaved(app)
+
+
+def test_the_last_verdict_is_taken_back():
+    own = verdicts("ann", "agree disagree")
+    app = open_page(PAGE, audit_reader="ann", audit=own)
+    assert has_unsaved(app)
+    button(app, "audit_undo").click().run()
+    assert not app.exception
+    assert app.session_state["audit"] == own[:1]
+    assert app.radio[0].key == f"audit_pick_{groups()[1].id}"
+    button(app, "audit_undo").click().run()
+    assert not any(each.key == "audit_undo" for each in app.button)
+
+
+def has_unsaved(app) -> bool:
+    """What the page tells the browser: whether it asks before the tab is closed."""
+    (listener,) = [each.proto for each in app.get("bidi_component") if each.proto.component_name == "mera_leaving"]
+    return json.loads(listener.json)["edited"]

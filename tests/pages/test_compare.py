@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mera_core.compare import differences_first, field_masses, join
+from mera_core.figure_style import counted
 from mera_core.records import demo_patients
 from pages.shared import session
 from pages.shared.compare_view import differs
@@ -76,7 +77,9 @@ def test_one_history_in_four_bits():
     small = session.engine(quantize="nf4").rank(HEART.patient)
     assert full.codes != small.codes or (full.scores != small.scores).any(), "nothing was quantized"
     shared = len(set(full.codes[:10]) & set(small.codes[:10]))
-    assert any(f"{shared} of the first 10 places are the same codes" in words.value for words in app.markdown)
+    assert any(
+        f"of the first 10 places both have {counted(shared, 'code')} in common" in words.value for words in app.markdown
+    )
 
 
 def test_two_models_and_no_history_say_what_to_do():
