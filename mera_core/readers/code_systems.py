@@ -26,9 +26,7 @@ _ICD9 = (
     "http://terminology.hl7.org/codesystem/icd9cm",
     "http://terminology.hl7.org/codesystem/icd-9-cm",
     "http://terminology.hl7.org/codesystem/icd9",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/mimic-diagnosis-icd9",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/diagnosis-icd9",
-    "http://fhir.mimic.mit.edu/codesystem/diagnosis-icd9",
+    "http://terminology.hl7.org/codesystem/icd-9cm-diagnosiscodes",
     "2.16.840.1.113883.6.103",
     "2.16.840.1.113883.6.2",
     "2.16.840.1.113883.6.42",
@@ -40,9 +38,6 @@ _ICD10_CM = (
     "http://terminology.hl7.org/codesystem/icd10cm",
     "http://terminology.hl7.org/codesystem/icd-10-cm",
     "http://www.icd10data.com/icd10cm",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/mimic-diagnosis-icd10",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/diagnosis-icd10",
-    "http://fhir.mimic.mit.edu/codesystem/diagnosis-icd10",
     "2.16.840.1.113883.6.90",
 )
 # Editions of ICD-10 other than the one in the code book; most of their codes are in it, under the same name.
@@ -68,8 +63,6 @@ _PROCEDURES = (
     "http://www.icd10data.com/icd10pcs",
     "http://www.cms.gov/medicare/coding/icd10",
     "http://hl7.org/fhir/sid/icd-10-pcs",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/mimic-procedure-icd9",
-    "http://mimic.mit.edu/fhir/mimic/codesystem/mimic-procedure-icd10",
     "2.16.840.1.113883.6.4",
     "2.16.840.1.113883.6.104",
 )
@@ -82,9 +75,9 @@ _URIS: dict[str, str] = {
 # ICD9CM, ICD-10-CM, ICD10, ICD10GM, ICD_10_CA, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.
 _VOCABULARY = re.compile(
     r"^(?:MIMIC|MIMICIV)?(?:DIAGNOSIS|DIAGNOSES|DIAG|DX|CONDITION)?ICD(9|10)"
-    r"(?:CM|WHO|GM|CA|AM|AU|CN|NL|SE|US|UK|DE|VN|DX|DIAG|DIAGNOSIS|CMDX)?$"
+    r"(?:CM|WHO|GM|CA|AM|AU|CN|NL|SE|US|UK|DE|VN|(?:CM)?(?:DX|DIAG|DIAGNOSIS|DIAGNOSES|DIAGNOSISCODES))?$"
 )
-_PROCEDURE_VOCABULARY = re.compile(r"ICD(9|10)(PROC|PCS|CMPROC|PX|PROCEDURE)|^PROCEDUREICD(9|10)")
+_PROCEDURE_VOCABULARY = re.compile(r"ICD(9|10)(PROC|PCS|CMPROC|PX|PROCEDURE)|^(MIMIC|MIMICIV)?PROCEDURES?ICD(9|10)")
 _OTHER_NAMES = {"CIM10": "ICD10", "KCD7": "ICD10", "SNOMED": SNOMED, "SNOMEDCT": SNOMED, "SNOMEDCTUS": SNOMED}
 MAP_COLUMNS = ("snomed", "system", "code")
 SnomedMap = dict[str, tuple[tuple[str, str], ...]]
@@ -96,19 +89,28 @@ def system_of_uri(uri: str) -> str | None:
 
     >>> system_of_uri("http://hl7.org/fhir/sid/icd-10-cm"), system_of_uri("urn:oid:2.16.840.1.113883.6.103")
     ('ICD10', 'ICD9')
+    >>> [system_of_uri(f"http://mimic.mit.edu/fhir/CodeSystem/mimic-{name}-icd9") for name in ("diagnosis", "procedure")]
+    ['ICD9', 'procedure']
     """
-    plain = uri.strip().rstrip("/").lower().removeprefix("urn:oid:").replace("https://", "http://", 1)
-    plain = plain.split("|", 1)[0].split("?", 1)[0]
+    plain = _plain(uri)
     if plain.startswith("http://snomed.info/sct/"):  # an edition or version of it
         return SNOMED
-    return _URIS.get(plain)
+    # Elsewhere the last part of the path, or the whole of what is no URI, may name the vocabulary.
+    return _URIS.get(plain) or system_of_vocabulary(re.split(r"[/:#]", plain)[-1])
 
 
 @lru_cache(maxsize=1024)
 def is_clinical_modification(uri: str) -> bool:
     """Whether a URI that means ICD10 means the American edition, which the code book holds."""
-    plain = uri.strip().rstrip("/").lower().removeprefix("urn:oid:").replace("https://", "http://", 1)
-    return plain.split("|", 1)[0] in _ICD10_CM
+    plain = _plain(uri)
+    name = re.sub(r"[^a-z0-9]", "", re.split(r"[/:#]", plain)[-1])
+    return plain in _ICD10_CM or (plain not in _URIS and (name.endswith("icd10cm") or "mimic" in plain))
+
+
+def _plain(uri: str) -> str:
+    """A URI as _URIS writes it: without version and query, in small letters."""
+    plain = uri.strip().lower().removeprefix("urn:oid:").replace("https://", "http://", 1)
+    return plain.split("|", 1)[0].split("?", 1)[0].rstrip("/")
 
 
 def system_of_vocabulary(name: str) -> str | None:

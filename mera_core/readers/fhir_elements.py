@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,10 @@ _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d
 
 
 def moment(value: Any, place: str, name: str) -> datetime | None:
-    """A FHIR date or dateTime as UTC without a zone; missing months and days are the first."""
+    """A FHIR date or dateTime by the clock where it was written, without its zone; missing months and days are the first.
+
+    A time turned into UTC may fall on another day than a date of the same hour, which has no zone.
+    """
     if value is None:
         return None
     written = value.strip() if isinstance(value, str) else ""
@@ -37,8 +40,7 @@ def _read_moment(written: str) -> datetime:
     written += {4: "-01-01", 7: "-01"}.get(len(written), "")
     written = re.sub(r"(T\d\d:\d\d):60", r"\1:59", written)  # a leap second
     written = re.sub(r"(\.\d{6})\d+", r"\1", written)
-    time = datetime.fromisoformat(written)
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    return datetime.fromisoformat(written).replace(tzinfo=None)
 
 
 def text_of(resource: Json, name: str, place: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -136,14 +136,13 @@ def times(table: Delimited, name: str) -> np.ndarray:
 
 
 def _moment(text: str | None) -> datetime | bool | None:
-    """The moment that a text writes; None for none, False for something else."""
+    """The moment that a text writes, by the clock there: without its zone. None for none, False for something else."""
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         return False
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def whole_numbers(table: Delimited, name: str) -> pa.Array:

@@ -103,10 +103,15 @@ class Table:
         return values
 
     def moments(self, name: str) -> np.ndarray:
-        """A column as microseconds, NaT where empty or absent."""
+        """A column as microseconds by the clock of its zone, NaT where empty or absent."""
         column = self.columns.get(name)
         if column is None:
             return np.full(len(self), np.datetime64("NaT", "us"))
+        if pa.types.is_timestamp(column.type) and column.type.tz:
+            try:
+                column = pc.local_timestamp(column)
+            except pa.ArrowInvalid as error:
+                raise self.fault(0, name, f"the time zone {column.type.tz!r} is not known here") from error
         if pa.types.is_temporal(column.type):
             return np.asarray(pc.cast(column, pa.timestamp("us"), safe=False)).astype("datetime64[us]")
         texts = self.text(name).fill_null("") if len(self) else words([])

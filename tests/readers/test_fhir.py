@@ -131,6 +131,15 @@ def test_the_forms_in_which_resources_come(tmp_path, name):
         ("http://terminology.hl7.org/CodeSystem/icd9cm", "428.0", "ICD9:428.0"),
         ("http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd9", "E8021", "ICD9:E802.1"),
         ("http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10", "E8021 ", "ICD10:E80.21"),
+        ("http://mimic.mit.edu/fhir/CodeSystem/mimic-diagnosis-icd9", "E8021", "ICD9:E802.1"),
+        ("http://mimic.mit.edu/fhir/CodeSystem/mimic-diagnosis-icd10", "E8021", "ICD10:E80.21"),
+        ("http://terminology.hl7.org/CodeSystem/ICD-9CM-diagnosiscodes", "E802.1", "ICD9:E802.1"),
+        ("urn:oid:2.16.840.1.113883.6.103|2015", "E802.1", "ICD9:E802.1"),
+        ("ICD-10-CM", "E80.21", "ICD10:E80.21"),
+        ("ICD10", "E80.21", "ICD10:E80.21"),
+        ("ICD9CM", "E802.1", "ICD9:E802.1"),
+        ("urn:icd-9-cm", "E802.1", "ICD9:E802.1"),
+        ("http://hospital.example/fhir/CodeSystem/icd10cm", "E80.21", "ICD10:E80.21"),
         ("", "I50.22", "ICD10:I50.22"),
     ],
 )
@@ -143,6 +152,17 @@ def test_code_systems(tmp_path, system, code, read_as):
     [
         (SNOMED, "73211009", "SNOMED code, and no map given"),
         ("http://hl7.org/fhir/sid/icd-9-cm/procedure", "88.54", "code of a system other than ICD and SNOMED CT"),
+        (
+            "http://mimic.mit.edu/fhir/CodeSystem/mimic-procedure-icd9",
+            "8854",
+            "code of a system other than ICD and SNOMED CT",
+        ),
+        (
+            "http://terminology.hl7.org/CodeSystem/ICD-9CM-procedurecodes",
+            "88.54",
+            "code of a system other than ICD and SNOMED CT",
+        ),
+        ("http://hl7.org/fhir/sid/icd-11", "BD10", "code of a system other than ICD and SNOMED CT"),
         ("http://loinc.org", "1-8", "code of a system other than ICD and SNOMED CT"),
         (ICD10, "", "no code recorded"),
         (ICD10, "X99999", "code not in the code book"),
@@ -255,6 +275,13 @@ def test_conditions_without_an_encounter_go_by_their_date(tmp_path):
     assert codes(cohort) == [["ICD10:I50.22"], ["ICD10:I10", "ICD10:E11.9"], ["ICD10:J18.9"]]
     assert [visit.time for visit in cohort.patients[0].visits][1:] == [datetime(2021, 1, 1, 7), datetime(2022, 1, 1)]
     assert cohort.report.left_out == {"no date": 1}
+
+
+def test_a_time_with_a_zone_stays_on_its_day(tmp_path):
+    late = encounter(start="2010-01-03T23:30:00-05:00", end="2010-01-03T23:50:00-05:00")
+    cohort = read_one(tmp_path, patient(), late, condition(at=None, recordedDate="2010-01-03"))
+    assert codes(cohort) == [["ICD10:I50.22"]]
+    assert cohort.patients[0].visits[0].time == datetime(2010, 1, 3, 23, 30)
 
 
 def test_an_encounter_without_a_period_takes_the_date_of_its_conditions(tmp_path):

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mera_core.errors import InputError
@@ -94,6 +97,15 @@ ROWS = [
     {"patient_id": "a", "visit": 0, "system": "ICD9", "code": "4280"},
     {"patient_id": "b", "visit": 0, "code": "I10"},
 ]
+
+
+def test_a_time_with_a_zone_keeps_its_clock(tmp_path):
+    (tmp_path / "t.csv").write_text("patient_id,visit,system,code,time\na,0,ICD9,4280,2010-01-03T23:30:00-05:00\n")
+    zoned = pa.array([datetime(2010, 1, 4, 4, 30, tzinfo=UTC)], pa.timestamp("us", "America/New_York"))
+    row = {"patient_id": ["a"], "visit": [0], "system": ["ICD9"], "code": ["428.0"], "time": zoned}
+    pq.write_table(pa.table(row), tmp_path / "t.parquet")
+    times = [read(tmp_path / name).patients[0].visits[0].time for name in ("t.csv", "t.parquet")]
+    assert times == [datetime(2010, 1, 3, 23, 30)] * 2
 
 
 def test_a_json_list_of_rows_is_a_table(tmp_path):
