@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from mera_core.errors import InputError
 
@@ -57,7 +58,12 @@ def evaluate(
     ] = None,
     part: Annotated[
         str,
-        typer.Option(help="auto (patients never trained on), test, validation, train, all, or paper (its own split)."),
+        typer.Option(
+            help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
+            "everybody, where the format or the codes tell that the records are of another source than those of training; "
+            "else the test part by the split rule, also of records in another format that may hold the training patients "
+            "(a visits table, MEDS, OMOP, FHIR)."
+        ),
     ] = "auto",
     against: Annotated[Path | None, typer.Option(help="Another checkpoint, for paired differences.")] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
@@ -87,9 +93,13 @@ def baselines(
     ],
     data: Annotated[str, typer.Option(help="Patient records with training, validation and test patients.")],
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-    out: Annotated[Path, typer.Option(help="The table, as JSON; what stands in it is not run again.")] = Path(
-        "docs/evidence/baselines.json"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The table, as JSON; what stands in it is not run again, whatever checkpoint of the same label space stands "
+            "beside it. Each row's draws go into a folder of the same name."
+        ),
+    ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
     only: Annotated[
         list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
@@ -202,7 +212,7 @@ def recall(
 
 @app.command()
 def benchmark(
-    sections: Annotated[str, typer.Option(help="Which, with commas between them; all by default.")] = "",
+    sections: Annotated[str | None, typer.Option(help="Which, with commas between them; all by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
     ] = None,
@@ -216,7 +226,10 @@ def benchmark(
     from training import benchmark as benchmarks
     from training.benchmark.screen import table
 
-    names = [name.strip() for name in sections.split(",") if name.strip()] or list(benchmarks.SECTIONS)
+    names = [name.strip() for name in (sections or "").split(",") if name.strip()]
+    if sections is not None and not names:
+        raise InputError(f"--sections names none; there are {', '.join(benchmarks.SECTIONS)}.")
+    names = names or list(benchmarks.SECTIONS)
     setting = benchmarks.Setting(quick, runs, checkpoint, data, format)
     folder = out or (None if quick else Path("docs/evidence"))
     if folder:
@@ -242,8 +255,10 @@ def fit_cut(
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
 ):
     """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
+    from mera_core.checkpoint import make_room
     from training import cut
 
+    make_room(out)
     fitted = cut.refit(checkpoint, data, format, out).method["cut"]
     typer.echo(f"Written: {out}; weighted F1 of its cut on {fitted['patients']:,} patients: {fitted['weighted_f1']:.3f}")
 
@@ -331,10 +346,18 @@ def main() -> None:
     """Run the command; bad input is one sentence on standard error and exit status 2."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        app()
+        status = app(standalone_mode=False)  # or typer would draw a box around what is wrong with an option
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
+    except TyperException as error:
+        if message := error.format_message():  # without a command the help has been printed, and that is all
+            print(f"{message.rstrip('.')}.", file=sys.stderr)
+        raise SystemExit(2) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    if status:
+        raise SystemExit(status)
 
 
 if __name__ == "__main__":

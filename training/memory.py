@@ -12,6 +12,9 @@ from mera_core.recall import last_states, recall_ancestors
 from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
 from training.memorize import IGNORE, question_batch
 
+LOGITS_AT_ONCE = 2**26
+"""Logits over the vocabulary that are held at a time: 256 MB in float32, whatever the number of codes."""
+
 
 @torch.inference_mode()
 def definitions_exact(
@@ -40,15 +43,28 @@ def definitions_exact(
         (hidden,) = model.hidden_of_parts([asked["input_ids"]], [asked.get("decoder_ids")])
         row, place = (asked["labels"] != IGNORE).nonzero(as_tuple=True)
         token = asked["labels"][row, place]
-        logits = model.logits(hidden[row, place], slice(0, len(vocabulary)))
-        right_word = logits[:, : vocabulary.n_words].argmax(-1) == token
-        right_any = logits.argmax(-1) == token
+        best_word, best = _best(model, hidden[row, place])
+        right_word, right_any = best_word == token, best == token
         for target, right in ((words, right_word), (undivided, right_any)):
             whole = torch.ones(len(rows), dtype=torch.bool, device=model.device)
             whole.scatter_reduce_(0, row, right, "prod")
             for n, i in enumerate(rows):
                 target[i] = bool(whole[n])
     return words, undivided
+
+
+def _best(model: MeraModel, states: torch.Tensor, among: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest token of each state [N]: of `among` (ids; by default the words), and of the whole vocabulary."""
+    vocabulary = model.vocabulary
+    ids = (
+        torch.tensor(list(among), device=states.device) if among else torch.arange(vocabulary.n_words).to(states.device)
+    )
+    of_some, of_all = [], []
+    for piece in states.split(max(1, LOGITS_AT_ONCE // len(vocabulary))):
+        logits = model.logits(piece, slice(0, len(vocabulary)))
+        of_some.append(ids[logits[:, ids].argmax(-1)])
+        of_all.append(logits.argmax(-1))
+    return torch.cat(of_some), torch.cat(of_all)
 
 
 @torch.inference_mode()
@@ -60,11 +76,8 @@ def codes_exact(
     for begin in range(0, len(codes), batch_size):
         part = codes[begin : begin + batch_size]
         asked = [question_ids(CODE, ontology.definition(code), vocabulary, phrasing) for code in part]
-        logits = model.logits(last_states(model, asked), slice(0, len(vocabulary)))
-        ids = torch.tensor(list(vocabulary.code_at), device=logits.device)
-        for code, among, anywhere in zip(
-            part, ids[logits[:, ids].argmax(-1)].tolist(), logits.argmax(-1).tolist(), strict=True
-        ):
+        among_codes, best = _best(model, last_states(model, asked), list(vocabulary.code_at))
+        for code, among, anywhere in zip(part, among_codes.tolist(), best.tolist(), strict=True):
             book = ontology.definition(code)
             over_codes.append(ontology.definition(vocabulary.code_at[among]) == book)
             found = vocabulary.code_at.get(anywhere)

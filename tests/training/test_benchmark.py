@@ -33,6 +33,15 @@ def section(monkeypatch):
     return made
 
 
+def command(monkeypatch, *words: str) -> int:
+    """Run `python -m training benchmark` in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["training", "benchmark", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+        raise SystemExit(0)
+    return ended.value.code or 0
+
+
 def test_pairs_are_taken_in_turn_and_the_order_alternates():
     calls = []
 
@@ -80,10 +89,37 @@ def test_a_section_is_written_whole_with_the_machine_and_without_names(section, 
     assert [path.name for path in tmp_path.iterdir()] == ["benchmark-sleep.json"]
 
 
-def test_a_section_that_fails_leaves_no_file(section, tmp_path):
-    section.measure = lambda setting: iter([row("nap", [2.0], "s"), {"what": "half"}])
+def test_each_row_is_in_the_file_when_the_next_is_measured(section, tmp_path):
+    file, seen = tmp_path / "benchmark-sleep.json", []
+
+    def measure(setting):
+        for what in ("nap", "night"):
+            seen.append(json.loads(file.read_text()) if file.exists() else None)
+            yield row(what, [2.0], "s")
+        raise InputError("woken.")
+
+    section.measure = measure
+    with pytest.raises(InputError, match="woken"):
+        list(benchmark.run(["sleep"], Setting(), tmp_path))
+    left = json.loads(file.read_text())
+    assert seen[0] is None and [made["what"] for made in seen[1]["rows"]] == ["nap"]
+    assert [made["what"] for made in left["rows"]] == ["nap", "night"] and left["complete"] is False
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_row_that_may_not_be_published_is_in_no_file(section, tmp_path):
+    section.measure = lambda setting: iter([{"what": "half"}])
     with pytest.raises(InputError, match="lacks value"):
         list(benchmark.run(["sleep"], Setting(), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [",", "", " , "])
+def test_a_list_of_sections_that_names_none_is_refused(section, monkeypatch, capsys, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "SECTIONS", {"sleep": "sleep"})
+    assert command(monkeypatch, "--sections", given, "--out", str(tmp_path)) == 2
+    assert "--sections names none; there are sleep." in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,11 +161,9 @@ def test_converting_is_measured_beside_a_scan_of_the_same_files(tmp_path):
 
 def test_the_command_prints_a_table_and_writes_nothing_of_small_sizes(section, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["training", "benchmark", "--sections", "sleep", "--quick"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    assert command(monkeypatch, "--sections", "sleep", "--quick") == 0
     said = capsys.readouterr().out
-    assert not ended.value.code and "nap" in said and "2.00" in said and "Nothing is written" in said
+    assert "nap" in said and "2.00" in said and "Nothing is written" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,11 +175,9 @@ def test_what_cant_be_measured_here_is_left_out_of_all_and_refused_by_name(secti
     monkeypatch.setattr(benchmark, "SECTIONS", {"gpu": "gpu", "sleep": "sleep"})
     monkeypatch.setattr(benchmark, "import_module", {"gpu": other, "sleep": section}.get)
     for words, status in ((["--quick"], 0), (["--quick", "--sections", "gpu,sleep"], 2)):
-        monkeypatch.setattr(sys, "argv", ["training", "benchmark", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        assert command(monkeypatch, *words) == status
         said = capsys.readouterr()
-        assert (ended.value.code or 0) == status and "there is no GPU." in said.err
+        assert "there is no GPU." in said.err
         assert ("nap" in said.out) == (status == 0)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from mera_core.engine import Engine
 from mera_core.ontology import Ontology
 from tests.tiny import tiny_manifest, tiny_model, tiny_vocabulary
 from tests.training.test_histories import many
-from training.benchmark import gpu_7b, large_labels, precisions, sample_forms, serve, train_step
+from training.benchmark import agreement, gpu_7b, large_labels, precisions, sample_forms, serve, train_step
 from training.benchmark.invented import VISITS, patients
 from training.benchmark.rows import Setting, checked
 
@@ -48,8 +50,8 @@ def test_every_figure_of_training(wide) -> None:
     made = rows(train_step, "train", wide)
     step = next(row for what, row in made.items() if "hierarchical" in what)
     assert step["labels"] == 14567 and step["ratio"] > 0
-    if not torch.cuda.is_available():
-        assert {row["value"] for what, row in made.items() if "7B" in what} == {None}
+    tokens = next(row for what, row in made.items() if what.startswith("tokens trained on, 14,567"))
+    assert tokens["unit"] == "tokens/s" and tokens["value"] > 0 and tokens["against_value"] > 0
     forms = rows(sample_forms, "forms", wide)
     assert len(forms) == 3
     for form in forms.values():
@@ -74,7 +76,11 @@ def test_both_forms_of_samples_ask_the_same_and_a_step_learns() -> None:
 
 def test_every_figure_of_serving(wide) -> None:
     precise = rows(precisions, "precision", wide)
-    assert {*precise} == {f"rank() in {q}" for q in ("nf4", "int8", "bf16")}
+    assert {*precise} == {*(f"rank() in {q}" for q in ("nf4", "int8", "bf16")), "rank() in nf4, beside bf16"}
+    for row in precise.values():
+        assert 0.5 < row["rank_correlation"] <= 1 and 0 < row["top_20_in_common"] <= 1
+    halves = precise["rank() in nf4, beside bf16"]
+    assert halves["against"] == "bf16" and halves["weights_mb"] > 0 < halves["weights_mb_bf16"]
     made = rows(serve, "serve", wide)
     shared = [row for what, row in made.items() if "computed once" in what]
     assert len(shared) == 2 and all(row["largest_difference"] < 1e-4 for row in shared)
@@ -92,6 +98,48 @@ def test_a_decoded_list_is_what_its_steps_say(wide) -> None:
     one = serve.decoded(engine, read[0], 20)
     assert len(one) == len(set(one)) == 20 and one == serve.decoded(engine, read[0], 20, keep=False)
     assert len(serve.generated(engine, read[0])) == 20
+
+
+def test_lists_agree_as_far_as_their_places_do() -> None:
+    one = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+    other = np.array([[1, 0, 2, 3], [3, 2, 1, 0]])
+    assert agreement.rank_correlation(one, one) == 1 and agreement.rank_correlation(one, one[:, ::-1]) == -1
+    assert agreement.rank_correlation(one, other) == pytest.approx((0.8 + 1) / 2)
+    assert agreement.in_common(one, other, first=1) == 0.5 and agreement.in_common(one, other, first=2) == 1
+
+
+def test_without_a_gpu_the_section_says_so_in_every_row(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    made = rows(gpu_7b, "gpu", "nowhere")
+    assert len(made) == 9 and all(what.endswith(": not run: no GPU") for what in made)
+    assert {row["value"] for row in made.values()} == {None}
+
+
+def test_no_figure_is_begun_that_the_time_is_too_short_for(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    made = list(gpu_7b.measure(Setting(quick=True), gpu_7b.Clock(minutes=0.5)))
+    assert len(made) == 9 and all(row["what"].endswith(gpu_7b.NO_TIME) for row in made)
+    monkeypatch.undo()
+    slow = lambda: time.sleep(0.02)  # noqa: E731
+    assert len(gpu_7b.timed(slow, 10, gpu_7b.Clock(minutes=0))) == 1 and len(gpu_7b.timed(slow, 3)) == 3
+
+
+def test_qlora_of_the_benchmark_trains_adapters_and_code_rows() -> None:
+    shape = gpu_7b.SMALL
+    model = gpu_7b.random_backbone(shape, "cpu", True, torch.float32)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    gpu_7b.put_adapters(model, shape)
+    model.train()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    rows_trained = [p for name, p in trained.items() if "lora_" not in name]
+    assert sorted(p.shape for p in rows_trained) == [(shape.codes, shape.hidden)] * 2
+    before = [p.detach().clone() for p in trained.values()]
+    gpu_7b.training_step(model, shape, 2, torch.optim.SGD(trained.values(), lr=1.0))
+    moved = [not torch.equal(one, p) for one, p in zip(before, trained.values(), strict=True)]
+    assert sum(moved) >= len(moved) / 2  # lora_A starts to move in the second step
+    assert all(m for m, name in zip(moved, trained, strict=True) if "lora_A" not in name)
 
 
 @pytest.mark.parametrize("four_bit", [False, True])

@@ -11,6 +11,7 @@ from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
 from mera_core.recall import recall_ancestors, recall_codes, recall_definitions
 from tests.tiny import tiny_model, tiny_vocabulary
+from training import memory
 from training.memorize import QuestionSampler, memorize_loss
 from training.memory import codes_exact, definitions_exact, measure
 
@@ -115,3 +116,19 @@ def test_the_measure_holds_the_shares_by_chapter_and_level(half_taught, monkeypa
     assert result["hierarchy"]["chapter"] == sum(named) / len(codes) > 0.3
     assert set(result["hierarchy"]) == {"chapter", "block", "category"}
     assert 0 <= result["held_out_phrasing"]["code_to_definition"] < result["code_to_definition"]["words"]
+
+
+def test_however_many_codes_there_are_few_logits_are_held_at_a_time(half_taught, monkeypatch) -> None:
+    model, codes = half_taught
+    before = definitions_exact(model, codes, BOOK, 0), codes_exact(model, codes, BOOK, 0)
+    most = 5 * len(model.vocabulary)
+    held, logits = [], MeraModel.logits
+
+    def noted(self, states, tokens):
+        held.append(len(states) * len(self.vocabulary))
+        return logits(self, states, tokens)
+
+    monkeypatch.setattr(MeraModel, "logits", noted)
+    monkeypatch.setattr(memory, "LOGITS_AT_ONCE", most)
+    assert (definitions_exact(model, codes, BOOK, 0), codes_exact(model, codes, BOOK, 0)) == before
+    assert len(held) > 20 and max(held) == most

@@ -15,7 +15,8 @@ host names, no paths: `run` refuses a row that holds one. `setting.quick` asks f
 section works; its figures are never evidence. What needs a process of its own (memory, import time, a framework that must
 not share a process) uses `processes.child`. Raise InputError for what can't be measured here (no GPU, no data).
 
-`run` writes benchmark-<section>.json when a section is through: title, rows, and the machine in general terms.
+`run` writes benchmark-<section>.json anew with each row, so that a machine that is stopped loses one figure and not all:
+title, rows, the machine in general terms, and whether the section came to its end (`complete`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ SECTIONS: dict[str, str] = {  # name -> module with TITLE and measure(setting)
     "serve": "training.benchmark.serve",
     "precision": "training.benchmark.precisions",
     "score": "training.benchmark.score",
+    "gpu": "training.benchmark.gpu_7b",
 }
 
 
@@ -51,7 +53,7 @@ def run(
     out: Path | None = None,
     tell: Callable[[Row], None] = lambda row: None,
 ) -> Iterator[dict[str, Any]]:
-    """The result of each section in the order given, as its file has it, which is written when the section is through.
+    """The result of each section in the order given, as its file has it, which is written with every row.
 
     out: folder of benchmark-<section>.json; None writes nothing. tell: called with each row as it comes.
     Raises InputError for an unknown section before anything is measured, for a missing folder, and for a row that is not
@@ -64,12 +66,18 @@ def run(
         raise InputError(f"There is no folder {out} to write the figures into.")
     for name in names:
         section = import_module(SECTIONS[name])
-        rows = []
+        result = {"section": name, "title": section.TITLE, "quick": setting.quick, "complete": False}
+        result |= {"machine": machine(), "rows": []}
         for row in section.measure(setting):
-            rows.append(checked(row, name))
+            result["rows"].append(checked(row, name))
+            _write(result, out)
             tell(row)
-        result = {"section": name, "title": section.TITLE, "quick": setting.quick, "machine": machine(), "rows": rows}
-        if out is not None:
-            with written_whole(out / f"benchmark-{name}.json", folder=False) as part:
-                part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        result["complete"] = True
+        _write(result, out)
         yield result
+
+
+def _write(result: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        with written_whole(out / f"benchmark-{result['section']}.json", folder=False) as part:
+            part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")

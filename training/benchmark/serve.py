@@ -1,5 +1,5 @@
 """What serving costs: `rank()` beside a bare forward pass, ranking beside decoding, batches, variants that share a beginning,
-with the same checkpoint in the same process; 7B shapes on a GPU.
+with the same checkpoint in the same process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from mera_core.ontology import Code
 from mera_core.records import Patient, Visit
 from mera_core.seen import seen_features
 from mera_core.sequence import Encoded
-from training.benchmark import gpu_7b
+from training.benchmark.agreement import LISTED
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row, seconds
 
 TITLE = "Serving: one forward pass, decoding, batches, variants"
-LISTED = 20
-"""Codes that are decoded: as many as recall@20 looks at."""
 History = tuple[Patient, Encoded]
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """`rank()`, decoding, batches, shared beginnings; on a GPU also 7B shapes."""
+    """`rank()`, decoding, batches, shared beginnings."""
     engine = Engine.load(setting.checkpoint)
     engine.warm_up()
     people = patients(8 if setting.quick else 64, codes_of(engine))
@@ -35,7 +33,6 @@ def measure(setting: Setting) -> Iterator[Row]:
     yield from _decoding(setting, engine, people)
     yield from _batches(setting, engine)
     yield from _variants(setting, engine)
-    yield from gpu_7b.serving_rows(setting)
 
 
 def codes_of(engine: Engine) -> list[Code]:
