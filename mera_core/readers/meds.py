@@ -1,19 +1,15 @@
 """MEDS 0.3 and 0.4: events in parquet shards, of which diagnoses, births, deaths, sex, ethnicity and visits are read.
 
 Boundary: events as columns -> people, visits and diagnoses; the files are `meds_tables`, what a code's text means is
-`meds_codes`. Visits are told by a column such as hadm_id. Diagnoses that carry no visit belong to the admission within which
-they are dated; those of none are grouped by time: one more than GAP_HOURS after the one before it begins a new visit. A visit
-begins at its admission event, or else at its first diagnosis (which MIMIC dates at discharge); diagnoses keep the order of
-seq_num where there is one, else that of the file.
+`meds_codes`, which events make a visit is `meds_visits`. Diagnoses keep the order of seq_num where there is one, else that of
+the file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,9 +18,9 @@ from mera_core.ontology import Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.code_systems import read_snomed_map
-from mera_core.readers.keyed import holding
 from mera_core.readers.meds_codes import Kind
 from mera_core.readers.meds_tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
+from mera_core.readers.meds_visits import Stays, earliest, grouped_by_gap, named_visits, paired_visits, together, within
 from mera_core.readers.record_words import word
 
 FORMAT = "meds"
@@ -35,7 +31,6 @@ _DAYS_A_YEAR = 365.2425
 _BEFORE_BIRTH = 4 * _DAY  # births have a date or a year, and no hour
 _OLDEST = 130  # years
 _OTHER = "events that tell no diagnosis, birth, death, sex, ethnicity or visit"
-_LATEST = np.iinfo(np.int64).max
 
 
 def detect(source: Source) -> str | None:
@@ -92,32 +87,35 @@ def read(
 
 def _cohort(events: Gathered, report: ImportReport, ontology: Ontology | None, gap_hours: float) -> Cohort:
     entry, target = _entries(events, report)
-    named = _named_visits(events, entry)
+    gap = np.timedelta64(round(gap_hours * 3.6e9), "us")
+    paired = paired_visits(events, gap, report)
+    admitted = together(named_visits(events, entry), paired)
     loose = np.unique(entry[(events.visit[entry] == NONE) & ~np.isnat(events.time[entry])])
-    within = _within_named(events, loose, named)
-    grouped = _grouped_by_gap(events, loose[within < 0], np.timedelta64(round(gap_hours * 3.6e9), "us"))
-    person = np.concatenate([named.person, grouped.person])
-    time = np.concatenate([named.time, grouped.time])
+    inside = within(events, loose, admitted)
+    grouped = grouped_by_gap(events, loose[inside < 0], gap)
+    person = np.concatenate([admitted.person, grouped.person])
+    time = np.concatenate([admitted.time, grouped.time])
     stay = np.full(len(events.code), -1, dtype=np.int64)
-    stay[named.rows] = named.stay
-    stay[loose] = within
-    stay[grouped.rows] = grouped.stay + len(named.person)
+    stay[admitted.rows] = admitted.stay
+    stay[loose] = inside
+    stay[grouped.rows] = grouped.stay + len(admitted.person)
     born = _births(events)
     kept = ~(time < born[person] - _BEFORE_BIRTH) | events.own  # whose births are derived from ages
     report.set_aside("visits before birth", int((~kept).sum()))
     keep = _dated_and_born(stay[entry], kept, report)
     entry, target = entry[keep], target[keep]
-    words, recorded_age, undated = _visit_facts(events, named, len(person))
+    words, recorded_age, undated = _visit_facts(events, admitted, len(person), report)
     rank = events.rank[entry]
     targets = events.book.targets
-    _remark(events, entry, int((within >= 0).sum()), len(grouped.person), gap_hours, report)
+    _remark(events, entry, report)
+    _remark_visits(int((inside >= 0).sum()), len(paired.person), len(grouped.person), gap_hours, report)
     return assemble(
         report,
         _people(events),
         Visits(
             person=person[kept],
             time=np.where(undated, np.datetime64("NaT", "us"), time)[kept],
-            order=np.concatenate([named.order, grouped.order])[kept],
+            order=np.concatenate([admitted.order, grouped.order])[kept],
             age=(recorded_age if events.own else _ages(time, born[person]))[kept],
             words={name: values[kept] for name, values in words.items()},
             by_order=events.own,  # our writer numbers visits in their order, so that undated ones keep their place
@@ -161,67 +159,6 @@ def _entries(events: Gathered, report: ImportReport) -> tuple[np.ndarray, np.nda
     return entry, np.array(book.firsts, dtype=np.int64)[events.code[entry]] + within
 
 
-@dataclass
-class _Stays:
-    """m visits, and for each of the `rows` that belong to one its index."""
-
-    rows: np.ndarray
-    stay: np.ndarray
-    person: np.ndarray
-    time: np.ndarray
-    order: np.ndarray
-
-
-def _named_visits(events: Gathered, entry: np.ndarray) -> _Stays:
-    """Visits that a column names. A visit's time is its admission's, or its first diagnosis's, or its first event's."""
-    diagnosed = np.zeros(len(events.code), dtype=bool)
-    diagnosed[entry] = True
-    of_visit = diagnosed | np.isin(events.kinds, (Kind.START, Kind.END, Kind.VISIT_WORD))
-    rows = np.flatnonzero(of_visit & (events.visit != NONE))
-    number, names = pd.factorize(events.visit[rows])
-    width = max(len(names), 1)
-    stay, first = pd.factorize(events.person[rows].astype(np.int64) * width + number)
-    starts, time = events.kinds[rows] == Kind.START, events.time[rows]
-    found = _earliest(time[starts], stay[starts], len(first))
-    for others in (diagnosed[rows], ~starts):
-        found = np.where(np.isnat(found), _earliest(time[others], stay[others], len(first)), found)
-    order = names[first % width] if len(names) else first
-    return _Stays(rows, stay, first // width, found, order.astype(np.int64))
-
-
-def _within_named(events: Gathered, rows: np.ndarray, named: _Stays) -> np.ndarray:
-    """For each of the rows the admission of the same person, latest begun, within which it is dated; -1 where none is."""
-    ends = events.kinds[named.rows] == Kind.END
-    left = np.full(len(named.person), np.iinfo(np.int64).min)
-    np.maximum.at(left, named.stay[ends], events.time[named.rows[ends]].astype(np.int64))
-    stays = np.flatnonzero(~np.isnat(named.time) & (left >= named.time.astype(np.int64)))
-    at = holding(
-        named.person[stays],
-        named.time[stays].astype(np.int64),
-        left[stays],
-        events.person[rows],
-        events.time[rows].astype(np.int64),
-    )
-    return np.where(at >= 0, stays[at], -1) if len(stays) else at
-
-
-def _grouped_by_gap(events: Gathered, rows: np.ndarray, gap: np.timedelta64) -> _Stays:
-    """Visits of the diagnoses that name none, by time."""
-    rows = rows[np.lexsort((events.time[rows], events.person[rows]))]
-    person, time = events.person[rows], events.time[rows]
-    new = np.ones(len(rows), dtype=bool)
-    new[1:] = (person[1:] != person[:-1]) | (time[1:] - time[:-1] > gap)
-    return _Stays(rows, np.cumsum(new) - 1, person[new], time[new], rows[new])
-
-
-def _earliest(time: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-    """[size] the first known time of each group, NaT where there is none."""
-    known = ~np.isnat(time)
-    found = np.full(size, _LATEST)
-    np.minimum.at(found, group[known], time[known].astype(np.int64))
-    return np.where(found == _LATEST, np.datetime64("NaT", "us").astype(np.int64), found).astype("datetime64[us]")
-
-
 def _dated_and_born(stay: np.ndarray, kept: np.ndarray, report: ImportReport) -> np.ndarray:
     """[k] whether a diagnosis has a visit that is kept; the others are counted."""
     undated = stay < 0
@@ -233,7 +170,7 @@ def _dated_and_born(stay: np.ndarray, kept: np.ndarray, report: ImportReport) ->
 
 def _births(events: Gathered) -> np.ndarray:
     rows = events.kinds == Kind.BIRTH
-    return _earliest(events.time[rows], events.person[rows], len(events.ids))
+    return earliest(events.time[rows], events.person[rows], len(events.ids))
 
 
 def _ages(time: np.ndarray, born: np.ndarray) -> np.ndarray:
@@ -244,9 +181,11 @@ def _ages(time: np.ndarray, born: np.ndarray) -> np.ndarray:
     return np.where(years > _OLDEST, np.nan, np.round(np.maximum(years, 0.0), 2))
 
 
-def _visit_facts(events: Gathered, named: _Stays, size: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _visit_facts(
+    events: Gathered, admitted: Stays, size: int, report: ImportReport
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Words of the visits, the ages recorded with them, and whether their times were invented to keep an order."""
-    rows, stay = named.rows, named.stay
+    rows, stay = admitted.rows, admitted.stay
     kind, code = events.kinds[rows], events.code[rows]
     words: dict[str, np.ndarray] = {}
 
@@ -262,8 +201,12 @@ def _visit_facts(events: Gathered, named: _Stays, size: int) -> tuple[dict[str, 
     starts, ends = kind == Kind.START, kind == Kind.END
     age[stay[starts]], undated[stay[starts]] = events.age[rows[starts]], events.invented[rows[starts]]
     if not events.own:
-        began = _earliest(events.time[rows[starts]], stay[starts], size)
-        days = (_earliest(events.time[rows[ends]], stay[ends], size) - began) / _DAY
+        began = earliest(events.time[rows[starts]], stay[starts], size)
+        days = (earliest(events.time[rows[ends]], stay[ends], size) - began) / _DAY
+        if backwards := int((days < 0).sum()):
+            report.remarks.append(
+                f"{backwards:,} visits end before they begin; they are kept, the length of stay is not"
+            )
         if (known := days >= 0).any():
             put("stay", known, np.floor(days[known]).astype(np.int64).astype(str).astype(object))
         payer = events.text("insurance", rows[starts])
@@ -311,18 +254,21 @@ def _people(events: Gathered) -> People:
     return People(events.ids, sex, words, age if events.own else None)
 
 
-def _remark(
-    events: Gathered, entry: np.ndarray, within: int, grouped: int, gap_hours: float, report: ImportReport
-) -> None:
+def _remark_visits(within: int, paired: int, grouped: int, gap_hours: float, report: ImportReport) -> None:
+    """Say of how many visits and diagnoses the visit is not named but told by times."""
+    sentences = (
+        (paired, "{:,} visits are told by an admission that names none, and the discharge that follows it"),
+        (within, "{:,} diagnoses name no visit, and count to the admission within which they are dated"),
+        (
+            grouped,
+            f"{{:,}} visits are grouped by time, as their diagnoses name none: a new one after {gap_hours:g} hours",
+        ),
+    )
+    report.remarks += [words.format(count) for count, words in sentences if count]
+
+
+def _remark(events: Gathered, entry: np.ndarray, report: ImportReport) -> None:
     report.set_aside(_OTHER, events.other)
-    if within:
-        report.remarks.append(
-            f"{within:,} diagnoses name no visit, and count to the admission within which they are dated"
-        )
-    if grouped:
-        report.remarks.append(
-            f"{grouped:,} visits are grouped by time, as their diagnoses name none: a new one after {gap_hours:g} hours"
-        )
     deaths = int((events.kinds == Kind.DEATH).sum())
     if deaths:
         report.remarks.append(f"{deaths:,} deaths are recorded; they are no part of a history")

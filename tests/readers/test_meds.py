@@ -1,7 +1,7 @@
 """The MEDS reader, on small datasets in the shape of each public converter, and on the MIMIC-IV demo."""
 
 import os
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -134,6 +134,46 @@ def test_diagnoses_without_a_visit_count_to_the_admission_that_holds_their_date(
     assert [visit.time for visit in cohort.patients[0].visits] == [ADMITTED, AGAIN]
     assert any("1 diagnoses name no visit, and count to the admission" in line for line in cohort.report.remarks)
     assert any("2 visits are grouped by time" in line for line in cohort.report.remarks)
+
+
+def test_admissions_and_discharges_that_name_no_visit_make_one(tmp_path):
+    """The same dataset without hadm_id: the same visits at the same times, and what makes none is counted."""
+    rows = [(*row[:3], None, *row[4:]) for row in MIMIC]
+    rows += [
+        (9, None, "HOSPITAL_ADMISSION//URGENT//UNK", None, None, None),
+        (9, LEFT, "HOSPITAL_DISCHARGE//HOME", None, None, None),
+        (9, AGAIN, "HOSPITAL_ADMISSION//URGENT//UNK", None, None, None),
+    ]
+    with_names, cohort = read(dataset(tmp_path / "a", table(MIMIC))), read(dataset(tmp_path / "b", table(rows)))
+    assert cohort.patients[:2] == with_names.patients
+    assert [visit.time for visit in cohort.patients[2].visits] == [AGAIN]
+    assert cohort.report.aside["admissions and discharges without a date, that name no visit"] == 1
+    assert cohort.report.aside["discharges without an admission, that name no visit"] == 1
+    assert any("4 visits are told by an admission that names none" in line for line in cohort.report.remarks)
+    flat = put(tmp_path / "c.parquet", table([row[:3] for row in rows], COLUMNS[:3]))
+    assert codes(read(flat)) == codes(cohort)
+
+
+def test_an_admission_without_discharge_holds_what_is_near(tmp_path):
+    rows = [
+        (1, ADMITTED, "Visit/IP"),
+        (1, ADMITTED + timedelta(hours=5), "ICD10CM/I10"),
+        (1, ADMITTED + timedelta(hours=30), "ICD10CM/I50.22"),
+    ]
+    path = put(tmp_path / "a.parquet", table(rows, COLUMNS[:3]))
+    assert codes(read(path)) == [["ICD10:I10"], ["ICD10:I50.22"]]
+    assert codes(read(path, "meds", gap_hours=48)) == [["ICD10:I10", "ICD10:I50.22"]]
+
+
+def test_a_negative_stay_is_told(tmp_path):
+    rows = [
+        (1, LEFT, "HOSPITAL_ADMISSION//URGENT//UNK", 70),
+        (1, LEFT, "ICD10CM/I10", 70),
+        (1, ADMITTED, "HOSPITAL_DISCHARGE//HOME", 70),
+    ]
+    cohort = read(put(tmp_path / "a.parquet", table(rows, COLUMNS[:4])))
+    assert "stay" not in cohort.patients[0].visits[0].details
+    assert "1 visits end before they begin; they are kept, the length of stay is not" in cohort.report.remarks
 
 
 def test_an_admission_around_one_that_is_over_still_holds_its_diagnoses(tmp_path):
