@@ -16,7 +16,7 @@ from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
 from mera_core.errors import InputError
 from mera_core.forward import TOKENS, in_batches
 from mera_core.model import MeraModel
-from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
+from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
 from mera_core.ranking import Ranking, best_first, ranking_scores
 from mera_core.recall import Recall, recall_ancestors, recall_codes, recall_definitions
 from mera_core.recall_questions import CODE, DEFINITION, question_text
@@ -227,10 +227,20 @@ class Engine:
     def _memorized(self, code: str | Code, system: str | None) -> Code:
         systems = self._manifest.systems
         if isinstance(code, str):
-            code = self.ontology.parse(code, system=system or (systems[0] if len(systems) == 1 else None))
+            code = self._asked(code, system)
         if code not in self.model.vocabulary:
             raise InputError(f"{code} can't be recalled: this checkpoint memorized {' and '.join(systems)} only.")
         return code
+
+    def _asked(self, code: str, system: str | None) -> Code:
+        """What a text asks for: of two meanings the one memorized, but never a typing error for a code of the other book."""
+        try:
+            return self.ontology.parse(code, system)
+        except AmbiguousCodeError as error:
+            memorized = [each for each in error.candidates if each in self.model.vocabulary]
+            if len(memorized) == 1:
+                return memorized[0]
+            raise
 
     def _recall_code(self, code: str | Code, system: str | None) -> Recall:
         code = self._memorized(code, system)

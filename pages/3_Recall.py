@@ -40,7 +40,8 @@ def ask_words(words: str) -> None:
 def from_code() -> None:
     """Ask for the definition of a code."""
     systems = loaded.manifest["systems"]
-    code_search("recall", "Find a code", ask_code, system=systems[0] if len(systems) == 1 else None)
+    only = systems[0] if len(systems) == 1 else None
+    code_search("recall", "Find a code", ask_code, system=only, why_only="This model has memorized {} only.")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("For example", width="content")
         for code in examples():

@@ -222,6 +222,7 @@ def test_a_definition_in_no_book_has_no_truth(engine) -> None:
         ({"code": "99Z.9"}, "99Z.9"),
         ({"code": Code("ICD10", "I50.9")}, "memorized ICD9 only"),
         ({"code": "I50.9", "system": "ICD10"}, "memorized ICD9 only"),
+        ({"code": "I10"}, "ICD10:I10 can't be recalled"),  # and never read as a slip of the pen for ICD9:110
     ],
 )
 def test_questions_that_make_no_sense(engine, question, message) -> None:

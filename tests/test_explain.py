@@ -125,3 +125,20 @@ def test_ten_codes_under_the_bundled_checkpoint_take_less_than_a_second():
     found = leave_one_out(engine, patient)
     assert time.perf_counter() - begin < 1
     assert len(found.of(engine.label_space[0])) == 13
+
+
+def test_progress_is_told_and_the_effects_are_the_same(engine, monkeypatch):
+    monkeypatch.setattr(explain, "STEP", 3)
+    told: list[float] = []
+    found = leave_one_out(engine, HISTORY, told.append)
+    assert told == sorted(told)
+    assert (told[0], told[-1], len(told)) == (0.0, 1.0, 1 + -(-len(found.margins) // 3))
+    np.testing.assert_allclose(found.margins, leave_one_out(engine, HISTORY).margins, atol=1e-4)
+
+
+def test_what_the_listener_raises_ends_the_work(engine):
+    def stop(done: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        leave_one_out(engine, HISTORY, stop)

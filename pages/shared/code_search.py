@@ -32,10 +32,13 @@ def _keyboard():
 
 
 @st.fragment
-def code_search(key: str, label: str, on_pick: Callable[[Code], None], system: str | None = None) -> None:
+def code_search(
+    key: str, label: str, on_pick: Callable[[Code], None], system: str | None = None, why_only: str = ""
+) -> None:
     """A search field whose results appear while one types; a click or a key hands the code to `on_pick`.
 
-    key: names the widgets. system: search this code book only. The page runs anew after a pick.
+    key: names the widgets. system: search this code book only; why_only: said, with the book's name in place of {}, where
+    only another book holds what is typed. The page runs anew after a pick.
     """
     picked = f"{key}_picked"
     if st.session_state.pop(picked, False):
@@ -59,7 +62,10 @@ def code_search(key: str, label: str, on_pick: Callable[[Code], None], system: s
         )
         query = query or ""
         found = search(query, system=system, limit=SHOWN) if query else []
-        st.html(f'<p class="mera-found" role="status">{html.escape(_status(query, found))}</p>')
+        status = _status(query, found)
+        if query and system and not found and search(query, limit=1):
+            status = f"Nothing found in {SYSTEM_NAMES[system]}. {why_only.format(SYSTEM_NAMES[system])}"
+        st.html(f'<p class="mera-found" role="status">{html.escape(status)}</p>')
         for match in found:
             st.button(
                 label_of(match),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from mera_core.effect_figures import MOST_BARS, describe_effects, effect_bars, effect_frame
@@ -14,7 +16,7 @@ from pages.shared.charts import draw, twin
 from pages.shared.session import engine, or_stop, patient, plain
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
-AT_ONCE = 40  # entries of a history that are left out in turn without asking: well below a second
+AT_ONCE = 28  # entries of a history that are left out in turn without asking: below a second
 _CAVEAT = (
     "This is **sensitivity, not cause**: the history is ranked again without each code and without each visit, and the "
     "difference is shown. It says what the model reacts to, not why a patient falls ill. Two codes that say the same can "
@@ -65,6 +67,26 @@ def show_why(ranking: Ranking, person: Patient) -> None:
     twin("each code and visit", effect_frame(effects, rank, ranking.ontology))
 
 
+def _leave_out(loaded: Any, person: Patient, entries: int) -> Sensitivity:
+    """The work itself: under a spinner where it is short, else with its progress and a way to stop it."""
+    if entries <= AT_ONCE:
+        with st.spinner("Ranking the history again without each code and visit …"):
+            return or_stop(lambda: leave_one_out(loaded, person))
+    place = st.empty()
+    with place.container():
+        words = "Ranking the history again without each code and visit"
+        bar = st.progress(0.0, words)
+        st.button("Stop", icon=":material/stop:", key="why_stop", on_click=_disagree)
+        found = or_stop(lambda: leave_one_out(loaded, person, lambda done: bar.progress(done, f"{words}: {done:.0%}")))
+    place.empty()
+    return found
+
+
+def _disagree() -> None:
+    """A click on Stop ends the run that is under way at its next word on the progress; the question stands again."""
+    st.session_state["why_agreed"] = None
+
+
 def _agree() -> None:
     """Let the history on the screen be taken apart however long it is."""
     st.session_state["why_agreed"] = patient()
@@ -86,7 +108,6 @@ def _sensitivity(person: Patient) -> Sensitivity | None:
             )
             st.button("Work it out", type="primary", key="why_all", on_click=_agree)
             return None
-        with st.spinner("Ranking the history again without each code and visit …"):
-            kept = ((loaded.name, person), or_stop(lambda: leave_one_out(loaded, person)))
+        kept = ((loaded.name, person), _leave_out(loaded, person, entries))
         st.session_state["sensitivity"] = kept
     return kept[1]

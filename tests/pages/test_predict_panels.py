@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from streamlit.elements.lib import policies
 
 from mera_core.explain import leave_one_out
 from mera_core.ontology import Code
@@ -148,6 +149,15 @@ def test_a_diagnosis_far_down_the_list_can_be_asked_for():
     assert far.code in charts(app)[0]["layout"]["title"]["text"]
 
 
+def test_a_panel_chosen_by_a_row_is_no_second_default(monkeypatch):
+    """Streamlit logs a warning with a stack trace where a widget has a default beside a value of the session."""
+    complaints = []
+    monkeypatch.setattr(policies._LOGGER, "warning", lambda *said: complaints.append(said))
+    monkeypatch.setattr(policies, "_shown_default_value_warning", False)
+    open_page(PAGE, query=DEMO, panel="Why")
+    assert complaints == []
+
+
 # --- what if
 
 
@@ -230,6 +240,22 @@ def test_addresses_hold_the_demo_and_nothing_of_an_edited_history():
     for panel in PANELS:
         open_panel(app, panel)
         assert dict(app.query_params) == {}
+
+
+def test_an_address_that_the_browser_goes_back_to_leaves_edits_alone():
+    app = open_page(PAGE, query=DEMO)
+    chips(app)[-1].click().run()
+    edited = app.session_state["patient"]
+    app.query_params["demo"] = DEMO["demo"]  # as the button Back does
+    app.run()
+    assert not app.exception
+    assert app.session_state["patient"] == edited
+    assert "demo" not in app.query_params
+    assert "Your edited history stays" in app.toast[0].value
+    app.switch_page("app.py").run()
+    app.query_params["demo"] = DEMO["demo"]
+    app.switch_page(f"pages/{PAGE}").run()  # a link of the home page means what it says
+    assert app.session_state["patient"] == person()
 
 
 def test_a_visit_in_which_nothing_is_written_yet_is_no_warning():

@@ -83,6 +83,16 @@ def test_search_asks_for_the_code_that_is_clicked():
     assert "Alcoholic cirrhosis of liver" in answers(app)[1]
 
 
+def test_a_code_of_the_other_book_is_said_not_to_be_memorized():
+    app = recall()
+    if "ICD10" in session.engine().manifest["systems"]:
+        return
+    app.text_input(key="recall_query").set_value("I50.9").run()
+    assert not app.exception
+    said = [each.proto.body for each in app.get("html") if "mera-found" in each.proto.body]
+    assert any("Nothing found in ICD-9-CM. This model has memorized ICD-9-CM only." in text for text in said)
+
+
 def test_what_the_model_never_learned_is_an_error_in_words():
     app = recall()
     if "ICD10" in session.engine().manifest["systems"]:
