@@ -40,7 +40,8 @@ def show_panel(ranking: Ranking, base: whatif_view.Baseline | None) -> None:
     panel = st.segmented_control(
         "Look closer",
         PANELS,
-        default=PANELS[0],
+        # "Why?" of a row sets the choice; Streamlit complains of a default beside one
+        default=None if "panel" in st.session_state else PANELS[0],
         key="panel",
         required=True,
         persist_state="session",

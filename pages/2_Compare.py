@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from mera_core.figure_style import counted
 from mera_core.ontology import Code
 from pages.shared import patient_editor
 from pages.shared.compare_view import show_comparison
@@ -93,7 +94,7 @@ def contents(slot: str) -> str:
         return "No codes yet."
     lines = [f"From “{plain(title)}”"] if title else []
     first = max(0, len(person.visits) - NEWEST)
-    lines += [f"{first} earlier visits"] if first else []
+    lines += [counted(first, "earlier visit")] if first else []
     for number, visit in enumerate(person.visits[first:], start=first + 1):
         codes = ", ".join(plain(code.code if isinstance(code, Code) else str(code)) for code in visit.codes)
         lines.append(f"**Visit {number}**: {codes or 'no codes'}")

@@ -20,7 +20,7 @@ from mera_core.errors import InputError
 from mera_core.faults import in_words
 from mera_core.records import DemoPatient, Patient, demo_patients
 from mera_core.search import search
-from pages.shared.leaving import ask_before_leaving
+from pages.shared.leaving import ask_before_leaving, has_unsaved_verdicts
 from pages.shared.login import require_login
 from pages.shared.private_process import keep_private
 from pages.shared.style import stylesheet
@@ -39,6 +39,7 @@ ICONS = {
 }
 SIDEBAR_WIDTH = 210  # pixels; folds away on a phone
 SLOTS = ("", "b")
+HOME = "Home"
 _UNDO_DEPTH = 50
 _RANKINGS_KEPT = 8
 
@@ -57,6 +58,7 @@ def open_session(title: str) -> None:
     st.html(f"<style>{stylesheet()}</style>")
     st.session_state["busy"] = st.empty()  # first, so that what follows keeps its place when it is filled
     _open_slot("")
+    st.session_state["came_from"], st.session_state["page"] = st.session_state.get("page"), title
     with st.sidebar:
         st.markdown("### MERA")
         st.page_link("app.py", label="Home", icon=":material/home:")
@@ -65,7 +67,7 @@ def open_session(title: str) -> None:
             st.page_link(f"pages/{path.name}", label=name, icon=ICONS.get(name, ":material/article:"))
         _choose_model()
         st.caption(NOTICE)
-        ask_before_leaving(any(is_edited(slot) for slot in SLOTS))
+        ask_before_leaving(any(is_edited(slot) for slot in SLOTS) or has_unsaved_verdicts())
 
 
 def heading(title: str, lead: str = "") -> None:
@@ -254,11 +256,15 @@ def open_history(person: Patient, title: str = "", demo: str | None = None, slot
 def follow_link() -> None:
     """Open the demo patient that a link names (?demo=ID), and keep the address in step with the screen.
 
-    The ids of a demo patient and of a model are the only things that this app writes to or reads from an address.
+    Links stand on the home page and come from other people. An address that the browser goes back to is none: it would put
+    the demo patient over what was made of it. The ids of a demo patient and of a model are the only things that this app
+    writes to or reads from an address.
     """
     asked = st.query_params.get("demo")
     if asked and asked != st.session_state.get("linked"):
-        if asked in demos():
+        if is_edited() and st.session_state["came_from"] not in (None, HOME):
+            st.toast("Your edited history stays. To begin anew, choose the demo patient in the list.")
+        elif asked in demos():
             open_demo(asked)
         else:
             st.warning("The link names a demo patient that is not here; choose one below.")
