@@ -17,6 +17,7 @@ from mera_core.readers.assemble import NO_CODE, Entries, People, Visits, assembl
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.delimited import Delimited, read_delimited
 from mera_core.readers.keyed import (
+    NOWHERE,
     distinct,
     in_words,
     is_empty,
@@ -79,6 +80,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
     diagnoses = read_delimited(source.within(source.file(FILES[1])), _DIAGNOSIS, _RANKED, report)
     hospital = rows_at(units["patienthealthsystemstayid"])
     stays, first = _first_unit(units, hospital)
+    _refuse_shared(units, hospital)
     row, text, system = _codes(diagnoses, systems, report)
     unit = rows_of(diagnoses["patientunitstayid"], units["patientunitstayid"])[row]
     kept = leave_out_by(report, {"unit stay not in patient": unit < 0})
@@ -99,6 +101,18 @@ def _first_unit(units: Delimited, hospital: np.ndarray) -> tuple[np.ndarray, np.
     order = np.lexsort((np.arange(len(units)), np.nan_to_num(number, nan=np.inf), hospital))
     stays, start = np.unique(hospital[order], return_index=True)
     return stays, order[start]
+
+
+def _refuse_shared(units: Delimited, hospital: np.ndarray) -> None:
+    """Raise InputError where unit stays of one hospital stay are of two patients: whose its codes are can't be told."""
+    person = rows_at(units["uniquepid"])
+    owner = np.full(len(units), NOWHERE, np.int64)
+    order = np.arange(len(units))[::-1]
+    owner[hospital[order]] = person[order]  # the first row of a stay, written last, says whose it is
+    other = owner[hospital] != person
+    if other.any():
+        row = int(np.argmax(other))
+        raise units.fault(row, "patienthealthsystemstayid", "this hospital stay is of another uniquepid above")
 
 
 def _people(units: Delimited, first: np.ndarray) -> People:

@@ -21,7 +21,7 @@ from mera_core.readers.assemble import REPEATED, Entries, People, Visits, assemb
 from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.code_systems import read_snomed_map
 from mera_core.readers.fhir_conditions import Diagnosis, Rules
-from mera_core.readers.fhir_files import candidates, looks_like_fhir, resources
+from mera_core.readers.fhir_files import candidates, looks_like_fhir, resources, xml_files
 from mera_core.readers.fhir_graph import Graph
 from mera_core.readers.fhir_links import told_name
 from mera_core.readers.fhir_values import NEVER_WAS, Contact
@@ -42,6 +42,11 @@ def detect(source: Source) -> str | None:
     return None
 
 
+def expects(source: Source) -> str | None:
+    """Why a source that can't be recognised is meant for this format: it holds FHIR as XML, which the reading names."""
+    return next((f"{path.name} is FHIR as XML" for path in xml_files(source)), None)
+
+
 def read(
     source: Source,
     report: ImportReport,
@@ -52,7 +57,7 @@ def read(
     problem_list: bool | str = True,
     empty_visits: bool | str = True,
 ) -> Cohort:
-    """Read Bundles, NDJSON or a bulk-export folder, plain or gzipped.
+    """Read Bundles, NDJSON or a bulk-export folder, plain or gzipped; of a folder also the files one level deeper.
 
     snomed_map: CSV file for Conditions that have SNOMED CT codes only (`code_systems.read_snomed_map`). prefer: the system
     that is taken where a Condition names its diagnosis in both. keep_unconfirmed: also provisional, differential and
@@ -268,6 +273,12 @@ class _Stays:
             (referred, "{:,} patients are referred to and not held by the source: their sex and birth are unknown"),
         )
         report.remarks += [words.format(count) for count, words in sentences if count]
+        backwards = [met.backwards for met in self._graph.contacts if met.backwards]
+        if backwards:
+            report.remarks.append(
+                f"{len(backwards):,} encounters end before they begin (first: {backwards[0]}, period); they are kept, the "
+                "length of stay is not"
+            )
 
 
 def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontology | None, empty_visits: bool) -> Cohort:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,17 +42,35 @@ def candidates(source: Source) -> list[Path]:
     """The files whose names could be FHIR JSON; of a single file, that one."""
     if source.path.is_file():
         return [source.path]
-    return [path for name, path in sorted(source.files.items()) if name.endswith(SUFFIXES)]
+    return _named(source, SUFFIXES)
+
+
+def xml_files(source: Source) -> list[Path]:
+    """The files that hold FHIR as XML, which is not read."""
+    paths = [source.path] if source.path.is_file() else _named(source, (".xml",))
+    return [path for path in paths if _begins(path, (b"<",), b"hl7.org/fhir")]
+
+
+def _named(source: Source, endings: tuple[str, ...]) -> list[Path]:
+    """The files of a folder and of its own folders (Synthea's fhir/, an export's Patient/) whose names end so."""
+    below = sorted(path for path in source.path.iterdir() if path.is_dir() and not path.name.startswith("."))
+    parts = [source, *(source.within(path) for path in below if os.access(path, os.R_OK | os.X_OK))]
+    return [path for part in parts for name, path in sorted(part.files.items()) if name.endswith(endings)]
 
 
 def looks_like_fhir(path: Path) -> bool:
     """Whether the beginning of a file is JSON that names a resourceType."""
+    return _begins(path, (b"{", b"["), b'"resourceType"')
+
+
+def _begins(path: Path, starts: tuple[bytes, ...], with_: bytes) -> bool:
+    """Whether a file begins with one of the starts, and soon after names what is asked for."""
     try:
         with open_bytes(path) as stream:
             head = stream.read(_HEAD).removeprefix(BOM).lstrip()
     except (OSError, EOFError, zlib.error):
         return False
-    return head[:1] in (b"{", b"[") and b'"resourceType"' in head
+    return head.startswith(starts) and with_ in head
 
 
 def resources(source: Source, report: ImportReport) -> Iterator[Found]:
@@ -60,10 +79,14 @@ def resources(source: Source, report: ImportReport) -> Iterator[Found]:
     Bulk-export files of other resources are set aside unread. Raises InputError naming the file and the line or the entry.
     """
     paths = candidates(source)
+    xml = xml_files(source) if source.path.is_dir() else []
+    if xml and not any(looks_like_fhir(path) for path in paths):
+        raise InputError(f"{xml[0]} is XML; FHIR is read as JSON or NDJSON.")
+    report.set_aside("FHIR files as XML, not read", len(xml))
     total, done = sum(path.stat().st_size for path in paths), 0
     for path in paths:
         if not looks_like_fhir(path) and source.path.is_dir():
-            _refuse_meant(path)
+            _refuse_meant(path, _called(path, source))
             report.set_aside("JSON files that hold no FHIR resources")
         elif _is_lines(path):
             yield from _of_lines(path, source, report, done, total)
@@ -71,6 +94,11 @@ def resources(source: Source, report: ImportReport) -> Iterator[Found]:
             yield from _unfolded(_document(path), None, None, str(path))
         done += path.stat().st_size
         source.progress(path.name, done, total)
+
+
+def _called(path: Path, source: Source) -> str:
+    """What a file is called in its source, in small letters: its name, with that of the folder in the source's where it lies."""
+    return str(path.relative_to(source.path) if source.path.is_dir() else path.name).lower()
 
 
 def _is_lines(path: Path) -> bool:
@@ -109,7 +137,7 @@ def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total
                 continue
             if number == 1:
                 other = _resource_type(_decoded(line, f"{path}: line 1", limits))
-                if other not in (*READ, "Bundle") and other.lower() in path.name.lower():
+                if other not in (*READ, "Bundle") and other.lower() in _called(path, source):
                     report.set_aside("files of other resources, not read")
                     return
             if _is_wanted(line):
@@ -159,13 +187,13 @@ def _document(path: Path) -> Any:
     return _decoded(content, str(path), limits)
 
 
-def _refuse_meant(path: Path) -> None:
+def _refuse_meant(path: Path, called: str) -> None:
     """Raise InputError where a file that doesn't look like FHIR is damaged, or is called like what must be read."""
     if path.stat().st_size:
         refuse_damaged(Source(path))
     with _opened(path) as stream:
         held = bool(stream.read(_HEAD).strip())
-    if held and any(name.lower() in path.name.lower() for name in READ):
+    if held and any(name.lower() in called for name in READ):
         raise InputError(f"{path}: line 1 is no FHIR resource as JSON, though the file is called like one.")
 
 

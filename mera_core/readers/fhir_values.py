@@ -72,7 +72,10 @@ class Person:
 
 @dataclass(slots=True)
 class Contact:
-    """An Encounter. subject, part_of: references as written. diagnoses: reference of a Condition -> its rank."""
+    """An Encounter. subject, part_of: references as written. diagnoses: reference of a Condition -> its rank.
+
+    backwards: where it stands, if its period ends before it begins; it then has no end.
+    """
 
     subject: str
     start: datetime | None
@@ -83,6 +86,7 @@ class Contact:
     words: dict[str, str]
     number: int | None = None
     age: float | None = None
+    backwards: str = ""
 
 
 def person(resource: Json, place: str) -> Person:
@@ -113,6 +117,8 @@ def contact(resource: Json, place: str) -> Contact:
     period = object_of(resource, "period", place) or object_of(resource, "actualPeriod", place)
     start = moment(period.get("start"), place, "period.start")
     end = moment(period.get("end"), place, "period.end")
+    backwards = start is not None and end is not None and end < start
+    end = None if backwards else end
     own = extensions(resource, place)
     words = _details(resource, place)
     if VISIT_NUMBER not in own:
@@ -127,6 +133,7 @@ def contact(resource: Json, place: str) -> Contact:
         diagnoses=_ranked(resource, place),
         words=words,
         number=number,
+        backwards=place if backwards else "",
         age=number_of(own.get(AGE, {}).get("valueDecimal")),
     )
 
@@ -140,7 +147,7 @@ def _standard_words(resource: Json, start: datetime | None, end: datetime | None
         "admission": _CLASSES.get(code.upper(), ""),
         "source": word("source", _shown(stay.get("admitSource"), place)),
         "discharge": word("discharge", _shown(stay.get("dischargeDisposition"), place)),
-        "stay": str((end - start).days) if start and end and end >= start else "",
+        "stay": str((end - start).days) if start and end else "",
     }
     return {name: said for name, said in words.items() if said}
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from mera_core.ontology import Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport, Source
-from mera_core.readers.delimited import read_delimited
+from mera_core.readers.delimited import Delimited, read_delimited
 from mera_core.readers.keyed import distinct, latest, replaced, rows_at, whole_numbers
 from mera_core.visit_columns import words
 
@@ -161,6 +161,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
     order = whole_numbers(rows, "encounter_id")
     known = {name: _known(rows.get(name)) for name in _READ}
     ids, person = np.unique(rows_at(rows["patient_nbr"]), return_inverse=True)
+    known[_COUNTS["stay"]] = _lengths(rows, known[_COUNTS["stay"]], report)
     first = np.full(len(ids), before, np.int64)
     np.minimum.at(first, person, np.arange(len(person)))
     place = np.empty(len(ids), np.int64)
@@ -199,6 +200,18 @@ def _entries(column: Word, position: int, report: ImportReport) -> tuple[np.ndar
     report.leave_out("no diagnosis in the column", int((~told).sum()))
     visit = np.flatnonzero(told)
     return visit, column.filter(pa.array(told)), np.full(len(visit), position)
+
+
+def _lengths(rows: Delimited, days: Word, report: ImportReport) -> Word:
+    """Days in hospital, null where they are negative; the report says of how many."""
+    kept = replaced(days, lambda text: None if text.startswith("-") else text)
+    negative = np.asarray(days.is_valid()) & np.asarray(kept.is_null())
+    if negative.any():
+        report.remarks.append(
+            f"{int(negative.sum()):,} encounters end before they begin (first: {rows.path.name}, line "
+            f"{rows.line(int(np.argmax(negative)))}, column 'time_in_hospital'); they are kept, the length of stay is not"
+        )
+    return kept
 
 
 def _file(source: Source) -> Source:

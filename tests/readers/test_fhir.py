@@ -86,7 +86,17 @@ def test_a_bundle_becomes_a_history(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.ndjson", "a.ndjson.gz", "a.json", "a.json.gz", "Bundles/1.json", "Bulk/x.ndjson.gz"]
+    "name",
+    [
+        "a.ndjson",
+        "a.ndjson.gz",
+        "a.json",
+        "a.json.gz",
+        "Bundles/1.json",
+        "Bulk/x.ndjson.gz",
+        "Parts/x",
+        "output/fhir/a.json",
+    ],
 )
 def test_the_forms_in_which_resources_come(tmp_path, name):
     path = tmp_path / name
@@ -95,6 +105,15 @@ def test_the_forms_in_which_resources_come(tmp_path, name):
             put(path.with_name(f"Mimic{resource['resourceType']}.ndjson.gz"), resource)
         put(path.with_name("MimicObservationLabevents.ndjson"), {"resourceType": "Observation", "id": "o"}, "not read")
         source = path.parent
+    elif name.startswith("Parts"):
+        for resource in ONE:
+            put(path.parent / resource["resourceType"] / "0.ndjson", resource)
+        put(path.parent / "Observation" / "0.ndjson", {"resourceType": "Observation", "id": "o"}, "not read")
+        source = path.parent
+    elif name.startswith("output"):
+        put(path, bundle(*ONE))
+        put(tmp_path / "output/metadata/run.json", {"version": 1})
+        source = tmp_path / "output"
     elif name.startswith("Bundles"):
         put(path, bundle(*ONE))
         put(
@@ -109,7 +128,7 @@ def test_the_forms_in_which_resources_come(tmp_path, name):
     assert detect(source)[0] == "fhir"
     # In the second Bundle, the Encounter and the Condition have the ids of those in the first.
     assert codes(cohort) == [["ICD10:I50.22"]] * (2 if name.startswith("Bundles") else 1)
-    if name.startswith("Bulk"):
+    if name.startswith(("Bulk", "Parts")):
         assert cohort.report.aside["files of other resources, not read"] == 1
 
 
@@ -277,6 +296,19 @@ def test_conditions_without_an_encounter_go_by_their_date(tmp_path):
     assert cohort.report.left_out == {"no date": 1}
 
 
+def test_a_negative_stay_is_told(tmp_path):
+    cohort = read_one(
+        tmp_path,
+        patient(),
+        encounter(end="2020-02-20"),
+        condition(),
+        condition("b", "I10", at=None, onsetDateTime="2020-03-01"),
+    )
+    assert codes(cohort) == [["ICD10:I50.22", "ICD10:I10"]]
+    assert "stay" not in cohort.patients[0].visits[0].details
+    assert any("1 encounters end before they begin (first: " in line for line in cohort.report.remarks)
+
+
 def test_a_time_with_a_zone_stays_on_its_day(tmp_path):
     late = encounter(start="2010-01-03T23:30:00-05:00", end="2010-01-03T23:50:00-05:00")
     cohort = read_one(tmp_path, patient(), late, condition(at=None, recordedDate="2010-01-03"))
@@ -400,7 +432,13 @@ def test_malformed_files_are_named(tmp_path, monkeypatch):
         read(tmp_path / "b.json")
     (tmp_path / "c.xml").write_text("<Bundle xmlns='http://hl7.org/fhir'/>")
     with pytest.raises(InputError, match=r"c\.xml is XML"):
-        read(tmp_path / "c.xml", "fhir")
+        read(tmp_path / "c.xml")
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "c.xml").rename(tmp_path / "xml/c.xml")
+    with pytest.raises(InputError, match=r"c\.xml is XML; FHIR is read as JSON or NDJSON"):
+        read(tmp_path / "xml")
+    put(tmp_path / "xml/a.json", bundle(*ONE))
+    assert read(tmp_path / "xml").report.aside["FHIR files as XML, not read"] == 1
     (tmp_path / "d.ndjson").write_bytes(b"\xef\xbb\xbf" + content[:2000].rsplit(b"\n", 1)[0].replace(b"\n", b"\r\n"))
     assert codes(read(tmp_path / "d.ndjson"))[0] == ["ICD10:I50.22"]
     monkeypatch.setattr("mera_core.readers.fhir_files.LONGEST_LINE", 100)

@@ -97,6 +97,15 @@ def test_words_of_a_visit_only_where_known(cohort):
     assert (first.details["insulin"], first.details["diabetes_medication"]) == ("no", "no")
 
 
+def test_a_negative_length_of_stay_is_told_and_not_kept(tmp_path):
+    cohort = read(write(tmp_path / "a.csv", EARLIER, {**LATER, "time_in_hospital": "-3"}))
+    assert [visit.details.get("stay") for visit in cohort.patients[0].visits] == ["3", None]
+    assert cohort.report.remarks == [
+        "1 encounters end before they begin (first: a.csv, line 3, column 'time_in_hospital'); they are kept, the length "
+        "of stay is not"
+    ]
+
+
 def test_readmission_is_the_future_and_never_read(cohort, tmp_path):
     other = read(write(tmp_path / "other.csv", {**LATER, "readmitted": "NO"}, {**EARLIER, "readmitted": "<30"}))
     assert other.patients == cohort.patients
