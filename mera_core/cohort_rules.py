@@ -32,7 +32,9 @@ class CohortRules:
     system: str | None = None
     """Translate every code into this system by the general equivalence maps."""
     translation: Literal["last", "first", "all"] = "last"
-    """Of several targets the last that the map lists, as a dictionary read from it has it (so published), the first, or all."""
+    """Of several targets the last that the map lists, as a dictionary read from it has it (so published), the first, or all.
+
+    Targets that are one part of a combination of codes are passed over where there are others; see `targets_of`."""
     drop_patients_with_empty_visit: bool = False
     """Leave out a patient with any visit without codes, as published."""
     drop_empty_visits: bool = False

@@ -192,3 +192,10 @@ def test_ids_that_are_one_number_are_two_patients():
     cohort = VisitColumns.of([patient(name, nine("401.9"), nine("428.0")) for name in ("7", "07", "8", "9")])
     parts = published_split(cohort, PublishedSplit(train=2, test=1))
     assert sorted(name for part in parts.values() for name in part) == ["07", "7", "8", "9"]
+
+
+def test_a_target_that_stands_alone_comes_before_parts_of_combinations():
+    """A18.01 in the map: 015.00 alone, then parts of combinations, of which 737.40 is the last row."""
+    book = Ontology.load()
+    assert targets_of(Code("ICD10", "A18.01"), "ICD9", "last", book) == nine("015.00")
+    assert nine("737.40")[0] in targets_of(Code("ICD10", "A18.01"), "ICD9", "all", book)

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from mera_core.errors import InputError
 from mera_core.readers import read
+from training import make_test_tables
 from training.make_test_tables import invent, write_meds, write_mimic4
 
 
@@ -57,6 +60,27 @@ def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
     assert (again.admitted == tables.admitted).all()
     with pytest.raises(InputError, match="from 1 to 39 diagnoses"):
         invent(10, 10, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["excel", "x"], "there is no shape 'excel'; there are mimic4 and meds."),
+        (["meds", "x", "--diagnoses", "90000000"], "90,000,000 diagnoses don't go together"),
+        (["mimic4", "file"], "file can't be written"),
+    ],
+)
+def test_what_cannot_be_made_is_told_in_a_sentence_before_anything_is_drawn(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    drawn = []
+    monkeypatch.setattr(make_test_tables, "_with_each", lambda *_: drawn.append(1))
+    app = typer.Typer()
+    app.command()(make_test_tables.main)
+    told = CliRunner().invoke(app, arguments)
+    assert (told.exit_code, drawn) == (2, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert said in told.stderr and told.stderr.count("\n") == 1 and told.stdout == ""
 
 
 def test_one_patient_gives_one_record_whether_read_as_mimic4_or_as_meds(tables, tmp_path):

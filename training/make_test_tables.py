@@ -10,6 +10,7 @@ can be learned from them; never measure accuracy on these tables.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ import typer
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 
+SHAPES = ("mimic4", "meds")
 ADMITTED = 0.61  # share of MIMIC-IV's patients who have an admission
 GROUPS = (2008, 2011, 2014, 2017, 2020)  # first years of anchor_year_group
 ICD10_YEAR = 2015.75  # ICD-10-CM came into force in October 2015
@@ -57,8 +59,7 @@ class Invented:
 
 def invent(patients: int, admissions: int, diagnoses: int, seed: int = 1) -> Invented:
     """Tables of these sizes, drawn from a seed. Raises InputError for sizes that don't go together."""
-    if not patients > 0 or admissions < 1 or diagnoses < admissions or diagnoses > admissions * 39:
-        raise InputError("there must be patients and admissions, and from 1 to 39 diagnoses an admission.")
+    refuse_sizes(patients, admissions, diagnoses)
     draw = np.random.default_rng(seed)
     subject = _FIRST_SUBJECT + np.sort(draw.choice(patients * 3, patients, replace=False))
     admitted_people = np.sort(draw.choice(patients, min(max(int(patients * ADMITTED), 1), admissions), replace=False))
@@ -95,6 +96,15 @@ def invent(patients: int, admissions: int, diagnoses: int, seed: int = 1) -> Inv
         codes=codes,
         versions=versions,
     )
+
+
+def refuse_sizes(patients: int, admissions: int, diagnoses: int) -> None:
+    """Raise InputError for sizes that don't go together."""
+    if patients < 1 or admissions < 1 or diagnoses < admissions or diagnoses > admissions * 39:
+        raise InputError(
+            f"{patients:,} patients, {admissions:,} admissions and {diagnoses:,} diagnoses don't go together: there must be "
+            "patients and admissions, and from 1 to 39 diagnoses an admission."
+        )
 
 
 def _with_each(draw: np.random.Generator, people: np.ndarray, size: int) -> np.ndarray:
@@ -289,17 +299,26 @@ def main(
     patients: Annotated[int, typer.Option(min=1)] = 1_000,
     admissions: Annotated[int, typer.Option(min=1)] = 1_500,
     diagnoses: Annotated[int, typer.Option(min=1)] = 17_500,
-    seed: int = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
     packed: Annotated[bool, typer.Option(help="Gzip the CSV files.")] = True,
 ) -> None:
     """Write invented tables of the sizes asked for."""
-    tables = invent(patients, admissions, diagnoses, seed)
-    if shape == "mimic4":
-        write_mimic4(tables, out, packed)
-    elif shape == "meds":
-        write_meds(tables, out)
-    else:
-        raise typer.BadParameter("the shape is mimic4 or meds.")
+    try:
+        if shape not in SHAPES:
+            raise InputError(f"there is no shape {shape!r}; there are {' and '.join(SHAPES)}.")
+        refuse_sizes(patients, admissions, diagnoses)
+        out.mkdir(parents=True, exist_ok=True)  # before anything is drawn, which takes minutes
+        tables = invent(patients, admissions, diagnoses, seed)
+        if shape == "mimic4":
+            write_mimic4(tables, out, packed)
+        else:
+            write_meds(tables, out)
+    except OSError as error:
+        print(f"{out} can't be written: {error.strerror or error}.", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
     print(
         f"{out}: {patients:,} invented patients, {admissions:,} admissions, {diagnoses:,} diagnoses in the shape of {shape}"
     )
