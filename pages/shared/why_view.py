@@ -16,7 +16,7 @@ from pages.shared.charts import draw, twin
 from pages.shared.session import engine, or_stop, patient, plain
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
-AT_ONCE = 28  # entries of a history that are left out in turn without asking: below a second
+AT_ONCE = 30  # entries of a history that are left out in turn without asking: below a second
 _CAVEAT = (
     "This is **sensitivity, not cause**: the history is ranked again without each code and without each visit, and the "
     "difference is shown. It says what the model reacts to, not why a patient falls ill. Two codes that say the same can "

@@ -1,0 +1,37 @@
+"""The audit in headless Chromium: verdicts are asked about until they are saved, and the file is one that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from mera_core.audit_file import from_sqlite
+from tests.browser.app_server import settle
+from tests.browser.pages_to_show import PAGES, prepare
+
+
+def _asks(page: Page) -> bool:
+    """Whether the browser would ask before the tab is closed."""
+    return page.evaluate(
+        "() => { const leaving = new Event('beforeunload', { cancelable: true });"
+        " window.dispatchEvent(leaving); return leaving.defaultPrevented; }"
+    )
+
+
+def test_a_verdict_is_asked_about_until_it_is_saved(visit, tmp_path):
+    page = visit(PAGES["audit"])
+    prepare(page, "audit")
+    assert not _asks(page)
+    page.get_by_role("button", name="Unsure").click()
+    expect(page.get_by_text("1 of ")).to_be_visible()
+    settle(page)
+    assert _asks(page)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save my 1 verdict").click()
+    settle(page)
+    assert not _asks(page)
+    (kept,) = from_sqlite(Path(saved.value.path()).read_bytes(), "saved")
+    assert (kept.reader, kept.verdict) == ("A reader", "unsure")
+    page.get_by_role("button", name="Take back the last verdict").click()
+    expect(page.get_by_text("0 of ")).to_be_visible()
