@@ -1,4 +1,4 @@
-"""One cohort, written in the shape of each tabular source, is read as the same visits: generated cohorts, no example."""
+"""One cohort, written in the shape of each source, is read as the same visits: generated cohorts, no example."""
 
 import tempfile
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from mera_core.ontology import Code
 from mera_core.readers import read
 from mera_core.records import TABLE_SUFFIXES, Patient, Visit, to_table, write_table
 from mera_core.visits_file import write_visits
-from tests.readers import shapes
+from tests.readers import foreign_shapes, shapes
 
 ICD9 = [Code("ICD9", c) for c in ("428.0", "250.00", "E802.1", "V58.61", "008.45", "038.9", "401.9", "003.0", "V30.00")]
 ICD10 = [Code("ICD10", c) for c in ("I50.22", "E80.21", "I10", "E11.9", "V00.01XA", "Z99.2", "S72.001A", "A00.0")]
@@ -77,6 +77,44 @@ def test_omop_as_parquet_is_the_same_as_omop_as_csv(patients):
     with tempfile.TemporaryDirectory() as folder:
         cohort = read(shapes.omop(patients, Path(folder) / "source", packed=True))
     assert facts(cohort.patients) == facts(patients)
+
+
+FOREIGN = {
+    "meds, visits named": ("meds", foreign_shapes.meds, {}),
+    "meds, no visit named": ("meds", lambda patients, folder: foreign_shapes.meds(patients, folder, named=False), {}),
+    "fhir as of MIMIC": ("fhir", foreign_shapes.fhir_of_mimic, {}),
+    "fhir as of Synthea": ("fhir", foreign_shapes.fhir_of_synthea, {"snomed_map": "map.csv"}),
+    "omop in SNOMED": ("omop", foreign_shapes.omop_in_snomed, {}),
+    **{
+        f"a table of one's own, {suffix}": (
+            "table",
+            lambda patients, folder, suffix=suffix: foreign_shapes.own_table(patients, folder, suffix),
+            {"columns": foreign_shapes.MAP},
+        )
+        for suffix in (".csv", ".json", ".parquet")
+    },
+}
+
+
+MAPPED = ("fhir as of Synthea", "omop in SNOMED")  # approximate: SNOMED taken to ICD
+
+
+@pytest.mark.parametrize("shape", FOREIGN)
+@quick
+@given(patients=cohorts(ICD9 + ICD10, 12))
+def test_a_cohort_comes_back_from_what_others_write(shape, patients):
+    format, write, options = FOREIGN[shape]
+    coded = sum(len(visit.codes) for patient in patients for visit in patient.visits)
+    if "snomed_map" in options and not coded:
+        return  # a map of nothing is refused
+    with tempfile.TemporaryDirectory() as folder:
+        source = write(patients, Path(folder) / "source")
+        beside = {name: Path(folder) / value if name == "snomed_map" else value for name, value in options.items()}
+        cohort = read(source, **beside)
+    assert cohort.report.format == format
+    assert facts(cohort.patients) == facts(patients)
+    assert (cohort.report.rows, cohort.report.codes) == (coded, coded)
+    assert cohort.report.approximate == (coded if shape in MAPPED else 0)
 
 
 @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
