@@ -197,12 +197,14 @@ def evaluate_ranking(
     ks: Sequence[int] = (10, 20),
     bootstrap: Bootstrap | None = None,
     areas: bool = True,
+    comparable: np.ndarray | None = None,
 ) -> Evaluation:
     """All figures of a ranking, with the cut's where sets are given and calibration where probabilities are.
 
-    scores: [patients, labels], comparable between patients if AUPRC is to mean anything. predicted: the cut's
-    sets (`above_cut`, `top_sets`). probability: [patients, labels] in 0..1. areas: False leaves out AUPRC,
-    the slow part. One bootstrap for all models makes their differences paired
+    scores: [patients, labels], what lists are sorted by. predicted: the cut's sets (`above_cut`, `top_sets`).
+    probability: [patients, labels] in 0..1. areas: False leaves out AUPRC, the slow part. comparable:
+    [patients, labels], what AUPRC is taken of: it asks for scores that can be compared between patients; without
+    it `scores`, which then must be such. One bootstrap for all models makes their differences paired
     (`resampling.paired_differences`).
     """
     if scores.shape != truth.positive.shape:
@@ -222,10 +224,11 @@ def evaluate_ranking(
     split = {True: recalls(truth.recurrent), False: recalls(truth.new_onset)}
     n_macro = 0
     if areas:
-        metrics["auprc_micro"] = average_precision(label_pairs(scores, truth), bootstrap)
-        metrics["auprc_macro"], n_macro = macro_average_precision(scores, truth.positive, bootstrap)
+        by = scores if comparable is None else comparable
+        metrics["auprc_micro"] = average_precision(label_pairs(by, truth), bootstrap)
+        metrics["auprc_macro"], n_macro = macro_average_precision(by, truth.positive, bootstrap)
         for seen, figures in split.items():
-            figures["auprc_micro"] = average_precision(label_pairs(scores, truth, seen), bootstrap)
+            figures["auprc_micro"] = average_precision(label_pairs(by, truth, seen), bootstrap)
     curve: list[dict[str, float]] = []
     frequent = FrequentLabels()
     if probability is not None:

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from mera_core.resampling import Bootstrap, Estimate, divide, estimate
 
 MAX_STEPS = 1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
+BINS = 15  # of probability, equally wide, over which calibration is measured
 _LOGIT_WIDTH, _LOGIT_LIMIT = 0.05, 25.0
 
 
@@ -135,7 +136,7 @@ def brier(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     )
 
 
-def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = 15) -> tuple[Estimate, list[dict[str, float]]]:
+def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = BINS) -> tuple[Estimate, list[dict[str, float]]]:
     """Expected calibration error over equally wide bins of probability, and the curve it sums.
 
     A bin of the curve has n (pairs), predicted (mean probability) and observed (share that came true); empty
@@ -195,12 +196,7 @@ def frequent_label_calibration(
     outcome = truth[:, labels].toarray() > 0
     rows, chance = np.arange(len(p)), np.random.default_rng(0)
     own = [reliability(Pairs(rows, p[:, i], outcome[:, i]), bootstrap)[0] for i in range(len(labels))]
-    single = Bootstrap(len(p), 1)
-    luck = [
-        reliability(Pairs(rows, p[:, i], chance.random(len(p)) < p[:, i]), single)[0].value
-        for i in range(len(labels))
-        for _ in range(20)
-    ]
+    luck = [_error_by_chance(p[:, i], chance) for i in range(len(labels)) for _ in range(20)]
     pooled = Pairs(np.repeat(rows, len(labels)), p.ravel(), outcome.ravel())
     together, curve = reliability(pooled, bootstrap)
     draws = np.array([one.draws for one in own])
@@ -221,6 +217,13 @@ def frequent_label_calibration(
         for i, label in enumerate(labels)
     ]
     return FrequentLabels(figures, curve, each)
+
+
+def _error_by_chance(probability: np.ndarray, chance: np.random.Generator) -> float:
+    """Expected calibration error [0, 1] of outcomes drawn from the probabilities [n] themselves."""
+    bin_ = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    off = (chance.random(len(probability)) < probability) - probability
+    return float(np.abs(np.bincount(bin_, weights=off, minlength=BINS)).sum() / len(probability))
 
 
 def _centered(value: float, draws: np.ndarray) -> Estimate:

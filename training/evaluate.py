@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mera_core import cohort_rules, metrics
+from mera_core import metrics
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ranking import NOTICE
@@ -16,15 +16,21 @@ from mera_core.readers import Cohort, read
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap, Estimate, paired_differences
 from training import baselines
-from training.cohort import PARTS, SPLIT_RULE, split_of, with_codes
+from training.cohort import split_of, with_codes
+from training.evaluation_part import choose_part, paper_test_part
 from training.evaluation_table import print_table, without_nan
 from training.scored import Scored
 
-__all__ = ["COMPARED", "KS", "choose_part", "print_table", "run", "without_nan"]
+__all__ = ["COMPARED", "KS", "print_table", "run", "without_nan"]
 
 KS = (5, 10, 20, 30)
 COMPARED = ("recall@10", "recall@20", "weighted_f1_oracle")
-PAIRED = (*COMPARED, "weighted_f1_cut")  # between checkpoints, which both have a cut
+COMPARABLE = {
+    True: "the probability that the engine shows",
+    False: "score of the code - score of EOV; the checkpoint carries no calibration",
+}
+"""What areas are taken of, by whether the checkpoint is calibrated: a score that means the same for every patient, which
+`Scored.ranked` does not (it holds each patient's own EOV, and bends at the cut)."""
 
 
 def run(
@@ -40,8 +46,8 @@ def run(
     """Evaluate a checkpoint; the JSON of `python -m training evaluate --json` (docs/evidence/evaluate.schema.json).
 
     Args:
-        part: "auto" takes the patients that the checkpoint never saw: all, or, where the data are of the format that it
-            was trained on, the test part by the split rule. "paper": the test part of the paper's own split.
+        part: "auto" takes the patients that the checkpoint never saw: all, or, where the data may be those of training, the
+            test part by the split rule (`choose_part`). "paper": the test part of the paper's own split.
         train_data: records that hold the training patients; baselines are fitted on their training part. Where neither
             they nor `data` hold any, no baselines are reported, and the result says so.
         paper: the paper's cohort rule (a patient with any visit without codes is dropped) and its figures only.
@@ -74,8 +80,16 @@ def run(
     }
     if paper:
         result["dropped_for_a_visit_without_codes"] = dropped
+    probability = ours.probability()
     evaluation = metrics.evaluate_ranking(
-        ours.ranked, ours.truth, ours.predicted, ours.probability(), ks=KS, bootstrap=bootstrap, areas=not paper
+        ours.ranked,
+        ours.truth,
+        ours.predicted,
+        probability,
+        ks=KS,
+        bootstrap=bootstrap,
+        areas=not paper,
+        comparable=ours.margin if ours.calibration is None else probability,
     )
     figures = evaluation.to_dict()
     result |= {name: figures[name] for name in ("metrics", "recurrent", "new_onset")}
@@ -83,12 +97,13 @@ def run(
     result["cuts"] = cuts(ours, bootstrap)
     result["heart_failure"] = heart_failure(ours, draws)
     if not paper:
+        result["auprc_of"] = COMPARABLE[ours.calibration is not None]
         result |= {name: figures[name] for name in ("reliability", "reliability_frequent", "auprc_macro_labels")}
         result["frequent_labels"] = [
             {"code": str(engine.label_space[row.pop("label")])} | row for row in figures["frequent_labels"]
         ]
         result["subgroups"] = metrics.evaluate_subgroups(
-            ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=min(draws, 200)
+            ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=draws
         )
     result |= beside_baselines(ours, evaluation.metrics, bootstrap, cohort, train_data)
     if against is not None:
@@ -102,28 +117,6 @@ def load(checkpoint: Path) -> Engine:
     if not engine.label_space:
         raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")
     return engine
-
-
-def choose_part(patients: list[Patient], engine: Engine, format: str, part: str) -> tuple[list[Patient], str]:
-    """The patients to evaluate, and in words which they are."""
-    if part not in ("auto", "all", "paper", *PARTS):
-        raise InputError(f'--part is "{part}"; it can be auto, all, {", ".join(PARTS)} or paper.')
-    if part == "auto":
-        part = "test" if engine.manifest["data"].get("format") == format else "all"
-    if part == "all":
-        return patients, "all"
-    return [p for p in patients if split_of(p.id) == part], f"{part} part ({SPLIT_RULE})"
-
-
-def paper_test_part(cohort: Cohort, engine: Engine) -> tuple[list[Patient], str]:
-    """The test part of the paper's own cohort and split, and in words how it came about."""
-    columns, flow, parts = cohort_rules.published(cohort.columns, cohort.report.format)
-    test = frozenset(parts["test"])
-    left = f"cohort rules {flow.rules.name} left {len(columns.ids):,} of {flow.steps[0].patients:,} patients"
-    rule = cohort_rules.PUBLISHED_RULE
-    trained_so = engine.manifest["data"].get("split_rule") == rule
-    warning = "" if trained_so else "; the checkpoint was NOT trained on that split, and may have seen them"
-    return [p for p in columns.patients() if p.id in test], f"test part of the paper's split ({rule}); {left}{warning}"
 
 
 def calibration_in_words(ours: Scored) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
+from mera_core import metrics
 from mera_core.calibration import Calibration
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.readers import read
 from mera_core.records import Patient, Visit, to_table, write_table
+from mera_core.resampling import Bootstrap
 from training import evaluate
 from training.cohort import split_of, with_codes
 from training.scored import Scored
@@ -60,8 +63,9 @@ def test_the_json_is_of_the_published_schema(result, tiny_checkpoint, invented_c
     jsonschema.validate(result, schema)
     paper = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, paper=True)
     jsonschema.validate(paper, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(result | {"metrics": {}}, schema)
+    for broken in (result | {"metrics": {}}, {key: value for key, value in result.items() if key != "auprc_of"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
 
 
 def test_every_value_is_finite_json(result) -> None:
@@ -122,6 +126,42 @@ def test_the_learned_cut_stands_beside_the_others(result) -> None:
     assert sum("best threshold" in name for name in names) == 4 and any("fixed k" in name for name in names)
     for row in result["cuts"]["others"]:
         assert row["learned_minus_this"]["value"] == pytest.approx(learned - row["weighted_f1"]["value"], abs=1e-9)
+
+
+def test_areas_are_of_what_can_be_compared_between_patients(result, tiny_checkpoint, invented_cohort) -> None:
+    """A list is sorted by a score that holds each patient's own EOV: adding to it per patient must change no area."""
+    engine = Engine.load(tiny_checkpoint)
+    ours = Scored.of(engine, in_part(invented_cohort, "test"))
+    truth, shown = ours.truth.positive.toarray().ravel() > 0, ours.probability().ravel()
+    assert result["auprc_of"] == "the probability that the engine shows"
+    assert result["metrics"]["auprc_micro"]["value"] == pytest.approx(average_precision_score(truth, shown))
+    assert result["metrics"]["auprc_micro"]["value"] != pytest.approx(
+        average_precision_score(truth, ours.ranked.ravel())
+    )
+    areas = [
+        metrics.evaluate_ranking(
+            ranked, ours.truth, bootstrap=Bootstrap(len(ours.patients), 5), comparable=ours.margin
+        ).metrics
+        for ranked in (ours.ranked, ours.ranked + np.arange(len(ours.ranked))[:, None])
+    ]
+    assert areas[0]["auprc_micro"].value == areas[1]["auprc_micro"].value
+
+
+def test_without_a_calibration_areas_are_of_the_margin(tiny_checkpoint, invented_cohort, monkeypatch) -> None:
+    load = Engine.load
+
+    def uncalibrated(path):
+        engine = load(path)
+        engine.calibration = None
+        return engine
+
+    monkeypatch.setattr(evaluate.Engine, "load", uncalibrated)
+    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    assert out["auprc_of"].startswith("score of the code - score of EOV")
+    ours = Scored.of(uncalibrated(tiny_checkpoint), in_part(invented_cohort, "test"))
+    expected = average_precision_score(ours.truth.positive.toarray().ravel() > 0, ours.margin.ravel())
+    assert out["metrics"]["auprc_micro"]["value"] == pytest.approx(expected)
+    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
 def test_subgroups_count_the_patients(result) -> None:
@@ -193,26 +233,19 @@ def test_patients_of_the_training_part_are_never_evaluated_on_the_data_of_traini
     assert result["data"]["patients"].startswith("test part (first byte of SHA-256")
 
 
-@pytest.mark.parametrize("part", ["auto", "test", "validation", "train", "all"])
-def test_a_part_is_chosen_by_the_split_rule_alone(tiny_checkpoint, part) -> None:
-    engine = Engine.load(tiny_checkpoint)
-    patients = [Patient([Visit([Code("ICD9", "486")])] * 2, id=str(n)) for n in range(300)]
-    chosen, rule = evaluate.choose_part(patients, engine, "table", part)
-    expected = {"auto": {"test"}, "all": {"train", "validation", "test"}}.get(part, {part})
-    assert {split_of(patient.id) for patient in chosen} == expected
-    assert len(chosen) == sum(split_of(patient.id) in expected for patient in patients)
-    assert rule.split()[0] == ("test" if part == "auto" else part)
-
-
-def test_patients_of_another_source_are_all_new(tiny_checkpoint) -> None:
-    engine = Engine.load(tiny_checkpoint)
-    patients = [Patient([Visit([Code("ICD9", "486")])] * 2, id=str(n)) for n in range(300)]
-    assert evaluate.choose_part(patients, engine, "fhir", "auto") == (patients, "all")
-
-
-def test_a_part_that_does_not_exist(tiny_checkpoint) -> None:
-    with pytest.raises(InputError, match='--part is "tset"; it can be auto, all, train, validation, test or paper'):
-        evaluate.choose_part([], Engine.load(tiny_checkpoint), "table", "tset")
+def test_the_records_of_training_in_another_form_are_not_taken_for_new_patients(
+    result, own_checkpoint, invented_cohort
+) -> None:
+    """As when UCI's records are converted to a visits table: the test part alone, and the words say why."""
+    path = own_checkpoint / "mera.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["data"]["format"] = "uci_diabetes130"
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    again = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    assert again["patients"] == result["patients"] and again["metrics"] == result["metrics"]
+    assert "may be those of training (uci_diabetes130) in another form" in again["data"]["patients"]
+    everybody = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS, part="all")
+    assert everybody["patients"] > again["patients"] and everybody["data"]["patients"] == "all"
 
 
 def test_new_patients_can_be_evaluated_beside_the_training_data(tiny_checkpoint, invented_cohort, tmp_path) -> None:

@@ -38,6 +38,9 @@ def call(monkeypatch, capsys, *words) -> tuple[int, str, str]:
         (("question", "4", "--data", "DATA", "--source", "somewhere", "--out", "OUT"), "NAME=FORMAT:PATH"),
         (("evaluate", "--checkpoint", "CKPT", "--data", "DATA", "--part", "paper"), "no split of table records"),
         (("report", "--checkpoint", "CKPT", "--folder", "RUNS"), "publish it first"),
+        (("evaluate", "--checkpoint", "CKPT", "--data", "DATA", "--draws", "5"), "Invalid value for '--draws'"),
+        (("question", "7", "--data", "DATA"), "Invalid value for 'number'"),
+        (("evaluate", "--data", "DATA"), "Missing option '--checkpoint'."),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2(
