@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from mera_core import metrics
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.records import Patient, Visit
+from mera_core.resampling import Bootstrap
 from mera_core.truth import Truth
 from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
@@ -19,6 +23,7 @@ from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.samples import recall_at_20, truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
+from training.cut import REACH_SHARES, TILTS
 
 A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
 LABELS = (A, B, C, D)
@@ -150,15 +155,30 @@ def test_a_cut_is_the_best_size_or_threshold_and_may_weigh_frequency() -> None:
     truth = Truth.from_sets([np.flatnonzero(row) for row in positive], [[]] * 400, 4)
     logits = np.log(p / (1 - p))
     plain, tilted = Cut.fit(logits, truth), Cut.fit(logits, truth, np.log(rate))
-    assert plain.tilt == 0 and tilted.validation_f1 >= plain.validation_f1
-    sets = tilted.sets(logits, np.log(rate)).toarray()
-    assert np.array_equal(sets > 0, logits - tilted.tilt * np.log(rate) > tilted.threshold)
+    assert plain.tilt == plain.reach_share == 0 and tilted.validation_f1 >= plain.validation_f1
+    assert (logits - tilted.offset > tilted.threshold).sum() == tilted.sets(logits).sum() > 0
     one = rng.integers(4, size=400)
     shifted = np.eye(4)[one] + rng.random((400, 1)) * 100  # each list is right, but lists can't be compared
     fixed = Cut.fit(shifted, Truth.from_sets([[label] for label in one], [[]] * 400, 4))
     assert fixed.size == 1 and fixed.validation_f1 == 1.0
     assert np.array_equal(fixed.sets(shifted).toarray().argmax(1), one)
-    assert set(fixed.to_dict()) == {"size", "tilt", "validation_f1"}
+    assert set(fixed.to_dict()) == {"size", "tilt", "reach_share", "validation_f1"}
+
+
+def test_a_baselines_cut_is_of_the_family_of_meras_own() -> None:
+    """Two codes as common as each other, one told well and one badly: only thresholds of their own suit both."""
+    rng, log_rate = np.random.default_rng(1), np.log([0.2, 0.2])
+    n = 3000
+    logits = np.log(0.2 / 0.8) + rng.normal(size=(n, 2)) * (3.0, 0.3)
+    positive = rng.random((n, 2)) < 1 / (1 + np.exp(-logits))
+    truth = Truth.from_sets([np.flatnonzero(row) for row in positive], [[]] * n, 2)
+    alone = Cut.fit(logits, truth)
+    cut = Cut.fit(logits, truth, log_rate)
+    assert cut.reach_share in REACH_SHARES and cut.reach_share > 0 and cut.tilt in TILTS
+    assert cut.validation_f1 > alone.validation_f1 + 0.01
+    sets = cut.sets(logits)
+    assert metrics.weighted_f1(sets, truth, Bootstrap(n, 1)).value == pytest.approx(cut.validation_f1)
+    assert cut.to_dict()["reach_share"] == cut.reach_share and "offset" not in cut.to_dict()
 
 
 def test_the_order_of_a_list_may_give_rare_codes_their_due() -> None:
@@ -211,3 +231,61 @@ def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monke
         handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
     with pytest.raises(InputError, match="is no Python"):
         handover.run("PyHealth RETAIN", following(9, 0), parts, LABELS, (1,), tmp_path / "none", tmp_path / "work")
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """`pyhealth_runner` beside stand-ins for PyHealth, whose trainer makes an optimizer in every call, as PyHealth's does."""
+
+    class Model(torch.nn.Module):
+        def __init__(self, *args, **options):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(3))
+            self.label_tokenizer = SimpleNamespace(vocabulary=SimpleNamespace(token2idx={"0": 0, "1": 1, "2": 2}))
+
+        def forward(self, **batch):
+            return {"logit": self.weight.repeat(batch["rows"], 1), "loss": ((self.weight - 1) ** 2).sum()}
+
+    class Trainer:
+        def __init__(self, model, **options):
+            self.model = model
+
+        def train(self, loader, epochs, optimizer_class=torch.optim.Adam, optimizer_params=None):
+            optimizer = optimizer_class([{"params": list(self.model.parameters())}], **optimizer_params)
+            for batch in loader:
+                self.model(**batch)["loss"].backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    def loader(samples, batch_size, shuffle=False):
+        return [{"rows": len(samples)}]
+
+    parts = {
+        "pyhealth": {"__version__": "1.1.6"},
+        "pyhealth.datasets": {"SampleEHRDataset": lambda samples, **names: samples, "get_dataloader": loader},
+        "pyhealth.models": {"RETAIN": Model, "Transformer": Model},
+        "pyhealth.trainer": {"Trainer": Trainer},
+    }
+    for name, values in parts.items():
+        module = ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner", raising=False)
+    yield import_module("training.baselines.pyhealth_runner")
+    sys.modules.pop("training.baselines.pyhealth_runner", None)
+
+
+def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(runner, monkeypatch) -> None:
+    row = {"history": [["ICD9:250"]], "next": [0]}
+    split = {"labels": 3, "train": [row], "validation": [row]}
+    monkeypatch.setattr(runner, "PASSES", 6)
+    recalls = iter(range(6))
+    monkeypatch.setattr(runner, "recall_at_20", lambda *args: float(next(recalls)))  # every pass is the best so far
+    model, _ = runner.fit("RETAIN", split, runner.GRID[0], 1)
+    expected = torch.nn.Parameter(torch.zeros(3))
+    adam = torch.optim.Adam([expected], lr=runner.GRID[0]["learning_rate"])
+    for _ in range(6):
+        ((expected - 1) ** 2).sum().backward()
+        adam.step()
+        adam.zero_grad()
+    assert torch.equal(model.weight, expected)

@@ -1,15 +1,16 @@
 """The baseline table: every baseline on the split and label space of a checkpoint, row by row, as JSON that is kept.
 
-A row is written when it is done, and a run that is started again goes on with the next one. Figures are those of
-`mera_core.metrics`, on validation and on test patients, with one bootstrap for all, so that differences are paired.
+A row is written when it is done, and a run that is started again goes on with the next one, also beside another checkpoint
+of the same label space (`kept_table`). Figures are those of `mera_core.metrics`, on validation and on test patients, with
+one bootstrap for all, so that differences are paired.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from mera_core.records import Patient
 from mera_core.resampling import Bootstrap, Estimate, over_seeds
 from mera_core.truth import Truth
 from training.baselines import handover as pyhealth
+from training.baselines.kept_table import Figures, KeptTable
 from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, best_order_tilt, families, tuned
 from training.cohort import SPLIT_RULE, split_of, with_codes
 from training.evaluate import load
-from training.evaluation_table import without_nan
 from training.scored import Scored
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,12 @@ def run(
             PyHealth 1.1.6; without one its rows say that they were not run. work: where the split is handed over to it.
 
     Raises:
-        InputError: `out` holds the table of another checkpoint or cohort, or a name in `only` is no row.
+        InputError: `out` holds the table of another label space or cohort, or a name in `only` is no row.
     """
     engine = load(checkpoint)
-    patients = with_codes(read(data, format).patients)
+    cohort = read(data, format)
+    patients = with_codes(cohort.patients)
+    by_id = sorted(patients, key=lambda patient: patient.id)
     train = [p for p in patients if split_of(p.id) == "train"]
     parts = {name: _part(engine, patients, name, draws) for name in PARTS}
     everyone = families(engine.label_space)
@@ -88,28 +91,38 @@ def run(
     about = {
         "checkpoint": engine.name,
         "notice": NOTICE,
-        "data": {"source": Path(data).name, "format": format, "split": SPLIT_RULE},
+        "data": {"source": Path(data).name, "format": cohort.report.format, "split": SPLIT_RULE},
+        "labels": mark(map(str, engine.label_space)),
+        "cohort": mark(f"{p.id} {[[str(code) for code in v.codes] for v in p.visits]}" for p in by_id),
         "patients": {"train": len(train)} | {name: len(part.ours.patients) for name, part in parts.items()},
         "seeds": list(seeds),
         "draws": draws,
         "budget": BUDGET_IN_WORDS,
         "interval": "95 %, over draws of patients and, where a row has several seeds, of seeds",
         "cut": "weighted_f1_cut: MERA's own cut; for a baseline the best of all fixed sizes and thresholds on validation "
-        "patients, and for those that score by logits also with a power of the code's frequency taken off, as MERA's cut does",
+        "patients, and for those that score by logits the best of the whole family that MERA's cut is chosen from: a power of "
+        "the code's frequency and a share of the code's own threshold taken off",
         "mera": {name: {key: one.to_dict() for key, one in part.figures.items()} for name, part in parts.items()},
     }
-    table = _going_on(out, without_nan(about))
-    done = {row["name"] for row in table["rows"] if "not_run" not in row}
+    table = KeptTable(out, about, {name: part.figures for name, part in parts.items()}, SHOWN)
     for family in everyone:
-        if family.name in done or (only and family.name not in only):
+        if (only and family.name not in only) or family.name in table.done():
             continue
         log.info("baseline: %s", family.name)
-        _keep(table, out, _row(family, train, parts, seeds))
+        table.keep(*_row(family, train, parts, seeds))
     for name in pyhealth.MODELS:
-        if name in done or (only and name not in only):
+        if (only and name not in only) or name in table.done():
             continue
-        _keep(table, out, _pyhealth_row(name, train, parts, seeds, pyhealth_python, work))
-    return table
+        table.keep(*_pyhealth_row(name, train, parts, seeds, pyhealth_python, work))
+    return table.read()
+
+
+def mark(lines: Iterable[str]) -> str:
+    """Sixteen hexadecimal digits that any other lines would change."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def _part(engine, patients: Sequence[Patient], name: str, draws: int) -> Part:
@@ -121,7 +134,9 @@ def _part(engine, patients: Sequence[Patient], name: str, draws: int) -> Part:
     return Part(ours, bootstrap, figures_of(ours.ranked, ours.predicted, ours.truth, bootstrap))
 
 
-def _row(family: Family, train: Sequence[Patient], parts: dict[str, Part], seeds: Sequence[int]) -> dict[str, Any]:
+def _row(
+    family: Family, train: Sequence[Patient], parts: dict[str, Part], seeds: Sequence[int]
+) -> tuple[dict[str, Any], Figures]:
     """Tune with the first seed, fit the chosen settings with every seed, measure on both parts."""
     began = time.perf_counter()
     validation = parts["validation"].ours.patients
@@ -134,31 +149,32 @@ def _row(family: Family, train: Sequence[Patient], parts: dict[str, Part], seeds
     rate = CodeFrequency(labels).fit(train).rate
     log_rate = np.log(rate + 1e-5) if family.logits else None
     row = {"name": family.name, "settings": fitted.settings, "tuning": tried, "runs": len(tried) + len(models) - 1}
-    return row | _measured(scored, parts, log_rate) | {"seconds": round(time.perf_counter() - began, 1)}
+    measured, figures = _measured(scored, parts, log_rate)
+    return row | measured | {"seconds": round(time.perf_counter() - began, 1)}, figures
 
 
 def _measured(
     scored: Sequence[dict[str, np.ndarray]], parts: dict[str, Part], log_rate: np.ndarray | None
-) -> dict[str, Any]:
-    """Figures of one row on both parts; `scored` holds the scores of each seed's model."""
+) -> tuple[dict[str, Any], Figures]:
+    """Figures of one row on both parts, JSON-ready and in every draw; `scored` holds the scores of each seed's model."""
     validation = parts["validation"].ours.truth
     cuts = [Cut.fit(scores["validation"], validation, log_rate) for scores in scored]
     tilts = [0.0] * len(scored)
     if log_rate is not None:
         tilts = [best_order_tilt(scores["validation"], validation, log_rate) for scores in scored]
     out: dict[str, Any] = {"seeds": len(scored), "cut": cuts[0].to_dict(), "order_tilt": tilts[0]}
+    figures: dict[str, dict[str, Estimate]] = {}
     for name, part in parts.items():
         each = []
         for scores, cut, tilt in zip(scored, cuts, tilts, strict=True):
             listed = scores[name] - (tilt * log_rate if tilt else 0.0)
-            each.append(figures_of(listed, cut.sets(scores[name], log_rate), part.ours.truth, part.bootstrap))
-        together = {key: over_seeds([one[key] for one in each]) for key in each[0]}
+            each.append(figures_of(listed, cut.sets(scores[name]), part.ours.truth, part.bootstrap))
+        figures[name] = {key: over_seeds([one[key] for one in each]) for key in each[0]}
         out[name] = {
-            "metrics": {key: one.to_dict() for key, one in together.items()},
+            "metrics": {key: one.to_dict() for key, one in figures[name].items()},
             "by_seed": {key: [one[key].value for one in each] for key in SHOWN},
-            "mera_minus_this": {key: part.figures[key].minus(together[key]).to_dict() for key in SHOWN},
         }
-    return out
+    return out, figures
 
 
 def _pyhealth_row(
@@ -168,33 +184,14 @@ def _pyhealth_row(
     seeds: Sequence[int],
     python: Path | None,
     work: Path,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Figures | None]:
     if python is None:
-        return {"name": name, "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})"}
+        return {"name": name, "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})"}, None
     began = time.perf_counter()
     labels = parts["test"].ours.engine.label_space
     people = {part: each.ours.patients for part, each in parts.items()}
     result = pyhealth.run(name, train, people, labels, seeds, python, work)
     row = {"name": name, "settings": result.settings, "tuning": result.tried, "runs": result.runs}
     log_rate = np.log(CodeFrequency(labels).fit(train).rate + 1e-5)
-    row |= _measured(result.scores, parts, log_rate) | {"seconds": round(time.perf_counter() - began, 1)}
-    return row | {"version": result.version}
-
-
-def _going_on(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """The table that `out` holds, or an empty one; refuses to mix two checkpoints or cohorts."""
-    if not out.is_file():
-        return about | {"rows": []}
-    table = json.loads(out.read_text(encoding="utf-8"))
-    for key in ("checkpoint", "data", "patients", "seeds", "draws"):
-        if table.get(key) != about[key]:
-            raise InputError(f"{out} holds the table of another {key}; name another file, or remove it.")
-    return about | {"rows": table["rows"]}
-
-
-def _keep(table: dict[str, Any], out: Path, row: dict[str, Any]) -> None:
-    """Put the row into the table and the table into the file, whole or not at all."""
-    table["rows"] = [one for one in table["rows"] if one["name"] != row["name"]] + [without_nan(row)]
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(out)
+    measured, figures = _measured(result.scores, parts, log_rate)
+    return row | measured | {"seconds": round(time.perf_counter() - began, 1), "version": result.version}, figures

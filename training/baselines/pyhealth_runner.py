@@ -67,6 +67,21 @@ def logits(model, samples: list[dict], n_labels: int) -> np.ndarray:
     return scores
 
 
+class OneAdam:
+    """In the place of an optimizer's class: makes Adam once and gives the same back each time it is asked.
+
+    PyHealth's trainer makes an optimizer in every call of `train`, and so would forget Adam's moments with every pass.
+    """
+
+    def __init__(self):
+        self.made = None
+
+    def __call__(self, groups, **settings):
+        if self.made is None:
+            self.made = torch.optim.Adam(groups, **settings)
+        return self.made
+
+
 def fit(kind: str, split: dict, settings: dict, seed: int):
     """One run: the pass with the best recall@20 on validation patients is kept. Returns the model and that recall."""
     random.seed(seed)
@@ -80,10 +95,10 @@ def fit(kind: str, split: dict, settings: dict, seed: int):
     loader = get_dataloader(dataset, batch_size=BATCH, shuffle=True)
     best, best_recall, best_pass = None, -1.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, enable_logging=False, output_path=folder, device="cpu")
+        trainer, adam = Trainer(model, enable_logging=False, output_path=folder, device="cpu"), OneAdam()
         for number in range(1, PASSES + 1):
-            # one pass at a time, so that every pass can be judged by recall@20; Adam's moments start anew with each
-            trainer.train(loader, epochs=1, optimizer_params={"lr": settings["learning_rate"]})
+            # one pass at a time, so that every pass can be judged by recall@20
+            trainer.train(loader, epochs=1, optimizer_class=adam, optimizer_params={"lr": settings["learning_rate"]})
             recall = recall_at_20(logits(model, asked, split["labels"]), split["validation"])
             if recall > best_recall:
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -105,7 +120,8 @@ def kept_fit(kind: str, split: dict, number: int, seed: int, folder: Path) -> tu
 
     A fit whose file stands for this very split is not repeated.
     """
-    mark = hashlib.sha256(json.dumps([GRID[number], PASSES, PATIENCE, BATCH, split]).encode()).hexdigest()[:10]
+    how = [GRID[number], PASSES, PATIENCE, BATCH, "one Adam over all passes"]
+    mark = hashlib.sha256(json.dumps([*how, split]).encode()).hexdigest()[:10]
     path = folder / f"{kind}-fit-{number}-{seed}-{mark}.npz"
     if path.is_file():
         with np.load(path) as stored:

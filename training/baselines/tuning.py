@@ -6,7 +6,7 @@ Knows the settings worth trying; fits through the one interface and measures not
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from mera_core import metrics
+from mera_core.calibration import Calibration
 from mera_core.ontology import Code
 from mera_core.records import Patient
 from mera_core.truth import Truth
@@ -23,6 +24,7 @@ from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.regression import HistoryRegression
 from training.baselines.samples import Baseline, recall_at_20
 from training.baselines.simple import CodeFrequency, CopyThePast
+from training.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +41,6 @@ NEURAL_GRID = tuple(
     NeuralSettings(width=width, learning_rate=rate, dropout=dropout)
     for width, rate, dropout in product((128, 256), (1e-3, 3e-3), (0.2, 0.5))
 )
-TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Powers of a code's frequency that a cut may take off its score, as MERA's own cut does."""
-
-ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""The same for the order of a list."""
-
 Make = Callable[[int], Baseline]  # seed -> a baseline that is not fitted yet
 
 
@@ -114,37 +110,52 @@ def best_order_tilt(scores: np.ndarray, truth: Truth, log_rate: np.ndarray) -> f
     return max(recalls, key=recalls.get)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
-    """Which codes of a scored list are predicted: the best `size`, or those whose tilted score passes a threshold.
+    """Which codes of a scored list are predicted: the best `size`, or those whose score passes a threshold for each code.
 
-    tilt: what power of a code's frequency is taken off its score before the threshold. validation_f1: weighted F1 on the
-    patients that the cut was chosen on.
+    The threshold of a code is `threshold + offset`, `offset` [C] being `tilt` times the log of its frequency and
+    `reach_share` of its own best threshold, as MERA's cut has them (`training.cut.fit_cut`). validation_f1: weighted F1
+    on the patients that the cut was chosen on.
     """
 
     size: int | None
     threshold: float | None
     tilt: float
+    reach_share: float
     validation_f1: float
+    offset: np.ndarray | float = 0.0
 
     @classmethod
     def fit(cls, scores: np.ndarray, truth: Truth, log_rate: np.ndarray | None = None) -> Cut:
-        """The cut with the highest weighted F1: any fixed size, any threshold, and with `log_rate` [C] any of TILTS."""
+        """The cut with the highest weighted F1: any fixed size, any threshold, and, where scores are logits, the whole
+        family of MERA's own cut: any of TILTS with any of REACH_SHARES. log_rate: [C], given for logits alone.
+        """
         size, f1 = metrics.best_fixed_size(scores, truth)
-        best = cls(size, None, 0.0, f1)
-        for tilt in (0.0,) if log_rate is None else TILTS:
-            tilted = scores if log_rate is None else scores - tilt * log_rate
-            threshold, f1 = metrics.best_threshold(tilted, truth)
+        best = cls(size, None, 0.0, 0.0, f1)
+        for tilt, share, offset in [(0.0, 0.0, 0.0)] if log_rate is None else _offsets(scores, truth, log_rate):
+            threshold, f1 = metrics.best_threshold(scores - offset, truth)
             if f1 > best.validation_f1:
-                best = cls(None, threshold, tilt, f1)
+                best = cls(None, threshold, tilt, share, f1, offset)
         return best
 
-    def sets(self, scores: np.ndarray, log_rate: np.ndarray | None = None) -> sparse.csr_matrix:
+    def sets(self, scores: np.ndarray) -> sparse.csr_matrix:
         """The predicted codes of each patient, 0/1."""
         if self.size is not None:
             return metrics.top_sets(scores, self.size)
-        return metrics.above_cut(scores if log_rate is None else scores - self.tilt * log_rate, self.threshold)
+        return metrics.above_cut(scores - self.offset, self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """JSON-ready, without the offsets."""
+        return {name: value for name, value in vars(self).items() if value is not None and name != "offset"}
+
+
+def _offsets(scores: np.ndarray, truth: Truth, log_rate: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Every pair of a tilt and a share of the codes' own thresholds, and the offset [C] that they make.
+
+    A logit of these models is to a probability what MERA's margin over EOV is: one curve is fitted for all codes.
+    """
+    margin = scores.astype(np.float64)
+    own = own_thresholds(margin, Calibration.fit(margin, truth.positive))
+    for share, tilt in product(REACH_SHARES, TILTS):
+        yield tilt, share, tilt * log_rate + share * own
