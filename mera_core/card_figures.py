@@ -17,10 +17,11 @@ from mera_core.ontology import Code
 _LINE = field_colour("respiratory")
 
 
-def reliability_curve(curve: Sequence[Mapping[str, float]]) -> go.Figure:
+def reliability_curve(curve: Sequence[Mapping[str, float]], of: str = "") -> go.Figure:
     """Probability given against the share that came true, a point a bin, its area as the number of pairs (log scale).
 
-    curve: bins with n, predicted and observed (0 to 1), as `probability_metrics.reliability` makes them.
+    curve: bins with n, predicted and observed (0 to 1), as `probability_metrics.reliability` makes them. of: whose
+    pairs, in words for the title.
     """
     largest = max((point["n"] for point in curve), default=1)
     figure = go.Figure(
@@ -42,7 +43,7 @@ def reliability_curve(curve: Sequence[Mapping[str, float]]) -> go.Figure:
         ]
     )  # fmt: skip
     figure.update_layout(
-        **layout("Calibration: probability given, and share that came true", 380),
+        **layout(f"Calibration: {of or 'probability given, and share that came true'}", 380),
         showlegend=False,
         xaxis={"title": {"text": "probability given (%)"}, "range": [0, 100], "fixedrange": True},
         yaxis={"title": {"text": "came true (%)"}, "range": [0, 100], "fixedrange": True, "automargin": True},

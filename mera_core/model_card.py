@@ -18,7 +18,7 @@ from mera_core.ranking import NOTICE
 
 NOT_RECORDED = "Not recorded in the manifest."
 SMALL_GROUP = 100  # patients; below, an interval is wide
-_PLAIN = ("_mean", "_slope")  # figures that are no shares
+_PLAIN = ("size_mean", "_slope")  # figures that are no shares
 _NAMES = {
     "weighted_f1_oracle": "weighted F1, at the true number of codes",
     "weighted_f1_cut": "weighted F1, at the model's cut",
@@ -29,6 +29,10 @@ _NAMES = {
     "auprc_micro": "AUPRC, all patient-code pairs",
     "auprc_macro": "AUPRC, mean over codes",
     "ece": "expected calibration error",
+    "ece_frequent": "expected calibration error, codes with 50 cases or more",
+    "ece_frequent_mean": "the same of each such code by itself, mean",
+    "ece_frequent_max": "the same of each such code by itself, worst",
+    "ece_frequent_mean_if_right": "what that mean would be if every probability were exact",
     "calibration_slope": "calibration slope (1 is right)",
     "brier": "Brier score",
     "auroc": "AUROC",

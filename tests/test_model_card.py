@@ -36,6 +36,10 @@ RESULT = {
         "recall@20": figure(0.5, 0.4, 0.6),
         "cut_size_mean": figure(3.25, 3, 3.5),
         "ece": figure(0.00012, 0.0001, 0.0002),
+        "ece_frequent": figure(0.0044, 0.0038, 0.007),
+        "ece_frequent_mean": figure(0.0131, 0.0113, 0.0149),
+        "ece_frequent_max": figure(0.0383, 0.03, 0.05),
+        "ece_frequent_mean_if_right": figure(0.0107),
     },
     "recurrent": {"recall@20": figure(0.9, 0.8, 0.95)},
     "new_onset": {"recall@20": figure(None)},
@@ -111,6 +115,12 @@ def test_figures_stand_with_their_intervals():
     assert rows.loc["recall at 20"].tolist() == ["50.0 % (40.0 to 60.0)", "90.0 % (80.0 to 95.0)", "not defined"]
     assert rows.loc["codes predicted, a patient", "all codes"] == "3.25 (3.00 to 3.50)"
     assert rows.loc["expected calibration error", "all codes"] == "0.012 % (0.010 to 0.020)"
+    frequent = "expected calibration error, codes with 50 cases or more"
+    assert rows.loc[frequent, "all codes"] == "0.440 % (0.380 to 0.700)"
+    # each code's own error is a share as well, though its name ends as that of a number of codes does
+    assert rows.loc["the same of each such code by itself, mean", "all codes"] == "1.3 % (1.1 to 1.5)"
+    assert rows.loc["the same of each such code by itself, worst", "all codes"] == "3.8 % (3.0 to 5.0)"
+    assert rows.loc["what that mean would be if every probability were exact", "all codes"] == "1.1 %"
     (row,) = baseline_figures(RESULT).to_dict("records")
     assert row["recall at 20"] == "45.0 % (40.0 to 50.0)"
     assert row["this model minus it, recall at 20"] == "+5.0 points (-1.0 to +10.0)"
@@ -172,6 +182,7 @@ def test_calibration_figure_holds_the_bins():
     assert list(observed.x) == pytest.approx([1, 50])
     assert list(observed.y) == pytest.approx([2, 40])
     assert observed.marker.size[0] > observed.marker.size[1]
+    assert reliability_curve(curve, "all codes").layout.title.text == "Calibration: all codes"
 
 
 def test_subgroup_figure_leaves_out_what_is_not_defined_and_never_draws_a_negative_arm():

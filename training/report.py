@@ -135,8 +135,9 @@ def checkpoint_section(metrics: dict[str, Any], folder: Path) -> list[str]:
             f"**Calibration**, of {test['ece_of']}. Expected calibration error over codes with 50 true cases or more: "
             f"{percent(values['ece_frequent'], 2)}; mean over those codes one by one "
             f"{percent(values['ece_frequent_mean'], 2)}, of which "
-            f"{percent(values['ece_frequent_mean_if_right'], 2)} is what chance alone gives with so many patients. Slope "
-            f"{plain(values['calibration_slope'])}, Brier score {plain(values['brier'], 5)}." + fitted_in_words(test),
+            f"{percent(values['ece_frequent_mean_if_right'], 2)} is what chance alone gives with so many patients; the worst "
+            f"of them {percent(values['ece_frequent_max'], 2)}. Slope {plain(values['calibration_slope'])}, Brier score "
+            f"{plain(values['brier'], 5)}." + fitted_in_words(test),
             "",
             "![Predicted probability against the share that came true](figures/calibration.svg)",
             "",

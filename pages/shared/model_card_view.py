@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,10 @@ from pages.shared.charts import draw, twin
 from pages.shared.session import plain
 
 Result = Mapping[str, Any]
+_CURVES = {  # key in a result -> whose pairs, for the title, and the name of the table that goes with it
+    "reliability": ("all codes", "calibration of all codes"),
+    "reliability_frequent": ("codes with 50 cases or more", "calibration of frequent codes"),
+}
 _STYLE = """
 .mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; }
 .mera-facts, .mera-facts dt, .mera-facts dd { margin: 0 !important; padding: 0 !important; }
@@ -69,6 +73,8 @@ def show_usefulness(result: Result) -> None:
     """Recall, F1 and the cut; beside the baselines; heart failure."""
     st.markdown("**Usefulness, usability and efficacy**")
     st.table(model_card.main_figures(result), hide_index=True, border="horizontal")
+    if result.get("auprc_of"):
+        st.caption(f"AUPRC is taken of {plain(str(result['auprc_of']))}.")
     baselines = model_card.baseline_figures(result)
     if baselines.empty:
         st.caption("The manifest holds no baselines for this part.")
@@ -120,7 +126,7 @@ def show_fairness(result: Result) -> None:
 
 
 def show_reliability(result: Result, manifest: Mapping[str, Any]) -> None:
-    """Calibration: the curve where the manifest holds one."""
+    """Calibration: the curves that the manifest holds."""
     st.markdown("**Safety and reliability**")
     calibration = manifest.get("calibration") or {}
     if calibration:
@@ -130,20 +136,25 @@ def show_reliability(result: Result, manifest: Mapping[str, Any]) -> None:
         )
     else:
         st.caption("The manifest holds no calibration, so the app shows no probability of a diagnosis.")
-    curve = result.get("reliability") or []
-    if not curve:
+    curves = {key: curve for key in _CURVES if (curve := result.get(key))}
+    if not curves:
         st.caption("The manifest holds no calibration curve for this part.")
         return
     if result.get("ece_of"):
         st.caption(f"What is measured: {plain(str(result['ece_of']))}.")
+    for key, curve in curves.items():
+        _show_curve(curve, f"card_{key}", *_CURVES[key])
+
+
+def _show_curve(curve: Sequence[Mapping[str, float]], key: str, of: str, twin_name: str) -> None:
     off = max(curve, key=lambda point: abs(point["predicted"] - point["observed"]))
     words = f"Farthest apart: {percent(off['predicted'])} given, {percent(off['observed'])} came true, in {int(off['n']):,} pairs."
-    draw(card_figures.reliability_curve(curve), "card_reliability", words)
+    draw(card_figures.reliability_curve(curve, of), key, words)
     rows = [
         {"pairs": f"{int(p['n']):,}", "probability given": percent(p["predicted"]), "came true": percent(p["observed"])}
         for p in curve
     ]
-    twin("calibration", pd.DataFrame(rows))
+    twin(twin_name, pd.DataFrame(rows))
 
 
 def show_memory(manifest: Mapping[str, Any]) -> None:

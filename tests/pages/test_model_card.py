@@ -44,12 +44,12 @@ def test_the_card_of_the_bundled_checkpoint():
     for line in limits(engine.manifest):
         assert line in text
     titles = [chart["layout"]["title"]["text"] for chart in charts(app)]
-    assert "Calibration: probability given, and share that came true" in titles
     assert "recall@20 by group of patients, %" in titles
     assert "Definitions worded exactly from memory, by chapter" in titles
     result = next(iter(evaluations(engine.manifest).values()))
-    curve = charts(app)[titles.index("Calibration: probability given, and share that came true")]["data"][1]
-    assert curve["y"] == pytest.approx([100 * point["observed"] for point in result["reliability"]])
+    for title, key in (("all codes", "reliability"), ("codes with 50 cases or more", "reliability_frequent")):
+        curve = charts(app)[titles.index(f"Calibration: {title}")]["data"][1]
+        assert curve["y"] == pytest.approx([100 * point["observed"] for point in result[key]])
     assert f"{100 * result['metrics']['recall@20']['value']:.1f} %" in app.table[0].value.to_string()
 
 
@@ -63,7 +63,7 @@ def test_the_figure_of_the_groups_can_be_chosen():
 
 
 def test_a_checkpoint_without_figures_says_so(monkeypatch, tiny_checkpoint):
-    monkeypatch.setenv(session.CHECKPOINT_VARIABLE, str(tiny_checkpoint))
+    monkeypatch.setenv("MERA_CHECKPOINT", str(tiny_checkpoint))
     app = card()
     assert charts(app) == []
     assert any("no figure measured on patients" in one.value for one in app.info)
