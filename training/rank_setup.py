@@ -103,6 +103,11 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
 def train_and_cut(setup: Setup, out: Path) -> None:
     """Train the setup's model with MERA's losses and fit its cut, in place."""
     rank.train(setup.engine, setup.batches(), setup.hierarchy, setup.config, out, setup.validation)
+    cut(setup)
+
+
+def cut(setup: Setup) -> None:
+    """Fit the cut of a setup's trained model, in place."""
     rank.set_attention_dropout(setup.engine.model.backbone, 0.0)
     setup.engine.model.eval()
     setup.manifest.method["cut"] = fit_cut(setup.engine, setup.validation, setup.counts)[0]

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from training.report_words import significant
 
 INK, OURS, THEIRS, GOOD, BAD, QUIET = "#222222", "#0b6e99", "#b0532a", "#2b7a3d", "#a8322d", "#8a8a8a"
 plt.rcParams.update(
@@ -51,12 +54,19 @@ def calibration(test: dict[str, Any], path: Path) -> None:
     save(drawing, path)
 
 
+def in_per_cent(figure: dict[str, float | None]) -> tuple[float, float, float]:
+    """Value, low and high times 100; without an interval all three are the value, NaN where that is not defined."""
+    value = np.nan if figure["value"] is None else figure["value"]
+    low, high = (value if figure[key] is None else figure[key] for key in ("low", "high"))
+    return 100 * value, 100 * low, 100 * high
+
+
 def intervals(axes: Axes, names: Sequence[str], figures: Sequence[dict[str, float]], title: str) -> None:
     """Differences in points, one a line, with intervals; those that leave out 0 in colour."""
     axes.axvline(0, color=QUIET, linewidth=1)
     for place, figure in enumerate(figures):
-        value, low, high = (100 * figure[key] for key in ("value", "low", "high"))
-        color = GOOD if low > 0 else BAD if high < 0 else QUIET
+        value, low, high = in_per_cent(figure)
+        color = QUIET if not significant(figure) else GOOD if low > 0 else BAD
         axes.plot([low, high], [place, place], color=color, linewidth=2)
         axes.plot(value, place, color=color, marker="o")
     axes.set_yticks(range(len(names)), names)
@@ -116,8 +126,14 @@ def _growth(found: dict[str, Any], path: Path) -> None:
     labels = [row["labels"] for row in found["rows"]]
     cost.plot(labels, [row["seconds_a_step"] for row in found["rows"]], color=OURS, marker="o", label="seconds a step")
     cost.plot(
-        labels, [row["peak_memory_gb"] for row in found["rows"]], color=THEIRS, marker="s", label="peak memory, GB"
+        labels,
+        [row["peak_memory_gb"] for row in found["rows"]],
+        color=THEIRS,
+        marker="s",
+        label="peak memory in training, GB",
     )
+    with_cut = [row["peak_memory_with_cut_gb"] for row in found["rows"]]
+    cost.plot(labels, with_cut, color=QUIET, marker="s", linestyle="--", label="peak memory with the cut, GB")
     cost.set(xscale="log", yscale="log", xlabel="labels", title="Cost of training")
     cost.legend(frameon=False)
     save(drawing, path)
@@ -145,9 +161,9 @@ def _travel(found: dict[str, Any], path: Path) -> None:
 def _levels(axes: Axes, names: Sequence[str], figures: Sequence[dict[str, float]], title: str) -> None:
     """Figures in per cent, one a line, with intervals."""
     for place, figure in enumerate(figures):
-        low, high = (100 * (figure[key] if figure[key] is not None else figure["value"]) for key in ("low", "high"))
+        value, low, high = in_per_cent(figure)
         axes.plot([low, high], [place, place], color=OURS, linewidth=2)
-        axes.plot(100 * figure["value"], place, color=OURS, marker="o")
+        axes.plot(value, place, color=OURS, marker="o")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(xlabel=title)

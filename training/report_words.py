@@ -69,15 +69,22 @@ def above(rows: Sequence[dict[str, Any]], part: str, name: str) -> str:
     sides: dict[str, list[str]] = {"above": [], "level with": [], "below": []}
     for row in rows:
         difference = row[part]["mera_minus_this"][name]
-        side = "above" if difference["low"] > 0 else "below" if difference["high"] < 0 else "level with"
-        sides[side].append(row["name"])
+        sides[_side(difference)].append(row["name"])
     said = [f"{side} {listed(names)}" for side, names in sides.items() if names]
     return f"MERA is {'; '.join(said)}." if said else "no other model was run."
 
 
 def significant(difference: Figure) -> bool:
-    """Whether the interval leaves out 0."""
-    return difference["low"] is not None and (difference["low"] > 0 or difference["high"] < 0)
+    """Whether the interval leaves out 0; a difference without an interval shows nothing."""
+    low, high = difference["low"], difference["high"]
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def _side(difference: Figure) -> str:
+    """Where the interval of a difference lies."""
+    if not significant(difference):
+        return "level with"
+    return "above" if difference["low"] > 0 else "below"
 
 
 def questions_in_words(found: dict[str, Any]) -> tuple[int, list[str], list[str]]:
@@ -151,8 +158,11 @@ def _growth(found: dict[str, Any]) -> tuple[list[str], list[str]]:
         f"{100 * of(large, 'recall@20'):.1f} %, weighted F1 of the fitted cut from {100 * of(small, 'weighted_f1_cut'):.1f} to "
         f"{100 * of(large, 'weighted_f1_cut'):.1f} %, codes named a patient from {of(small, 'cut_size_mean'):.2f} to "
         f"{of(large, 'cut_size_mean'):.2f} ({of(small, 'true_size_mean'):.2f} are true). A training step takes "
-        f"{large['seconds_a_step'] / small['seconds_a_step']:.1f} times as long, and memory peaks at "
-        f"{large['peak_memory_gb']:.1f} in place of {small['peak_memory_gb']:.1f} GB.",
+        f"{large['seconds_a_step'] / small['seconds_a_step']:.1f} times as long, and memory peaks in training at "
+        f"{large['peak_memory_gb']:.1f} in place of {small['peak_memory_gb']:.1f} GB. Fitting the cut on "
+        f"{large['cut_patients']:,} patients, once after training, takes {large['cut_seconds']:.0f} in place of "
+        f"{small['cut_seconds']:.0f} seconds, and takes the peak to {large['peak_memory_with_cut_gb']:.1f} in place of "
+        f"{small['peak_memory_with_cut_gb']:.1f} GB.",
         "Padding shows what more candidates cost; it can't show what finer coding of the same patients would do.",
     ]
     lines = table(
@@ -166,7 +176,9 @@ def _growth(found: dict[str, Any]) -> tuple[list[str], list[str]]:
             "codes named, plain EOV",
             "ms a ranking",
             "s a step",
-            "peak memory, GB",
+            "peak memory in training, GB",
+            "s to fit the cut",
+            "peak memory with the cut, GB",
         ],
         [
             [
@@ -180,6 +192,8 @@ def _growth(found: dict[str, Any]) -> tuple[list[str], list[str]]:
                 f"{row['milliseconds_a_ranking']:.1f}",
                 f"{row['seconds_a_step']:.2f}",
                 f"{row['peak_memory_gb']:.1f}",
+                f"{row['cut_seconds']:.0f}",
+                f"{row['peak_memory_with_cut_gb']:.1f}",
             ]
             for row in rows
         ],
@@ -230,7 +244,7 @@ def _travel(found: dict[str, Any]) -> tuple[list[str], list[str]]:
             continue
         copy = next(model for model in row["models"] if model["name"].startswith("copy"))
         minus = copy["mera_minus_this"]["recall@20"]
-        side = "above" if minus["low"] > 0 else "below" if minus["high"] < 0 else "level with"
+        side = _side(minus)
         text.append(
             f"*{row['source']}* ({row['patients']:,} patients, {row['true_codes_a_visit']:.1f} codes a visit, "
             f"{100 * row['recurrent']:.0f} % of them recurrent, {100 * row['true_codes_within']:.0f} % within the label space): "

@@ -14,7 +14,7 @@ from mera_core.resampling import estimate
 from training import ablate
 from training.ablation_table import SHOWN, Table
 from training.kept import claimed, load_figures, save_figures
-from training.open_questions import order
+from training.open_questions import BRANCH_ROWS, order
 from training.rank_setup import prepare
 
 CONFIG = Path(__file__).resolve().parents[2] / "training" / "configs" / "ablate.yaml"
@@ -49,7 +49,8 @@ def test_the_published_table_has_every_row_of_the_papers_and_three_seeds() -> No
     assert len(table.seeds) >= 3 and table.rows[0].name == "MERA" and not table.rows[0].changes()
     paper = {row.name for row in table.rows if row.group == "paper"}
     assert paper >= {
-        "no level 0", "level 0 alone", "chapters alone (level 1)", "blocks alone (level 2)",
+        "no level 0", "no level 1", "no level 2", "no level 3", "no level 4", "level 0 alone",
+        "chapters alone (level 1)", "blocks alone (level 2)",
         "categories alone (level 3)", "full codes alone (level 4)", "no dynamic threshold", "no memorization",
         "no hierarchy questions", "no order perturbation", "no profile", "decode with CE", "rank with CE",
     }  # fmt: skip
@@ -76,6 +77,22 @@ def test_rows_reach_the_settings_they_name() -> None:
     assert table.memorize_config(rows["rows start at random"], 3).row_start == "random"
     assert table.same_model(rows["decode with CE"], rows["rank with CE"])
     assert not table.same_model(rows["decode with CE"], rows["MERA"])
+    for name in BRANCH_ROWS:  # question 1 reads their checkpoints
+        assert rows[name].keep
+    for level in range(5):
+        assert table.rank_config(rows[f"no level {level}"], 1).levels == tuple(n for n in range(5) if n != level)
+
+
+def test_rows_that_train_on_more_patients_take_as_many_steps() -> None:
+    table = Table.load(CONFIG)
+    configs = {row.name: table.rank_config(row, 1) for row in table.rows}
+    # UCI's training part: 51,753 patients, 12,065 of them with two visits or more
+    steps = {name: (51_753 if one.start_weight or one.rest_weight else 12_065) / one.batch_size for name, one in configs.items() if "CE" not in name}  # fmt: skip # noqa: E501
+    assert all(count == pytest.approx(steps["MERA"], rel=0.01) for count in steps.values()), steps
+    for row in table.rows:
+        if row.rank.keys() & {"start_weight", "rest_weight"}:
+            assert "a batch of 274" in row.about
+    assert all(one.trim_inputs for one in configs.values())
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ QUESTIONS = {
              | {n: figure(3.0) for n in ("cut_size_mean", "true_size_mean")},
              "plain_eov_cut": {"cut_size_mean": figure(0.4)},
              "precision_recall": [{"codes_a_patient": 1.0, "precision": 0.4, "recall": 0.1}],
-             "seconds_a_step": 0.1 * labels / 900, "milliseconds_a_ranking": 2.0, "peak_memory_gb": 1.5}
+             "seconds_a_step": 0.1 * labels / 900, "milliseconds_a_ranking": 2.0, "peak_memory_gb": 1.5,
+             "cut_patients": 600, "cut_seconds": labels / 100, "peak_memory_with_cut_gb": 2.5}
             for name, labels in (("codes of the data", 900), ("ICD-9-CM", 14_567))
         ],
     },
@@ -171,6 +172,17 @@ def test_without_experiments_the_report_says_what_is_missing(published, tmp_path
     assert percent(result) in text  # the manifest's own figure, not another
 
 
+def test_the_worst_calibrated_code_is_printed(published, tmp_path) -> None:
+    manifest = read_manifest(published)
+    names = ("ece_frequent", "ece_frequent_mean", "ece_frequent_mean_if_right", "calibration_slope", "brier")
+    curve = [{"n": 9, "predicted": 0.1, "observed": 0.2}]
+    (tmp_path / "figures").mkdir()
+    test = {**manifest.metrics["test"], "reliability_frequent": curve}
+    test["metrics"] = test["metrics"] | {name: figure(0.01) for name in names} | {"ece_frequent_max": figure(0.1234)}
+    lines = report.checkpoint_section(manifest.metrics | {"test": test}, tmp_path)
+    assert "the worst of them 12.34 %" in "\n".join(lines)
+
+
 def test_the_whole_report_is_built_from_json_and_is_the_same_each_time(published, tmp_path) -> None:
     (tmp_path / "baselines.json").write_text(json.dumps(BASELINES))
     (tmp_path / "ablations.json").write_text(json.dumps(ABLATIONS))
@@ -191,6 +203,7 @@ def test_the_whole_report_is_built_from_json_and_is_the_same_each_time(published
     assert "Of 3 intervals of 95 %" in text
     assert "−10.0 (−12.0 to −8.0)" in text and "+10.0 (+8.0 to +12.0)" in text
     assert "Not run: nowhere: there is nothing at nowhere" in text
+    assert "Fitting the cut on 600 patients, once after training, takes 146 in place of 9 seconds" in text
     for name in figures:
         assert f"figures/{name}" in text  # every figure has its place
 
@@ -226,4 +239,7 @@ def test_figures_in_words() -> None:
     assert significant(figure(0.1)) and not significant(figure(0.01))
     assert table(["a", "b"], [["1", "2"]]) == ["| a | b |", "|---|---|", "| 1 | 2 |"]
     assert above([], "test", "recall@20") == "no other model was run."
+    open_ended = {"value": 0.1, "low": None, "high": None}
+    rows = [{"name": "GRU", "test": {"mera_minus_this": {"recall@20": open_ended}}}]
+    assert above(rows, "test", "recall@20") == "MERA is level with GRU." and not significant(open_ended)
     assert publish.percent(figure(0.5)) == percent(figure(0.5))

@@ -11,7 +11,8 @@ from training.ablate import kept_checkpoint
 from training.ablation_table import Table
 from training.evaluation_table import without_nan
 
-BRANCH_ROWS = ("MERA", "level 0 alone", "no level 0")  # rows of the ablation table whose checkpoints are kept
+BRANCH_ROWS = ("MERA", "level 0 alone", *(f"no level {level}" for level in range(5)))
+"""Rows of the ablation table that question 1 compares; their checkpoints are kept. It is asked for each level dropped."""
 
 
 def answer(
