@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import streamlit as st
 
 from mera_core.errors import InputError
@@ -70,9 +71,17 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
 
 
 def show_report(name: str, report: ImportReport) -> None:
-    """What was read and what was left out, in the reader's words, folded away under a line that says how much."""
+    """What was read and what was left out, in the reader's words and as a table, folded away under a line that says how much."""
     left_out = sum(report.left_out.values())
     words = f"**{plain(name)}**: {report.patients:,} patients, {report.visits:,} visits, {report.codes:,} codes"
     words += f"; {left_out:,} entries left out" if left_out else "; everything was read"
     with st.expander(words, icon=":material/warning:" if left_out else ":material/check:"):
         st.markdown("\n".join(f"- {plain(line)}" for line in report.lines()))
+        st.table(_counts(report), hide_index=True, border="horizontal")
+
+
+def _counts(report: ImportReport) -> pd.DataFrame:
+    """Every count of the report; its words may be a file's, and are shown as they stand."""
+    counts = report.to_frame()
+    counts = counts[(counts["count"] > 0) | (counts["kind"] == "source")]
+    return counts.assign(what=counts["what"].map(plain), count=[f"{count:,}" for count in counts["count"]])
