@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,8 @@ HOW_LOADED = {"tokenizer_class", "backend", "auto_map", "is_local", "local_files
 """What `tokenizer_config.json` says of how a tokenizer was found, and not of how it works."""
 OLD = ".old"
 """What is put behind the name of a folder while it is replaced."""
+GOING = ".replaced"
+"""A file in a folder that is being removed, gone last: what is left of it when somebody pulls the plug is known again."""
 OF_A_RUN = {"steps", "logs"}
 """What a run that was broken off leaves in its folder."""
 CARD = "README.md"
@@ -194,7 +197,11 @@ def _is_replaceable(folder: Path) -> bool:
     """Whether a folder is empty or holds what this project wrote: a checkpoint, an export, or the steps of a run."""
     if not folder.is_dir():
         return False
-    if (folder / MANIFEST).is_file() or {path.name for path in folder.iterdir()} <= OF_A_RUN:
+    if (
+        (folder / MANIFEST).is_file()
+        or (folder / GOING).is_file()
+        or {path.name for path in folder.iterdir()} <= OF_A_RUN
+    ):
         return True
     card = folder / CARD  # what any language model's folder holds besides is no sign: it might be the run's own base
     return (folder / "config.json").is_file() and card.is_file() and EXPORTED in card.read_text("utf-8", "replace")
@@ -208,11 +215,25 @@ def put_in_place(partial: Path, folder: Path) -> None:
     """
     make_room(folder)
     old = folder.with_name(folder.name + OLD)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of this project's, its sign last; what the disk refuses stays."""
+    if folder.is_dir():
+        with suppress(OSError):
+            (folder / GOING).touch()
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != GOING:
+                with suppress(OSError):
+                    path.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -351,3 +351,22 @@ def test_a_place_that_can_not_be_made_is_told_before_work_begins(tmp_path) -> No
         make_room(tmp_path / "file" / "below" / "model")
     make_room(tmp_path / "new" / "model")
     assert (tmp_path / "new").is_dir() and not (tmp_path / "new" / "model").exists()
+
+
+def test_what_is_left_of_a_replaced_folder_when_the_plug_is_pulled_stands_in_no_ones_way(folder, monkeypatch) -> None:
+    rmtree = checkpoint.shutil.rmtree
+
+    def stopped(path, **how):
+        if path.name.endswith(".old"):
+            raise KeyboardInterrupt
+        rmtree(path, **how)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    monkeypatch.undo()
+    old = folder.with_name("made.old")
+    assert [path.name for path in old.iterdir()] == [checkpoint.GOING]  # its own sign has gone, this one is the last
+    (old / "half.safetensors").write_text("")
+    save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    assert not old.exists() and load_checkpoint(folder)
