@@ -27,8 +27,8 @@ def prepare(page: Page, name: str) -> None:
 
 
 def choose(page: Page, option: str) -> None:
-    """Press one of a row of choices."""
-    page.get_by_role("radio", name=option).first.click()
+    """Press one of a row of choices. option: a part of its name that no other choice on the page has."""
+    page.get_by_role("radio", name=option).click()
     settle(page)
 
 

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import DESKTOP, PHONE, settle
+from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, settle
 from tests.browser.pages_to_show import PAGES, choose, prepare
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -100,10 +100,67 @@ def test_the_editor_at_work(visit):
 def test_every_view_of_recall(visit):
     page = visit(PAGES["recall"], DESKTOP)
     found = []
-    for view in ("Definition", "How well", "Quiz"):
-        choose(page, view)
-        found += _in_both_schemes(page, view)
+    choose(page, "Definition →")
+    page.get_by_role("textbox", name="Definition").fill("Congestive heart failure, unspecified")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Which code is that?")).to_be_visible()
+    settle(page)
+    found += _in_both_schemes(page, "definition")
+    choose(page, "How well")
+    found += _in_both_schemes(page, "chapters")
     _assert_none(found)
+
+
+def test_a_quiz_from_its_start_to_an_answer(visit):
+    page = visit(PAGES["recall"], DESKTOP)
+    choose(page, "Quiz")
+    found = _in_both_schemes(page, "start")
+    page.get_by_role("button", name="Start the quiz").click()
+    expect(page.get_by_text("Question 1 of")).to_be_visible()
+    settle(page)
+    found += _in_both_schemes(page, "question")
+    page.locator("[data-testid=stRadio] label").nth(2).click()
+    settle(page)
+    page.get_by_role("button", name="Answer").click()
+    expect(page.get_by_role("button", name="Next code")).to_be_visible()
+    settle(page)
+    _assert_none(found + _in_both_schemes(page, "answer"))
+
+
+def test_one_history_under_two_models(visit):
+    page = visit(PAGES["compare"], DESKTOP)
+    choose(page, "One history, two models")
+    expect(page.locator(".mera-pairs")).to_be_visible(timeout=PATIENCE)
+    settle(page)
+    _assert_none(_in_both_schemes(page, "two models"))
+
+
+def test_a_group_of_the_audit_before_and_after_its_verdict(visit):
+    page = visit(PAGES["audit"], DESKTOP)
+    found = _in_both_schemes(page, "no name")
+    page.get_by_role("textbox", name="Your name or initials").fill("A reader")
+    page.keyboard.press("Enter")
+    settle(page)
+    found += _in_both_schemes(page, "a group")
+    page.locator("[data-testid=stRadio] label").nth(1).click()
+    settle(page)
+    page.get_by_role("button", name="Show what the tree says").click()
+    settle(page)
+    page.get_by_role("button", name="Disagree").click()
+    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible(timeout=PATIENCE)
+    settle(page)
+    _assert_none(found + _in_both_schemes(page, "a verdict"))
+
+
+def test_a_cohort_with_its_last_visits_held_out(visit):
+    page = visit(PAGES["cohort"], DESKTOP)
+    page.get_by_role("button", name="Use the invented sample cohort").click()
+    settle(page)
+    choose(page, "Hold out the last visit")
+    page.get_by_role("button", name=re.compile(r"^Score [\d,]+ patients")).click()
+    expect(page.get_by_role("cell", name=re.compile("^Recall at 20"))).to_be_visible(timeout=PATIENCE)
+    settle(page)
+    _assert_none(_in_both_schemes(page, "held out"))
 
 
 def test_the_check_finds_what_is_wrong(visit):
