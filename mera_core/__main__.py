@@ -27,6 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
+Quantize = Annotated[str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: the machine's own.")]
 System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
 
 
@@ -41,6 +42,7 @@ def rank(
     top: Annotated[int, typer.Option(help="How many codes to print, best first.", min=1)] = 20,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
+    quantize: Quantize = None,
 ) -> None:
     """Rank the codes of the next visit of one patient."""
     from mera_core.ontology import Ontology
@@ -48,7 +50,7 @@ def rank(
 
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
-    result = _engine(checkpoint).rank(patient).to_json(top)
+    result = _engine(checkpoint, quantize).rank(patient).to_json(top)
     if as_json:
         _print_json(result)
         return
@@ -79,6 +81,7 @@ def recall(
     system: System = None,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
+    quantize: Quantize = None,
 ) -> None:
     """Ask the model's memory: code to definition, or definition to code."""
     from mera_core.ontology import Ontology
@@ -89,9 +92,9 @@ def recall(
         raise InputError("the definition is empty.")
     if code is not None:
         asked = Ontology.load().parse(code, system=system)
-        found = _engine(checkpoint).recall(code=asked.code, system=asked.system)
+        found = _engine(checkpoint, quantize).recall(code=asked.code, system=asked.system)
     else:
-        found = _engine(checkpoint).recall(definition=definition)
+        found = _engine(checkpoint, quantize).recall(definition=definition)
     result = found.to_json()
     if as_json:
         _print_json(result)
@@ -190,7 +193,7 @@ def score(
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; auto finds it. Default: Ray here.")] = None,
     batch_size: Annotated[int, typer.Option(help="Histories in a forward pass.", min=1)] = 64,
     part: Annotated[int, typer.Option(help="Patients that are scored, kept and resumed at once.", min=1)] = 4096,
-    quantize: Annotated[str | None, typer.Option(help="nf4 for 4-bit weights.")] = None,
+    quantize: Quantize = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
@@ -310,10 +313,10 @@ def _read_history(name: str) -> Any:
         raise error if message.startswith(shown) else InputError(f"{shown}: {message}") from error
 
 
-def _engine(checkpoint: Path | None) -> Any:
+def _engine(checkpoint: Path | None, quantize: str | None) -> Any:
     from mera_core.engine import Engine
 
-    return Engine.load(checkpoint)
+    return Engine.load(checkpoint, quantize)
 
 
 def _print_json(value: Any) -> None:

@@ -14,6 +14,7 @@ from pages.shared.session import (
     open_session,
     or_stop,
     patient,
+    ranking_engine,
     ranking_of,
 )
 
@@ -61,6 +62,7 @@ def show_panel(ranking: Ranking, base: whatif_view.Baseline | None) -> None:
 with st.container():
     follow_link()
     heading("Predict the next visit")
+    ranking_engine()
     patient_editor.choose_demo()
     has_codes = any(visit.codes for visit in patient().visits)
     if has_codes:

@@ -19,6 +19,7 @@ from pages.shared.session import (
     or_stop,
     patient,
     plain,
+    ranking_engine,
     ranking_of,
     slot_key,
     started_from,
@@ -133,6 +134,7 @@ def show_checkpoints() -> None:
 with st.container():
     follow_link()
     heading("Compare", "Two histories, or one history under two models: what differs stands first.")
+    ranking_engine()
 mode = st.segmented_control(
     "Compare", list(MODES), default="histories", format_func=MODES.get, key="compare_mode", required=True,
     label_visibility="collapsed", persist_state="session",

@@ -3,12 +3,12 @@
 import streamlit as st
 
 from pages.shared import cohort_view
-from pages.shared.session import engine, footer, heading, open_session
+from pages.shared.session import footer, heading, open_session, ranking_engine
 
 open_session("Cohort")
 
 heading("Score a cohort", "Many patients at once: where their next visits point, and how often the ranking was right.")
-loaded = engine()
+loaded = ranking_engine()
 with st.container():
     cohort = cohort_view.choose_cohort()
 if cohort is None:

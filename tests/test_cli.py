@@ -124,6 +124,21 @@ def test_rank_for_people_says_the_cut_and_the_notice(run, checkpoint, tmp_path):
     assert "research use, not for clinical decisions" in out.lower()
 
 
+def test_weights_are_held_as_the_command_says(run, refused, checkpoint, tmp_path, monkeypatch):
+    from mera_core.engine import Engine
+
+    asked, load = [], Engine.load
+    monkeypatch.setattr(Engine, "load", lambda path, quantize=None: asked.append(quantize) or load(path, quantize))
+    path = history(tmp_path, "428.0")
+    for words in (["rank", path], ["recall", "428"]):
+        status, out, _ = run(*words, "--json", "--checkpoint", checkpoint, "--quantize", "bf16")
+        assert status == 0 and json.loads(out)
+        assert 'quantize is "8bit"; it can be None, "nf4"' in refused(
+            *words, "--checkpoint", checkpoint, "--quantize", "8bit"
+        )
+    assert asked == ["bf16", "8bit"] * 2
+
+
 def test_rank_reads_standard_input(run, checkpoint, tmp_path, monkeypatch):
     content = history(tmp_path, "428.0").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))

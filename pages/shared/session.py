@@ -6,7 +6,6 @@ A page that shows two histories keeps the second in a slot of its own (`slot="b"
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,14 +19,14 @@ from mera_core.errors import InputError
 from mera_core.faults import in_words
 from mera_core.records import DemoPatient, Patient, demo_patients
 from mera_core.search import search
+from pages.shared import checkpoints
+from pages.shared.checkpoints import models
 from pages.shared.leaving import ask_before_leaving, has_unsaved_verdicts
 from pages.shared.login import require_login
 from pages.shared.private_process import keep_private
 from pages.shared.style import stylesheet
 
 NOTICE = "Research use, not for clinical decisions."
-CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled one
-CHECKPOINTS_VARIABLE = "MERA_CHECKPOINTS"  # a folder whose subfolders are checkpoints to choose from as well
 PAGES_FOLDER = Path(__file__).resolve().parent.parent
 ICONS = {
     "Predict": ":material/format_list_numbered:",
@@ -88,18 +87,6 @@ def page_name(path: Path) -> str:
     return path.stem.split("_", 1)[1].replace("_", " ")
 
 
-def models() -> dict[str, Path | None]:
-    """The checkpoints one can choose from: id (the folder's name) -> folder; None is the bundled one. First: default."""
-    default = os.environ.get(CHECKPOINT_VARIABLE)
-    found: dict[str, Path | None] = {Path(default).name: Path(default)} if default else {"mera-mini": None}
-    more = os.environ.get(CHECKPOINTS_VARIABLE)
-    if more and Path(more).is_dir():
-        for folder in sorted(Path(more).iterdir()):
-            if (folder / "mera.json").is_file():
-                found.setdefault(folder.name, folder)
-    return found
-
-
 def model_id() -> str:
     """The id of the checkpoint that this session uses."""
     known = models()
@@ -108,9 +95,28 @@ def model_id() -> str:
 
 
 def engine(model: str | None = None, quantize: str | None = None) -> Any:
-    """A loaded checkpoint, shared by all sessions: the session's own, or `model`. Where it can't be loaded, says why."""
+    """A loaded checkpoint, shared by all sessions: the session's own, or `model`. Where it can't be loaded, says why.
+
+    quantize: by default what the environment asks for (`checkpoints.quantize`).
+    """
     folder = models()[model_id() if model is None else model]
+    quantize = quantize or checkpoints.quantize()
     return or_stop(lambda: _load(None if folder is None else str(folder), quantize))
+
+
+def ranking_engine() -> Any:
+    """The session's checkpoint, on a page that is about rankings; one that knows the code book only is told, and ends the page."""
+    loaded = engine()
+    if not loaded.label_space:
+        name = plain(loaded.name.rpartition(" ")[0])
+        st.info(
+            f"The model {name} has memorized the code book and does not rank the next visit: ask it on page Recall, or "
+            "choose another model.",
+            icon=":material/menu_book:",
+        )
+        footer()
+        st.stop()
+    return loaded
 
 
 @st.cache_resource(show_spinner="Loading the model: a few seconds, once …")

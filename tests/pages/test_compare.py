@@ -7,7 +7,7 @@ import pytest
 from mera_core.compare import differences_first, field_masses, join
 from mera_core.figure_style import counted
 from mera_core.records import demo_patients
-from pages.shared import session
+from pages.shared import checkpoints, session
 from pages.shared.compare_view import differs
 from tests.pages.apps import alts, button, charts, every_history, html_of, open_page
 
@@ -88,7 +88,7 @@ def test_two_models_and_no_history_say_what_to_do():
 
 
 def test_other_checkpoints_are_offered_by_name(monkeypatch, tiny_checkpoint):
-    monkeypatch.setenv(session.CHECKPOINTS_VARIABLE, str(tiny_checkpoint.parent))
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tiny_checkpoint.parent))
     app = open_page(PAGE, HEART.patient, compare_mode="checkpoints")
     assert "tiny" in app.selectbox(key="second_model").options
     app.selectbox(key="second_model").set_value("tiny").run()
@@ -97,7 +97,7 @@ def test_other_checkpoints_are_offered_by_name(monkeypatch, tiny_checkpoint):
 
 
 def test_a_link_may_name_a_model_that_is_here_and_no_other(monkeypatch, tiny_checkpoint):
-    monkeypatch.setenv(session.CHECKPOINTS_VARIABLE, str(tiny_checkpoint.parent))
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tiny_checkpoint.parent))
     app = open_page(PAGE, HEART.patient, query={"model": "tiny"})
     assert app.session_state["model"] == "tiny"
     assert any("Model tiny" in caption.value for caption in app.caption)

@@ -1,0 +1,34 @@
+"""Which checkpoints the app offers, and in which precision they are served. Reads the environment; loads nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled ones
+CHECKPOINTS_VARIABLE = "MERA_CHECKPOINTS"  # a folder whose subfolders are checkpoints to choose from as well
+QUANTIZE_VARIABLE = "MERA_QUANTIZE"  # nf4, int8 or bf16: how the weights of every checkpoint are held
+BUNDLED = "mera-mini"
+BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "sample_data"
+
+
+def models() -> dict[str, Path | None]:
+    """The checkpoints one can choose from: id (the folder's name) -> folder; None is `BUNDLED`. The first is the default."""
+    default = os.environ.get(CHECKPOINT_VARIABLE)
+    if default:
+        found: dict[str, Path | None] = {Path(default).name: Path(default)}
+    else:
+        found = {BUNDLED: None} | _checkpoints(BUNDLED_FOLDER) | {BUNDLED: None}
+    more = os.environ.get(CHECKPOINTS_VARIABLE)
+    return found | {name: folder for name, folder in _checkpoints(more).items() if name not in found}
+
+
+def quantize() -> str | None:
+    """The precision that the environment asks for; None for the machine's own."""
+    return os.environ.get(QUANTIZE_VARIABLE) or None
+
+
+def _checkpoints(folder: str | Path | None) -> dict[str, Path]:
+    if not folder or not Path(folder).is_dir():
+        return {}
+    return {path.name: path for path in sorted(Path(folder).iterdir()) if (path / "mera.json").is_file()}

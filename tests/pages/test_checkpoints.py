@@ -1,0 +1,59 @@
+"""The checkpoints that the app offers, how they are held, and pages under one that knows the code book only."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from pages.shared import checkpoints, session
+from tests.pages.apps import every_history, open_page
+
+
+@pytest.fixture
+def memory_only(tiny_stage1, monkeypatch) -> str:
+    """The app under a checkpoint of stage 1."""
+    monkeypatch.setenv(checkpoints.CHECKPOINT_VARIABLE, str(tiny_stage1))
+    return tiny_stage1.name
+
+
+def test_every_checkpoint_of_the_samples_is_offered_and_the_small_one_first(tmp_path, monkeypatch, tiny_checkpoint):
+    for name in ("another", "mera-mini", "no-checkpoint"):
+        (tmp_path / name).mkdir()
+    for name in ("another", "mera-mini"):
+        shutil.copy(tiny_checkpoint / "mera.json", tmp_path / name)
+    monkeypatch.setattr(checkpoints, "BUNDLED_FOLDER", tmp_path)
+    assert list(checkpoints.models().items()) == [("mera-mini", None), ("another", tmp_path / "another")]
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tiny_checkpoint.parent))
+    assert [*checkpoints.models()][:2] == ["mera-mini", "another"]
+    assert checkpoints.models()[tiny_checkpoint.name] == tiny_checkpoint
+    monkeypatch.setenv(checkpoints.CHECKPOINT_VARIABLE, str(tiny_checkpoint))
+    assert next(iter(checkpoints.models())) == tiny_checkpoint.name and "mera-mini" not in checkpoints.models()
+
+
+def test_the_environment_says_how_weights_are_held(monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "_load", lambda folder, quantize=None: asked.append(quantize))
+    for value, said, held in ((None, None, None), ("nf4", None, "nf4"), ("nf4", "bf16", "bf16"), ("", None, None)):
+        monkeypatch.setenv(checkpoints.QUANTIZE_VARIABLE, value) if value is not None else None
+        session.engine("mera-mini", said)
+        assert asked.pop() == held
+
+
+@every_history
+@pytest.mark.parametrize("file", ["1_Predict.py", "2_Compare.py", "4_Cohort.py"])
+def test_a_model_that_does_not_rank_says_so_where_rankings_are_shown(memory_only, file, patient):
+    app = open_page(file, patient)
+    assert not app.error and len(app.title) == 1
+    (told,) = [info.value for info in app.info if "does not rank" in info.value]
+    assert told.startswith(f"The model {session.plain(memory_only)} has memorized the code book")
+
+
+@pytest.mark.parametrize("file", ["3_Recall.py", "5_Model_Card.py", "6_Audit.py"])
+def test_the_other_pages_are_as_useful_with_it(memory_only, file):
+    app = open_page(file)
+    assert not app.error and not any("does not rank" in info.value for info in app.info)
+    if file == "3_Recall.py":
+        example = next(button for button in app.button if button.key.startswith("example_"))
+        example.click().run()
+        assert not app.exception and len(app.subheader) >= 1  # a model that was hardly taught answers wrong
