@@ -29,7 +29,7 @@ from training.backbone import add_rows, load_weights, padded_rows, weight_dtype
 from training.config import RunConfig
 
 WEIGHTS = "adapter_model.safetensors"
-KEPT = ("tuning", "precision", "lora_rank", "lora_alpha")
+KEPT = ("tuning", "precision", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 """Settings that adapters keep from stage to stage."""
 PREFIX = "base_model.model."
 """What peft's own files put before each name, so that other tools read the folder too."""
@@ -69,7 +69,13 @@ def _inject(model: MeraModel, settings: LoraConfig) -> None:
 
 def of_base(config: RunConfig, base: str) -> dict[str, Any]:
     """What a manifest says of the base that a run's adapters belong to."""
-    return {"base": base, **{name: getattr(config, name) for name in KEPT}, "files": base_files(base)}
+    return {"base": base, **kept_settings(config), "files": base_files(base)}
+
+
+def kept_settings(config: RunConfig) -> dict[str, Any]:
+    """A run's settings that its adapters keep, as a manifest has them."""
+    values = {name: getattr(config, name) for name in KEPT}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def base_files(base: str) -> dict[str, str]:

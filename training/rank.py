@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,23 +12,22 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainerCallback
 
 from mera_core import metrics
-from mera_core.checkpoint import Manifest, make_room, sha256
+from mera_core.checkpoint import Manifest, make_room
 from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model import MeraModel
-from mera_core.ontology import Code, Ontology
-from mera_core.readers import Cohort
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap
-from mera_core.sequence import Encoder, SequenceConfig
 from training import tuning
-from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
+from training.cohort import histories_and_truth
 from training.config import RankConfig
-from training.cut import LabelCounts, fit_cut
 from training.histories import HistoryBatches
-from training.memorize import QuestionSampler, answer_loss
+from training.memorize import answer_loss
+from training.rank_setup import cut, level_in_words, load_start, prepare, set_attention_dropout
 from training.trainer import is_first_process, run_trainer, take_device
+
+__all__ = ["level_in_words", "load_start", "set_attention_dropout"]
 
 
 def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
@@ -90,17 +88,21 @@ def _losses(
 
 
 class Average(TrainerCallback):
-    """Keeps an exponential moving average of the weights; `swap` puts it in the model's place."""
+    """Keeps an exponential moving average of the weights; `swap` puts it in the model's place.
+
+    In float32, whatever the weights are: a step of a thousandth is less than bfloat16 can tell apart.
+    """
 
     def __init__(self, model: torch.nn.Module, decay: float):
         self.decay, self.model = decay, model
-        self.kept = {name: p.detach().clone() for name, p in self._trained()}
+        self.kept = {name: p.detach().float().clone() for name, p in self._trained()}
+        self._away: dict[str, Tensor] | None = None  # the weights, while the average stands in their place
 
     def on_step_end(self, args, state, control, **kwargs):
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         with torch.no_grad():
             for name, parameter in self._trained():
-                self.kept[name].lerp_(parameter, 1 - decay)
+                self.kept[name].lerp_(parameter.float(), 1 - decay)
         if control.should_save and state.is_world_process_zero:  # before the Trainer marks the step complete
             self._file(args, state).parent.mkdir(parents=True, exist_ok=True)
             save_file({name: tensor.contiguous() for name, tensor in self.kept.items()}, self._file(args, state))
@@ -120,12 +122,13 @@ class Average(TrainerCallback):
         return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "average.safetensors"
 
     def swap(self) -> None:
-        """Exchange the average and the model's weights; a second call puts both back."""
+        """Put the average in the weights' place; a second call puts the weights back, to the last bit."""
+        back, self._away = self._away, None
+        if back is None:
+            self._away = {name: p.detach().clone() for name, p in self._trained()}
         with torch.no_grad():
             for name, parameter in self._trained():
-                current = parameter.clone()
-                parameter.copy_(self.kept[name])
-                self.kept[name] = current
+                parameter.copy_((back or self.kept)[name])
 
 
 class Validation(TrainerCallback):
@@ -160,80 +163,24 @@ def run(config: RankConfig, out: Path) -> Manifest:
 
     Only patients of the training part are trained on; the cut is fitted on the validation part; the test part is not
     looked at. Resumes from the last complete step in `out`.
+
+    Raises:
+        InputError: `out` holds something else than a checkpoint or a run, or what `rank_setup.prepare` refuses.
     """
     make_room(out)
     take_device()
-    model, before = load_start(config)
-    cohort = read_once(config.data, config.format)
-    parts = in_parts(with_codes(cohort.patients), cohort.report.format)
-    ontology = Ontology.load()
-    unreadable = sorted({c for p in parts["train"] for v in p.visits for c in v.codes if c not in model.vocabulary})
-    if unreadable:
+    setup = prepare(config, out)
+    data = setup.batches()
+    if not setup.validation or not data.patients:
         raise InputError(
-            f"The data hold {len(unreadable)} codes of which the stage-1 model has no token, the first is {unreadable[0]}."
+            f"{config.data} can't train a ranking: it holds {len(data.patients)} training and {len(setup.validation)} "
+            "validation patients of two visits."
         )
-    counts = LabelCounts.of(parts["train"])
-    torch.manual_seed(config.seed)
-    model = MeraModel(model.backbone, model.vocabulary, counts.labels, config.copy)
-    model.head.start(counts.rate)
-    set_attention_dropout(model.backbone, config.attention_dropout)
-    sequence = SequenceConfig(profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens)
-    manifest = Manifest(
-        name=out.name,
-        stage="rank",
-        systems=before.systems,
-        icd_release=before.icd_release,
-        sequence=sequence,
-        label_space=counts.labels,
-        label_level=level_in_words(counts.labels, ontology),
-        input_codes=counts.labels,
-        copy=config.copy,
-        method=before.method
-        | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
-        data=provenance(config, cohort, parts),
-    )
-    engine = Engine(model, manifest, ontology)
-    questions = None
-    if config.rehearsal:
-        codes = list(model.vocabulary.ids)
-        questions = QuestionSampler(model.vocabulary, ontology, codes, decoder_start=model.decoder_start)
-    data = HistoryBatches(
-        parts["train"], counts.labels, Encoder(model.vocabulary, sequence, remember=True), config, questions
-    )
-    validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
-    if not validation or not data.patients:
-        raise InputError(
-            f"{config.data} can't train a ranking: it holds {len(data.patients)} training and {len(validation)} validation "
-            "patients of two visits."
-        )
-    hierarchy = Hierarchy.from_ontology(counts.labels, ontology, config.levels)
-    train(engine, data, hierarchy, config, out, validation, keep_steps=True)
+    train(setup.engine, data, setup.hierarchy, config, out, setup.for_cut, keep_steps=True)
     if not is_first_process():
-        return manifest
-    set_attention_dropout(model.backbone, 0.0)
-    model.eval()
-    manifest.method["cut"], calibration = fit_cut(engine, validation, counts)
-    manifest.calibration.update(calibration.to_dict())
-    return tuning.save(model, manifest, out, config, torch.float16)
-
-
-def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
-    """The stage-1 model, with adapters where the run trains such; raises InputError where a setting names or fits nothing."""
-    for name in ("start", "data"):
-        if not getattr(config, name):
-            raise InputError(
-                f"The setting {name} is empty: rank needs a stage-1 folder (start) and patient records (data)."
-            )
-    model, manifest = tuning.load_start(Path(config.start), config)
-    if model.encoder_decoder and not config.prefix_samples:
-        raise InputError(
-            f"{config.start} is an encoder-decoder, which reads one history for each next visit: set prefix_samples to true."
-        )
-    longest = getattr(model.text_config, "max_position_embeddings", None)
-    if longest and config.max_tokens > longest:
-        raise InputError(f"max_tokens is {config.max_tokens}, and {config.start} reads {longest} tokens.")
-    tuning.prepare(model, config)
-    return model, manifest
+        return setup.manifest
+    cut(setup)
+    return tuning.save(setup.engine.model, setup.manifest, out, config, torch.float16)
 
 
 def train(
@@ -273,38 +220,3 @@ def rank_optimizer(model: MeraModel, config: RankConfig) -> torch.optim.Optimize
     # the head's map from the state learns as the body does
     head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
     return tuning.optimizer_of(model, config, head, config.head_learning_rate)
-
-
-def set_attention_dropout(backbone, share: float) -> None:
-    """Dropout of attention weights, where the architecture has it."""
-    if hasattr(backbone.config, "attention_dropout"):
-        backbone.config.attention_dropout = share
-    for module in backbone.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = share
-
-
-def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
-    """The granularity of a label space, e.g. "ICD9: 848 categories, 34 codes"."""
-    counts = Counter((code.system, ontology.kind(code)) for code in labels)
-    plural = {"category": "categories", "subcategory": "subcategories"}
-    parts: dict[str, list[str]] = {}
-    for (system, kind), n in sorted(counts.items()):
-        parts.setdefault(system, []).append(f"{n} {plural.get(kind, kind + 's')}")
-    return "; ".join(f"{system}: {', '.join(kinds)}" for system, kinds in parts.items())
-
-
-def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:
-    """Where the patients came from and how they were divided, for the manifest."""
-    source = Path(config.data)
-    return {
-        "format": cohort.report.format,
-        "source": source.name,
-        "sha256": sha256(source) if source.is_file() else None,
-        "import": cohort.report.to_dict(),
-        "split_rule": SPLIT_RULE,
-        "parts": {
-            name: {"patients": len(part), "with_two_visits": sum(len(p.visits) > 1 for p in part)}
-            for name, part in parts.items()
-        },
-    }

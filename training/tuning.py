@@ -38,8 +38,10 @@ def load_start(folder: Path, config: RunConfig) -> tuple[MeraModel, Manifest]:
         from training import adapters  # with peft, which only those who train adapters wait for
 
         told = read_manifest(folder).method.get("adapters") or {}
-        if any(told.get(name) != getattr(config, name) for name in adapters.KEPT):
-            settings = ", ".join(f"{name} {told.get(name)}" for name in adapters.KEPT)
+        wanted = adapters.kept_settings(config)
+        # adapters of an earlier version don't tell all of their settings
+        if any(told.get(name, value) != value for name, value in wanted.items()):
+            settings = ", ".join(f"{name} {told[name]}" for name in wanted if name in told)
             raise InputError(
                 f"{folder} holds adapters ({settings}): go on with the same settings, or make a whole model of it first: "
                 f"python -m training merge {folder} --out DIR."

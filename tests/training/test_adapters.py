@@ -297,10 +297,30 @@ def test_the_engine_names_the_command_that_makes_adapters_whole(lora) -> None:
         Engine.load(lora)
 
 
-@pytest.mark.parametrize("settings", [{}, {"tuning": "qlora"}, {"tuning": "lora", "precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tuning": "qlora"},
+        {"tuning": "lora", "precision": "bfloat16"},
+        {"tuning": "lora", "lora_dropout": 0.3},
+        {"tuning": "lora", "lora_targets": ("q_proj",)},
+    ],
+)
 def test_adapters_go_on_as_they_began(lora, settings) -> None:
     with pytest.raises(InputError, match="go on with the same settings"):
         rank.load_start(RankConfig(start=str(lora), data="x", **settings))
+
+
+def test_adapters_with_the_same_settings_are_taken_up(lora, tmp_path) -> None:
+    kept = {name: getattr(first(Path("x"), tuning="lora"), name) for name in adapters.KEPT}
+    model, manifest = tuning.load_start(lora, RankConfig(start=str(lora), data="x", **kept))
+    assert manifest.method["adapters"]["lora_targets"] == [] and model.backbone.peft_config
+    older = Path(shutil.copytree(lora, tmp_path / "older"))  # of a version that told fewer of its settings
+    told = json.loads((older / "mera.json").read_text())
+    del told["method"]["adapters"]["lora_targets"]
+    (older / "mera.json").write_text(json.dumps(told))
+    tuning.load_start(older, RankConfig(start=str(older), data="x", **kept))
 
 
 def test_another_base_is_refused(lora, folders, tmp_path) -> None:

@@ -18,7 +18,7 @@ from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit, to_table, write_table
 from mera_core.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model
-from training import rank
+from training import rank, rank_setup
 from training.cohort import split_of
 from training.config import RankConfig
 from training.cut import LabelCounts
@@ -143,6 +143,27 @@ def test_the_average_follows_the_weights_and_swaps_back_and_forth() -> None:
     assert float(model.weight) == pytest.approx(start + 1)
 
 
+def test_the_average_of_bfloat16_weights_keeps_what_they_can_not_tell_apart() -> None:
+    model = torch.nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    average = Average(model, 0.999)
+
+    class State:
+        global_step = 1e9
+
+    with torch.no_grad():
+        model.weight.fill_(1.5)
+    for _ in range(1000):
+        average.swap()  # a look at the validation patients between
+        average.swap()
+        average.on_step_end(None, State, TrainerControl())
+    assert float(model.weight) == 1.5
+    assert float(average.kept["weight"]) == pytest.approx(1.5 - 0.5 * 0.999**1000, abs=1e-4)
+    average.swap()
+    assert float(model.weight) == pytest.approx(1.316, abs=0.004)
+
+
 def test_early_on_the_average_forgets_the_start_faster() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     average = Average(model, 0.999)
@@ -159,6 +180,31 @@ def test_early_on_the_average_forgets_the_start_faster() -> None:
 
 
 # --- the label space and the cut
+
+
+def test_the_label_space_may_be_every_billable_code(tiny_stage1, invented_cohort, tmp_path, ontology) -> None:
+    config = RankConfig(start=str(tiny_stage1), data=str(invented_cohort), format="table")
+    data = rank_setup.prepare(config, tmp_path / "data")
+    padded = rank_setup.prepare(replace(config, label_space="billable"), tmp_path / "billable")
+    billable = set(ontology.billable("ICD9"))
+    assert set(padded.counts.labels) == billable | set(data.counts.labels) and len(billable) == 14567
+    assert padded.manifest.input_codes == data.manifest.label_space == data.counts.labels  # what was seen is read
+    assert padded.engine.label_space == padded.manifest.label_space == padded.counts.labels
+    assert padded.counts.rate.min() == data.counts.rate.min() > 0
+    assert padded.manifest.method["rank"]["label_space"] == "billable"
+    assert padded.manifest.method["rank"]["start"] == tiny_stage1.name
+
+
+def test_the_cut_is_fitted_on_fewer_patients_where_there_are_many_labels(
+    tiny_stage1, invented_cohort, tmp_path, monkeypatch
+) -> None:
+    config = RankConfig(start=str(tiny_stage1), data=str(invented_cohort), format="table")
+    setup = rank_setup.prepare(config, tmp_path / "out")
+    assert setup.for_cut == setup.validation and len(setup.validation) > 6
+    monkeypatch.setattr(rank_setup, "CUT_SCORES", 6 * len(setup.counts.labels))
+    assert len(setup.for_cut) == 6 and setup.for_cut == setup.for_cut  # the same ones whenever it is asked
+    rank_setup.cut(setup)
+    assert setup.manifest.method["cut"]["patients"] == 6 and setup.manifest.calibration
 
 
 def test_label_rates_count_next_visits_only() -> None:
