@@ -30,7 +30,7 @@ BOM = b"\xef\xbb\xbf"
 COMMONEST = 20  # unknown codes that a report names
 _LONGEST_SHOWN = 60  # characters of an unknown code that a report prints
 _HEAD = 1 << 16  # bytes read to recognise a file
-_ONE_LINE = (b"{", b"[", b"PAR1")  # how files begin whose lines are none of a text table
+_PARQUET_MAGIC = b"PAR1"
 _WRONG_STARTS = {
     b"\xff\xfe": "UTF-16 text (line 1); save it as UTF-8",
     b"\xfe\xff": "UTF-16 text (line 1); save it as UTF-8",
@@ -290,17 +290,17 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def refuse_damaged(source: Source) -> None:
+def refuse_damaged(source: Source, endless_lines: bool = True) -> None:
     """Raise InputError where the first bytes of a file, or of one in a folder, are of no text, table or JSON.
 
-    A first line without end is named too, but for JSON, which may stand on one.
+    endless_lines: a first line longer than the limit is refused too; a sound file of JSON may have one.
     """
     most = in_force().line_bytes
     for path in source.files.values():
         try:
             with open_bytes(path) as stream:
                 head = stream.read(_HEAD)
-                endless = b"\n" not in head and not head.removeprefix(BOM).lstrip().startswith(_ONE_LINE)
+                endless = endless_lines and b"\n" not in head and not head.startswith(_PARQUET_MAGIC)
                 line = head + stream.read(most + 1 - len(head)) if endless and most >= len(head) else head
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error

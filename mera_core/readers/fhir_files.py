@@ -190,7 +190,7 @@ def _document(path: Path) -> Any:
 def _refuse_meant(path: Path, called: str) -> None:
     """Raise InputError where a file that doesn't look like FHIR is damaged, or is called like what must be read."""
     if path.stat().st_size:
-        refuse_damaged(Source(path))
+        refuse_damaged(Source(path), endless_lines=False)
     with _opened(path) as stream:
         held = bool(stream.read(_HEAD).strip())
     if held and any(name.lower() in called for name in READ):

@@ -60,8 +60,9 @@ def test_unrecognised_and_missing_sources(tmp_path):
         read(write(tmp_path / "a.csv", b"x,y\n1,2\n"))
     with pytest.raises(InputError, match="in no format that is known"):
         read(tmp_path)
-    with pytest.raises(InputError, match=r"b\.csv: line 1 is longer than 1,048,576 bytes"):
-        read(write(tmp_path / "b.csv", b"x" * 2_000_000 + b"\n1\n"))
+    for content in (b"x" * 2_000_000 + b"\n1\n", b'{"code": "' + b"9" * 2_000_000 + b'"}'):
+        with pytest.raises(InputError, match=r"b\.csv: line 1 is longer than 1,048,576 bytes"):
+            read(write(tmp_path / "b.csv", content))
 
 
 FAULTS = {
