@@ -96,8 +96,16 @@ def _beside(source: Source, read: str) -> list[str]:
     """What a folder holds beside the records that were read, in a sentence, so that nothing is passed over in silence."""
     if source.path.is_file():
         return []
-    others = [(name, why) for name in READERS if name != read and (why := _reader(name).detect(source))]
+    others = [(name, why) for name in READERS if name != read and (why := _seen(name, source))]
     return [f"beside what was read the folder holds records as {name}, not read: {why}" for name, why in others]
+
+
+def _seen(name: str, source: Source) -> str | None:
+    """Why a source would be taken for a format; None too where a part of it can't be looked at, which spoils no reading."""
+    try:
+        return _reader(name).detect(source)
+    except InputError:
+        return None
 
 
 def options_of(format: str) -> dict[str, Any]:
