@@ -379,3 +379,11 @@ def test_the_mimic_demo_is_accounted_for_to_the_last_row():
     assert read_codes == {(subject, stay_time[stay], code) for subject, stay, code in expected}
     assert len(times) == 37
     assert Code("ICD9", "428.0") in {code for patient in cohort.patients for v in patient.visits for code in v.codes}
+
+
+@pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
+def test_the_mimic_demo_without_its_visit_column_has_the_same_visits(tmp_path):
+    folder = Path(os.environ["MERA_DATA"]) / "mimic_iv_demo_meds"
+    for path in (folder / "data").rglob("*.parquet"):
+        put(tmp_path / path.relative_to(folder), pq.read_table(path).drop_columns(["hadm_id"]))
+    assert read(tmp_path).patients == read(folder).patients
