@@ -260,7 +260,9 @@ def fit_cut(
 
     make_room(out)
     fitted = cut.refit(checkpoint, data, format, out).method["cut"]
-    typer.echo(f"Written: {out}; weighted F1 of its cut on {fitted['patients']:,} patients: {fitted['weighted_f1']:.3f}")
+    typer.echo(
+        f"Written: {out}; weighted F1 of its cut on {fitted['patients']:,} patients: {fitted['weighted_f1']:.3f}"
+    )
 
 
 @app.command()

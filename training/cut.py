@@ -37,6 +37,8 @@ AS_GOOD = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
 ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Powers of a code's frequency that the order below the cut may take off."""
+CUT_SCORES = 2**25
+"""Scores (patients x labels) that a cut is fitted on at most: it holds a dozen tables of that size, 256 MB each."""
 _PENALTY = 1.0  # half of it times the squared correction stands beside the log loss of all recorded codes
 _FLATTEST = 0.05
 _MARGINS = np.linspace(-30, 30, 6001)
@@ -206,7 +208,8 @@ def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
     rate = np.exp(-model.head.rarity.numpy()) if model.head.copy else LabelCounts.of(parts["train"]).rate
-    cut, calibration = fit_cut(engine, validation, LabelCounts(manifest.label_space, rate))
+    most = max(1, CUT_SCORES // len(manifest.label_space))
+    cut, calibration = fit_cut(engine, validation[:most], LabelCounts(manifest.label_space, rate))
     manifest.method["cut"] = cut | {"fitted_on": f"validation part of {Path(data).name}"}
     manifest.calibration.clear()
     manifest.calibration.update(calibration.to_dict())

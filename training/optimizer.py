@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from training.config import RunConfig
 
-
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that makes a matrix orthogonal: steepest at zero (Jordan et al., 2024)."""
 ITERATIONS = 5

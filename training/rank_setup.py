@@ -27,12 +27,9 @@ from mera_core.sequence import Encoder, SequenceConfig
 from training import tuning
 from training.cohort import SPLIT_RULE, in_parts, read_once, with_codes
 from training.config import RankConfig
-from training.cut import LabelCounts, fit_cut
+from training.cut import CUT_SCORES, LabelCounts, fit_cut
 from training.histories import HistoryBatches
 from training.memorize import QuestionSampler
-
-CUT_SCORES = 2**25
-"""Scores (patients x labels) that the cut is fitted on at most: it holds a dozen tables of that size, 256 MB each."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,7 @@ def train(setup: Setup, out: Path) -> None:
         average.swap()
     rank.set_attention_dropout(model.backbone, 0.0)
     model.eval()
-    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.validation, setup.counts)[0]
+    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.for_cut, setup.counts)[0]
 
 
 @torch.inference_mode()
