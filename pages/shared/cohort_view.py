@@ -78,7 +78,7 @@ def _take(name: str, cohort: Cohort) -> None:
 
 
 def _put_away() -> None:
-    for key in ("cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused"):
+    for key in ("cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused", "scoring_refused"):
         st.session_state.pop(key, None)
 
 
@@ -125,7 +125,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
                 st.caption(
                     f"Stopped after {scoring.done:,} of {counted(len(patients), 'patient')}; what follows is of these."
                 )
-    if refusal := st.session_state.pop("cohort_refused", ""):
+    if refusal := st.session_state.pop("scoring_refused", ""):
         st.error(refusal, icon=":material/error:")
     if running and going_on:
         _run(scoring)
@@ -136,7 +136,7 @@ def _start(scoring: CohortScoring | None, loaded: Any, patients: list[Patient], 
     try:
         st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out, WATCHED)
     except InputError as error:
-        st.session_state["cohort_refused"] = sentence(str(error))
+        st.session_state["scoring_refused"] = sentence(str(error))
         return
     st.session_state["scoring_runs"] = True
 
