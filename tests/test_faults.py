@@ -116,7 +116,7 @@ def test_out_of_memory_while_ranking(error, monkeypatch, capsys, tmp_path):
     def rank(*_: object):
         raise error
 
-    monkeypatch.setattr(cli, "_engine", lambda folder: type("", (), {"rank": rank})())
+    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
     (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
     assert cli.main(["rank", str(tmp_path / "h.json")]) == 2
     one_sentence(capsys.readouterr().err, "There is not enough memory for this")
@@ -126,7 +126,7 @@ def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch, tmp_path
     def rank(*_: object):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(cli, "_engine", lambda folder: type("", (), {"rank": rank})())
+    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
     (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
     with pytest.raises(RuntimeError, match="shapes"):
         cli.main(["rank", str(tmp_path / "h.json")])
