@@ -36,6 +36,7 @@ from mera_core.sequence import SequenceConfig
 from mera_core.vocabulary import Vocabulary
 
 MANIFEST_FORMAT = 1
+_SPARE_NUMBERS = 1 << 24  # of tables that a network makes for itself, such as those of positions
 HOW_LOADED = {"tokenizer_class", "backend", "auto_map", "is_local", "local_files_only", "name_or_path"}
 """What `tokenizer_config.json` says of how a tokenizer was found, and not of how it works."""
 OLD = ".old"
@@ -266,10 +267,10 @@ def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraMode
 def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
     """The model of a folder whose files have been checked."""
     transformers_logging.disable_progress_bar()
-    encoder_decoder = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ).is_encoder_decoder
-    backbone, found = (AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM).from_pretrained(
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    _refuse_larger_than_weights(family, config, folder, manifest)
+    backbone, found = family.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
@@ -279,6 +280,8 @@ def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
     )
     if found["missing_keys"]:  # they would be drawn at random
         raise InputError(f"The checkpoint {folder} lacks the weights {sorted(found['missing_keys'])[0]}.")
+    if found["unexpected_keys"]:  # a network of fewer layers than were trained
+        raise InputError(f"The checkpoint {folder} has no place for the weights {sorted(found['unexpected_keys'])[0]}.")
     _detach_from_files(backbone)
     vocabulary = load_vocabulary(folder)
     model = MeraModel(backbone, vocabulary, manifest.label_space, manifest.copy)
@@ -289,6 +292,21 @@ def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
         model.head.to(model.device)
         model.label_ids = model.label_ids.to(model.device)
     return model.eval()
+
+
+def _refuse_larger_than_weights(family: Any, config: Any, folder: Path, manifest: Manifest) -> None:
+    """Refuse a configuration whose network, tables of its own included, is larger than the weights could fill.
+
+    It is built without memory first: there are more ways to ask for much than names of settings that one could check.
+    """
+    with torch.device("meta"):
+        shell = family.from_config(config, trust_remote_code=False)
+    claimed = sum(tensor.numel() for tensor in (*shell.parameters(), *shell.buffers()))
+    stored = sum((folder / name).stat().st_size for name in manifest.files if name.endswith(".safetensors"))
+    if claimed > 2 * stored + _SPARE_NUMBERS:
+        raise InputError(
+            f"{folder / 'config.json'} asks for a network of {claimed:,} numbers, and its weights are {stored:,} bytes."
+        )
 
 
 def _detach_from_files(backbone: torch.nn.Module) -> None:

@@ -48,6 +48,7 @@ _SIZES |= {"U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _MOST_POSITIONS = 1 << 20
+_MOST_LISTED = 10_000  # entries of a list or mapping in a configuration
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -207,6 +208,10 @@ def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
             elif isinstance(each, list):
                 inner += each
         layer = [each for each in inner if isinstance(each, (dict, list))]
+    if path.name == "tokenizer.json" and isinstance(value, dict):
+        for key in ("padding", "truncation"):  # which the tokenizer's library carries out, however long they say
+            if value.get(key) is not None:
+                raise InputError(f"The file {path} sets {key}, which no checkpoint of MERA does; it is refused.")
     if path.name == "tokenizer_config.json" and isinstance(value, dict):
         for key, named in value.items():
             if named and key.endswith(("_file", "_files")):
@@ -265,6 +270,10 @@ def _refuse_claims(config: Any, path: Path, shapes: Shapes) -> None:
     """Refuse a configuration that asks for a network larger than the weights at hand: it would be made before it is filled."""
     if not isinstance(config, dict):
         raise InputError(f"{path} is no configuration of a model.")
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            f"{path} sets quantization_config, which is refused: weights are quantized when they are loaded."
+        )
     widest = max((size for shape in shapes.values() for size in shape), default=0)
     largest = dict.fromkeys(_WIDTHS, widest) | dict.fromkeys(_LAYERS, len(shapes))
     layer = [config]
@@ -281,6 +290,9 @@ def _refuse_claims(config: Any, path: Path, shapes: Shapes) -> None:
                     raise InputError(f"{path} claims {claimed:,} {key}; at most {_MOST_POSITIONS:,} can be read.")
                 if isinstance(claimed, (int, float)) and key.startswith("num_") and claimed > max(widest, len(shapes)):
                     raise InputError(f"{path} claims a {key} of {claimed:,}, which its weights can't hold.")
+            for key, listed in each.items():
+                if isinstance(listed, (dict, list)) and len(listed) > _MOST_LISTED:
+                    raise InputError(f"{path} lists {len(listed):,} {key}; at most {_MOST_LISTED:,} can be read.")
         layer = [inner for each in layer for inner in each.values() if isinstance(inner, dict)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -218,6 +218,14 @@ def altered(content: bytes, *statements: str) -> bytes:
         return base.serialize()
 
 
+def bomb(content: bytes) -> bytes:
+    """A few kilobytes whose `picked` column is computed, to 200 MB of text, when it is read."""
+    base = altered(content, "DROP TABLE judgement")
+    columns = ", ".join(f'"{field.name}"' for field in fields(Judgement) if field.name != "picked")
+    computed = '"picked" TEXT GENERATED ALWAYS AS (hex(zeroblob(100000000)))'
+    return altered(base, f"CREATE TABLE judgement ({columns}, {computed})")
+
+
 def test_files_that_are_something_else_are_refused_in_a_sentence(categories, ontology):
     content = to_sqlite(verdicts(categories, ontology, "ann", "ad"))
     for bad, message in (
@@ -226,12 +234,13 @@ def test_files_that_are_something_else_are_refused_in_a_sentence(categories, ont
         (content[: len(content) // 2], "is not|can't be read"),
         (altered(content, "DROP TABLE about"), "is not a file of the hierarchy audit"),
         (altered(content, "CREATE VIEW v AS SELECT 1"), "is not a file of the hierarchy audit"),
+        (bomb(content), "is not a file of the hierarchy audit"),
         (altered(content, "UPDATE about SET value = 'other' WHERE key = 'format'"), "of a format"),
         (altered(content, "UPDATE judgement SET verdict = 'perhaps'"), "judgement 1, does not fit"),
         (altered(content, "UPDATE judgement SET codes = '{}'"), "judgement 1, does not fit"),
         (altered(content, "UPDATE judgement SET time = 'noon'"), "judgement 1, does not fit"),
         (altered(content, "UPDATE judgement SET level = 'two'"), "judgement 1, does not fit"),
-        (altered(content, "ALTER TABLE judgement RENAME COLUMN picked TO p"), "can't be read as SQLite"),
+        (altered(content, "ALTER TABLE judgement RENAME COLUMN picked TO p"), "is not a file of the hierarchy audit"),
         (content + b"x" * 5_000_001, "at most 5,000,000 can be read"),
     ):
         with pytest.raises(InputError, match=message):

@@ -468,3 +468,57 @@ def test_what_a_library_stumbles_over_is_one_sentence(folder, name, values) -> N
     with pytest.raises(InputError, match=r"checkpoint|no token|do not fit") as told:
         load_checkpoint(folder)
     assert "\n" not in str(told.value)
+
+
+# --- what would kill or stall whoever loads it
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (
+            "padding",
+            {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
+        ),
+        ("truncation", {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
+    ],
+)
+def test_a_tokenizer_that_pads_or_cuts_is_refused(folder, key, value) -> None:
+    """Padding to a length that no memory holds aborts the process: nothing could catch it."""
+    with pytest.raises(InputError, match=f"tokenizer.json sets {key}"):
+        load_checkpoint(put_json(folder, "tokenizer.json", **{key: value}))
+
+
+def test_a_configuration_with_endless_lists_is_refused(folder) -> None:
+    labels = {str(number): "x" for number in range(10_001)}
+    with pytest.raises(InputError, match="lists 10,001 id2label; at most 10,000"):
+        load_checkpoint(put_json(folder, "config.json", id2label=labels))
+
+
+def test_a_configuration_that_quantizes_is_refused(folder) -> None:
+    with pytest.raises(InputError, match="sets quantization_config"):
+        load_checkpoint(put_json(folder, "config.json", quantization_config={"quant_method": "bitsandbytes"}))
+
+
+def test_a_configuration_of_fewer_layers_than_were_trained_is_refused(folder) -> None:
+    with pytest.raises(InputError, match=r"has no place for the weights model\.layers\.0"):
+        load_checkpoint(put_json(folder, "config.json", num_hidden_layers=0))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "state_size": 10**8},
+        {
+            "model_type": "t5",
+            "architectures": ["T5ForConditionalGeneration"],
+            "d_ff": 10**9,
+            "is_encoder_decoder": True,
+        },
+        {"head_dim": 10**7},
+    ],
+    ids=["mamba", "t5", "head_dim"],
+)
+def test_a_network_larger_than_the_weights_is_refused_before_it_takes_memory(folder, values) -> None:
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_checkpoint(put_json(folder, "config.json", **values))

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from mera_core.errors import InputError
 from pages.shared import private_process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -187,12 +188,12 @@ def test_an_upload_is_not_spooled_to_disk(how, spooled):
 def private(monkeypatch):
     """`keep_private` for one test, whatever ran before it."""
     monkeypatch.setattr(private_process, "_installed", False)
-    before, hook = logging.getLogRecordFactory(), threading.excepthook
+    before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
     logging.setLogRecordFactory(logging.LogRecord)
     private_process.keep_private()
     yield
     logging.setLogRecordFactory(before)
-    threading.excepthook = hook
+    threading.excepthook, sys.unraisablehook = hook, nobody
 
 
 def test_an_error_in_a_log_keeps_its_kind_and_place_and_loses_its_words(private, caplog):
@@ -206,6 +207,35 @@ def test_an_error_in_a_log_keeps_its_kind_and_place_and_loses_its_words(private,
     assert "It failed" in caplog.text
     assert "RuntimeError" in caplog.text and "ValueError" in caplog.text and "test_privacy.py, line" in caplog.text
     assert not [trace for trace in TRACES if trace in caplog.text.lower()]
+
+
+def test_a_limit_that_can_not_be_read_leaves_logs_private_all_the_same(monkeypatch, caplog):
+    before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
+    monkeypatch.setattr(private_process, "_installed", False)
+    logging.setLogRecordFactory(logging.LogRecord)
+    monkeypatch.setenv("MERA_LIMIT_UPLOADBYTES", "5")
+    try:
+        for _ in range(2):  # not only the first time
+            with pytest.raises(InputError, match="MERA_LIMIT_UPLOADBYTES"):
+                private_process.keep_private()
+        try:
+            raise RuntimeError(f"patient {ID}")
+        except RuntimeError:
+            logging.getLogger("anyone").exception("It failed")
+    finally:
+        logging.setLogRecordFactory(before)
+        threading.excepthook, sys.unraisablehook = hook, nobody
+    assert "It failed" in caplog.text and ID.lower() not in caplog.text.lower()
+
+
+def test_an_error_that_nobody_can_catch_is_told_without_its_words(private, capsys):
+    class Broken:
+        def __del__(self):
+            raise ValueError(ID)
+
+    Broken()
+    told = capsys.readouterr().err
+    assert "ValueError" in told and ID not in told
 
 
 def test_an_error_in_a_thread_is_told_in_the_same_way(private, capsys):

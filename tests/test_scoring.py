@@ -228,6 +228,13 @@ def test_a_run_of_something_else_is_refused_and_can_be_thrown_away(job, source, 
     assert scoring.run(renamed).resumed == 1  # the same patients from another file
 
 
+def test_a_run_that_came_to_nothing_is_no_obstacle(job, source):
+    folder = store.parts_folder(job.out)
+    folder.mkdir()
+    (folder / store.JOB).write_text('{"settings": "those of a command that was refused later"}')
+    assert scoring.run(job).scored > 0
+
+
 def test_a_damaged_part_is_scored_again(job):
     scoring.run(job)
     whole = job.out.read_bytes()

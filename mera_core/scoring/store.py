@@ -235,6 +235,10 @@ def _same_run(folder: Path, job: Mapping[str, Any]) -> None:
         earlier = json.loads(path.read_bytes())
     except ValueError:
         earlier = {}
+    if not any(folder.glob("part-*")) and earlier != json.loads(_text(job)):  # it came to nothing that could be lost
+        with _renamed(path) as aside:
+            aside.write_bytes(_text(job))
+        return
     changed = [words for name, words in _WORDS.items() if earlier.get(name) != json.loads(_text(job)).get(name)]
     if changed or earlier != json.loads(_text(job)):
         raise InputError(

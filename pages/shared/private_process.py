@@ -25,9 +25,6 @@ def keep_private() -> None:
     global _installed
     if _installed:
         return
-    _installed = True
-    parser = import_module("starlette.formparsers").MultiPartParser  # of Streamlit's own server, in Streamlit's version
-    parser.spool_max_size = max(parser.spool_max_size, in_force().upload_bytes + 1)
     make = logging.getLogRecordFactory()
 
     def without_message(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -38,8 +35,14 @@ def keep_private() -> None:
             record.exc_info = None
         return record
 
-    logging.setLogRecordFactory(without_message)
+    if make.__name__ != without_message.__name__:
+        logging.setLogRecordFactory(without_message)
     threading.excepthook = _of_thread
+    sys.unraisablehook = _of_nobody
+    # last, because a limit that can't be read ends it: what is logged of that must be private already
+    parser = import_module("starlette.formparsers").MultiPartParser  # of Streamlit's own server, in Streamlit's version
+    parser.spool_max_size = max(parser.spool_max_size, in_force().upload_bytes + 1)
+    _installed = True
 
 
 def places(error: BaseException) -> str:
@@ -69,6 +72,12 @@ def _without_words(message: str, error: BaseException) -> str:
             if words:
                 message = message.replace(words, type(each).__name__)
     return message
+
+
+def _of_nobody(told: Any) -> None:
+    """An error where nobody can catch it, as when an object is thrown away."""
+    if told.exc_value is not None:
+        print(f"An error that nobody could catch: {places(told.exc_value)}", file=sys.stderr)
 
 
 def _of_thread(told: threading.ExceptHookArgs) -> None:

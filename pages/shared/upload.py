@@ -10,7 +10,8 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -24,6 +25,10 @@ from mera_core.readings import readings
 from mera_core.records import Patient, parse_json, patient_from_json
 
 _GZIP = b"\x1f\x8b"
+_LONGEST_NAME = 100  # bytes; file systems take 255
+_DAMAGE = (  # what zipfile raises over an archive that is not sound; a full disk is another matter
+    zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError, OSError,
+)  # fmt: skip
 
 
 class Upload(Protocol):
@@ -124,13 +129,30 @@ def _lay(upload: Upload, root: Path, room: _Room) -> list[Path]:
     if not content.startswith(b"PK\x03\x04"):
         room.take(content, upload.name)
         return [_write(root, upload.name, content)]
+    return [_write(root, name, unpacked) for name, unpacked in _members(content, upload.name, room)]
+
+
+def _members(content: bytes, name: str, room: _Room) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each file of a ZIP archive; InputError where it is damaged or packed in an unusual way."""
+    broken = InputError(f"{_own_name(name)} is a ZIP archive that can't be unpacked.")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            members = [member for member in members if not member.filename.startswith("__MACOSX/")]
-            return [_write(root, member.filename, _unpacked(archive, member, room)) for member in members]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"{_own_name(upload.name)} is a ZIP archive that can't be unpacked.") from error
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        members = archive.infolist()
+    except _DAMAGE as error:
+        raise broken from error
+    with archive:
+        for member in members:
+            if member.is_dir() or member.filename.startswith("__MACOSX/"):
+                continue
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise broken
+            try:
+                unpacked = _unpacked(archive, member, room)
+            except InputError:
+                raise
+            except _DAMAGE as error:
+                raise broken from error
+            yield member.filename, unpacked
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: _Room) -> bytes:
@@ -149,7 +171,10 @@ def _write(root: Path, name: str, content: bytes) -> Path:
     path = root.joinpath(*_parts(name))
     if path.exists():
         raise InputError(f"Two of the files are called {'/'.join(_parts(name))}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{'/'.join(_parts(name))} lies in a folder that has the name of another file.") from error
     path.write_bytes(content)
     return path
 
@@ -157,7 +182,8 @@ def _write(root: Path, name: str, content: bytes) -> Path:
 def _parts(name: str) -> list[str]:
     """A sent name as folders and a file, with nothing that leads out of a folder."""
     parts = PurePosixPath(name.replace("\\", "/").replace("\0", "")).parts
-    return [part for part in parts if part not in ("/", "..", ".") and ":" not in part][-6:] or ["upload"]
+    kept = [part for part in parts if part not in ("/", "..", ".") and ":" not in part][-6:] or ["upload"]
+    return [part if len(part.encode()) <= _LONGEST_NAME else part[:40] + "…" + part[-40:] for part in kept]
 
 
 def _own_name(name: str) -> str:

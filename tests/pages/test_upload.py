@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import zipfile
 from datetime import datetime
 
@@ -114,3 +115,45 @@ def test_what_was_saved_of_a_record_with_shifted_dates_is_read_again():
     cohort = read_uploads([Sent("h.json", history_json(person))])
     assert cohort.patients == [person]
     assert "dates: shifted" in " ".join(cohort.report.lines())
+
+
+# --- archives that somebody damaged, or made to be trouble
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def test_no_damage_to_an_archive_is_more_than_a_sentence():
+    whole = zipped({"cohort.csv": history_csv([TWO]).encode() * 3})
+    draw, refused = random.Random(0), 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            damaged[draw.randrange(4, len(damaged))] = draw.randrange(256)
+        try:
+            read_uploads([Sent("cohort.zip", bytes(damaged))])
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_archives_are_packed_in_the_usual_way_or_refused(method):
+    with pytest.raises(InputError, match="can't be unpacked"):
+        read_uploads([Sent("cohort.zip", zipped({"cohort.csv": b"patient_id,visit,system,code\n"}, method))])
+
+
+def test_a_long_name_is_shortened_and_its_ending_stays():
+    table = history_csv([TWO]).encode()
+    assert read_uploads([Sent("x" * 300 + ".csv", table)]).report.patients == 1
+    assert read_uploads([Sent("a.zip", zipped({"y" * 300 + ".csv": table}))]).report.patients == 1
+
+
+def test_a_file_in_a_folder_of_another_files_name_is_refused():
+    with pytest.raises(InputError, match="has the name of another file"):
+        read_uploads([Sent("a.zip", zipped({"a": b"x", "a/b.csv": b"y"}))])
