@@ -92,6 +92,10 @@ class UnknownCodeError(InputError):
         self.nearest = nearest
 
 
+class OtherSystemError(UnknownCodeError):
+    """The system that was named has no node written so, and the other one has: `nearest` is that one."""
+
+
 class AmbiguousCodeError(InputError):
     """Two systems have a node written so; `candidates` names both."""
 
@@ -284,6 +288,9 @@ class Ontology:
                 return readings[0]
             if readings:
                 raise self._ambiguous(text, tuple(readings))
+            if wording == written and system and (elsewhere := self._reading(_other(system), written)):
+                # before a letter is taken for a digit: I50.9 as ICD-9-CM is no 150.9, which is another disease
+                raise self._of_other_system(text, system, elsewhere)
         raise self._unknown(text, systems, written)
 
     def _reading(self, system: str, written: str) -> Code | None:
@@ -303,6 +310,14 @@ class Ontology:
             text, candidates, f"{_shown(text)} is ambiguous: {meanings}; say which system is meant."
         )
 
+    def _of_other_system(self, text: str, system: str, code: Code) -> OtherSystemError:
+        return OtherSystemError(
+            text,
+            code,
+            f"{_shown(text)} is not a code of {SYSTEM_NAMES[system]} but of {SYSTEM_NAMES[code.system]}: "
+            f"{code} ({self.definition(code)}).",
+        )
+
     def _unknown(self, text: str, systems: tuple[str, ...], written: str) -> UnknownCodeError:
         nearest = self._nearest(systems, written)
         books = " or ".join(SYSTEM_NAMES[system] for system in systems)
@@ -314,6 +329,10 @@ class Ontology:
         undotted = "".join(character for character in written if character.isalnum())[:8]
         if not undotted.isascii():
             return None
+        if undotted.isdigit() and len(undotted) < 3 and "ICD9" in systems:
+            padded = Code("ICD9", undotted.zfill(3))
+            if padded in self:
+                return padded
         beginnings = [undotted[:length] for length in range(len(undotted), 2, -1)]
         written_so = {system: _undotted(system) for system in systems}
         for near in (lambda start: {start}), code_text.one_edit:
@@ -331,6 +350,10 @@ def _checked(system: str) -> str:
     if system not in SYSTEMS:
         raise InputError(f"There is no code system {system!r}: use ICD9 or ICD10.")
     return system
+
+
+def _other(system: str) -> str:
+    return next(each for each in SYSTEMS if each != system)
 
 
 def _shown(text: str) -> str:

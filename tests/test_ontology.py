@@ -20,6 +20,7 @@ from mera_core.ontology import (
     Code,
     Equivalent,
     Ontology,
+    OtherSystemError,
     UnknownCodeError,
 )
 
@@ -431,3 +432,41 @@ def test_an_unknown_code_takes_little_time():
         with pytest.raises(UnknownCodeError):
             BOOK.parse(text)
     assert (time.perf_counter() - started) / 5 < 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "system", "message"),
+    [
+        ("I50.9", "ICD9", r"not a code of ICD-9-CM but of ICD-10-CM: ICD10:I50\.9 \(Heart failure, unspecified\)"),
+        ("I509", "ICD9", "not a code of ICD-9-CM but of ICD-10-CM: ICD10:I50"),
+        ("O42", "ICD9", "not a code of ICD-9-CM but of ICD-10-CM: ICD10:O42"),
+        ("I10", "ICD9", "not a code of ICD-9-CM but of ICD-10-CM: ICD10:I10"),
+        ("428.0", "ICD10", r"not a code of ICD-10-CM but of ICD-9-CM: ICD9:428\.0"),
+    ],
+)
+def test_a_code_of_the_other_system_is_no_code_with_a_letter_for_a_digit(text, system, message):
+    """150.9 is a cancer, 042 is HIV, 110 a fungus: a wrong system must not become another disease."""
+    with pytest.raises(OtherSystemError, match=message) as refused:
+        Ontology.load().parse(text, system)
+    assert refused.value.nearest.system != system
+
+
+def test_no_code_of_icd10_is_read_as_one_of_icd9():
+    book = Ontology.load()
+    for code in book.billable("ICD10")[::7]:
+        try:
+            read = book.parse(code.code, "ICD9")
+        except InputError:
+            continue
+        assert read.code == code.code  # both books write it so, dot and all
+
+
+def test_letters_are_still_read_as_the_digits_they_resemble():
+    assert Ontology.load().parse("25O.OO", "ICD9") == Code("ICD9", "250.00")
+    assert Ontology.load().parse("42B.0".replace("B", "8"), "ICD9") == Code("ICD9", "428.0")
+
+
+def test_a_category_without_its_zeros_is_the_nearest():
+    with pytest.raises(UnknownCodeError) as refused:
+        Ontology.load().parse("8", "ICD9")
+    assert refused.value.nearest == Code("ICD9", "008")

@@ -182,6 +182,8 @@ def report(
 
 def _file(path: Path) -> Path:
     """A file that can be written; InputError where its folder is missing."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"There is no folder {path.absolute().parent} to write {path.name} into.")
     return path

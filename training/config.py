@@ -81,14 +81,14 @@ class RunConfig:
             raise InputError(f"There is no configuration file {path}.")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):
             raise InputError(f"{path} holds no settings (name: value).")
         known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(map(str, values.keys() - known))
         if unknown:
-            raise InputError(f"{path} names a setting that does not exist: {', '.join(map(str, unknown))}.")
+            raise InputError(f"{path} names a setting that does not exist: {', '.join(unknown)}.")
         return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
 
     def to_dict(self) -> dict:
