@@ -119,7 +119,7 @@ def test_a_group_of_the_tree_is_judged_and_saved(visit):
     expect(page.get_by_text("1 of 30 groups of this level judged")).to_be_visible()
     settle(page)
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save my 1 verdicts").click()
+        page.get_by_role("button", name="Save my 1 verdict").click()
     assert saved.value.suggested_filename == "mera-hierarchy-audit.sqlite"
     (kept,) = from_sqlite(Path(saved.value.path()).read_bytes(), "saved")
     assert (kept.reader, kept.verdict) == ("ann", "disagree")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from mera_core.records import demo_patients
 from pages.shared import session
+from pages.shared.checkpoints import CHECKPOINT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model
@@ -53,17 +55,17 @@ def test_links_to_every_page_and_every_demo_patient():
 
 
 def test_a_missing_checkpoint_is_said_in_one_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv(session.CHECKPOINT_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(CHECKPOINT_VARIABLE, str(tmp_path / "nowhere"))
     app = home()
     assert not app.exception
     assert [error.value for error in app.error] == [f"There is no checkpoint folder {tmp_path / 'nowhere'}."]
 
 
 def test_an_altered_checkpoint_is_said_in_one_sentence(monkeypatch, tmp_path):
-    source = Path(session.os.environ.get(session.CHECKPOINT_VARIABLE) or session_bundle())
+    source = Path(os.environ.get(CHECKPOINT_VARIABLE) or session_bundle())
     folder = Path(shutil.copytree(source, tmp_path / "altered"))
     (folder / "model.safetensors").unlink()
-    monkeypatch.setenv(session.CHECKPOINT_VARIABLE, str(folder))
+    monkeypatch.setenv(CHECKPOINT_VARIABLE, str(folder))
     app = home()
     assert not app.exception
     assert len(app.error) == 1
