@@ -25,7 +25,7 @@ def write(path, content):
     ("name", "content", "format", "why"),
     [
         ("a.csv", UCI_HEADER + UCI_ROWS, "uci_diabetes130", "patient_nbr"),
-        ("a.txt", gzip.compress(UCI_HEADER + UCI_ROWS), "uci_diabetes130", "patient_nbr"),
+        ("a.txt", gzip.compress(UCI_HEADER + UCI_ROWS, mtime=0), "uci_diabetes130", "patient_nbr"),
         ("b.csv", b"patient_id,visit,system,code\na,0,ICD9,428.0\n", "table", "columns"),
         ("c.json", b'{"visits": [{"codes": ["428.0"]}]}', "table", "JSON that holds a history"),
         ("c.json", b' \n[{"visits": [{"codes": ["428.0"]}]}]', "table", "JSON that holds a history"),
