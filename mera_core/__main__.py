@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.limits import in_force
+    from mera_core.limits import changed_by, in_force
     from mera_core.records import parse_json, patient_from_json
 
     path, most = Path(name), in_force().history_bytes
@@ -303,7 +303,9 @@ def _read_history(name: str) -> Any:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(content) > most:
-        raise InputError(f"{shown} is larger than {most:,} bytes, too large for one history.")
+        raise InputError(
+            f"{shown} is larger than {most:,} bytes, too large for one history ({changed_by('history_bytes')})."
+        )
     if not content.strip():
         raise InputError(f"{shown} is empty.")
     try:

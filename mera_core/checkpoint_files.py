@@ -21,7 +21,7 @@ from typing import Any
 
 from mera_core.errors import InputError
 from mera_core.faults import in_words
-from mera_core.limits import Limits, in_force, refuse_depth
+from mera_core.limits import Limits, changed_by, in_force, refuse_depth
 
 MANIFEST = "mera.json"
 ALLOWED = {".safetensors", ".json", ".md", ".txt"}
@@ -175,7 +175,7 @@ def _json(path: Path, limits: Limits) -> Any:
         values = json.loads(path.read_bytes().decode("utf-8"))
     except RecursionError as error:
         raise InputError(
-            f"{path} is nested too deeply: at most {limits.json_depth} levels are read (limit json_depth)."
+            f"{path} is nested too deeply: at most {limits.json_depth} levels are read ({changed_by('json_depth')})."
         ) from error
     except ValueError as error:
         raise InputError(f"{path} can't be read as JSON; the checkpoint was altered or cut short.") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from mera_core import code_text
 from mera_core.errors import InputError
-from mera_core.limits import Limits, in_force, refuse_depth
+from mera_core.limits import Limits, changed_by, in_force, refuse_depth
 from mera_core.ontology import SYSTEMS, Code
 from mera_core.patient import OLDEST_AGE, Patient, Visit
 
@@ -64,7 +64,9 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if not raw_visits:
         raise InputError("the history is empty: visits holds no visit.")
     if len(raw_visits) > limits.visits:
-        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read.")
+        raise InputError(
+            f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read ({changed_by('visits')})."
+        )
     _refuse_long_texts(history, limits)
     latest = now if now is not None else _latest()
     if _shifted(history.get("dates")):
@@ -74,7 +76,9 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if codes == 0:
         raise InputError("the history is empty: no visit names a code.")
     if codes > limits.codes:
-        raise InputError(f"the history has {codes:,} codes, and at most {limits.codes:,} can be read.")
+        raise InputError(
+            f"the history has {codes:,} codes, and at most {limits.codes:,} can be read ({changed_by('codes')})."
+        )
     refuse_disorder(visits, "visits[{}]")
     identity = history.get("id")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (str, int))):
@@ -297,17 +301,16 @@ def _details(raw: Any, place: str) -> dict[str, str]:
 
 def _refuse_long_texts(history: Mapping[str, Any], limits: Limits) -> None:
     """Refuse a text longer than the limit text_characters, naming its place, before anything repeats or compares it."""
+    most = f"at most {limits.text_characters:,} can be read ({changed_by('text_characters')})"
     open_: list[tuple[str, Any]] = [("", history)]
     while open_:
         place, value = open_.pop()
         if isinstance(value, str) and len(value) > limits.text_characters:
-            raise InputError(
-                f"{place} has {len(value):,} characters, and at most {limits.text_characters:,} can be read."
-            )
+            raise InputError(f"{place} has {len(value):,} characters, and {most}.")
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 if isinstance(key, str) and len(key) > limits.text_characters:
-                    raise InputError(f"{place or 'the history'} has a key of {len(key):,} characters.")
+                    raise InputError(f"{place or 'the history'} has a key of {len(key):,} characters, and {most}.")
                 open_.append((f"{place}.{key}" if place else str(key), inner))
         elif isinstance(value, list):
             open_ += ((f"{place}[{index}]", inner) for index, inner in enumerate(value))

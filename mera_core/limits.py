@@ -42,7 +42,11 @@ class Limits:
     rows: int = 2_000_000_000
     """Rows of one table read from disk by a command."""
     line_bytes: int = 1 << 20
-    """One line of a delimited file; the widest table known here (eICU, DE-SynPUF) stays far below."""
+    """One line of a table as text (delimited, JSON lines); the widest known here (eICU, DE-SynPUF) stays far below."""
+    fhir_line_bytes: int = 32 << 20
+    """One line of FHIR as NDJSON: a resource with documents embedded may be large."""
+    fhir_document_bytes: int = 512 << 20
+    """One FHIR document (a Bundle as JSON), unpacked; more is exported as NDJSON."""
     history_bytes: int = 16_000_000
     """A HISTORY.json: far above 5,000 codes with their words. A cohort belongs to `convert` and `score`."""
     visits: int = 1_000
@@ -108,6 +112,7 @@ class Limits:
             self,
             unpacked_bytes=min(self.unpacked_bytes, self.upload_unpacked_bytes),
             document_bytes=min(self.document_bytes, self.upload_unpacked_bytes),
+            fhir_document_bytes=min(self.fhir_document_bytes, self.upload_unpacked_bytes),
             rows=min(self.rows, self.upload_rows),
         )
 
@@ -116,9 +121,13 @@ class Limits:
         largest = getattr(self, name)
         if size > largest:
             raise InputError(
-                f"{what} is above the limit {name}: at most {largest:,} {_unit(name)} are read "
-                f"({PREFIX}{name.upper()} changes it)."
+                f"{what} is above the limit {name}: at most {largest:,} {_unit(name)} are read ({changed_by(name)})."
             )
+
+
+def changed_by(name: str) -> str:
+    """What every refusal ends with: the variable that changes the limit `name`."""
+    return f"{PREFIX}{name.upper()} changes it"
 
 
 _APPLIED: ContextVar[Limits | None] = ContextVar("limits", default=None)
@@ -147,7 +156,9 @@ def refuse_depth(value: Any, what: str, limits: Limits | None = None) -> None:
         if depth == 2:  # what is flat, as a line of a table is, costs no look at the settings
             deepest = (limits or in_force()).json_depth
         if depth >= 2 and depth > deepest:
-            raise InputError(f"{what} is nested too deeply: at most {deepest} levels are read (limit json_depth).")
+            raise InputError(
+                f"{what} is nested too deeply: at most {deepest} levels are read ({changed_by('json_depth')})."
+            )
         layer = [inner for each in layer for inner in (each.values() if isinstance(each, dict) else each)]
 
 

@@ -17,7 +17,7 @@ LAYERS = (  # a module imports only from layers above its own line; modules of o
     "agreement batches code_text errors plain_words progress readers.fhir_links readers.record_words "
     "spelling word_diff",
     "calibration faults icd_tables limits precision readers.fhir_elements resampling truth waiting_line writers.whole",
-    "checkpoint_files ontology probability_metrics readers.fhir_values",
+    "checkpoint_files ontology probability_metrics readers.fhir_values readers.parquet",
     "audit chapters losses metrics patient quiz readings search vocabulary",
     "figure_style history model recall_questions",
     "audit_figures card_figures cohort_figures memory_figures records",

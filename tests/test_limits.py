@@ -217,7 +217,9 @@ def test_document_bytes(limit, tmp_path, name):
     }
     path.write_text(content[name])
     limit("document_bytes", 1_000)
-    with pytest.raises(InputError, match=r"document_bytes: at most 1,000 bytes|is larger than"):
+    with pytest.raises(
+        InputError, match=r"limit document_bytes: at most 1,000 bytes|1,000 bytes.*MERA_LIMIT_DOCUMENT_BYTES changes it"
+    ):
         read(path)
 
 
@@ -233,8 +235,45 @@ def test_rows(limit, tmp_path):
 def test_line_bytes(limit, tmp_path):
     (tmp_path / "t.csv").write_text(ROWS + "p,0,ICD9," + "9" * 5_000 + "\n")
     limit("line_bytes", 4_000)
-    with pytest.raises(InputError, match=r"t\.csv: line 202 is longer than 4,000 bytes"):
+    with pytest.raises(
+        InputError, match=r"t\.csv: line 202 is longer than 4,000 bytes.*MERA_LIMIT_LINE_BYTES changes it"
+    ):
         read(tmp_path / "t.csv", "table")
+
+
+def test_line_bytes_holds_for_a_header_and_for_json_lines(limit, tmp_path):
+    limit("line_bytes", 300)
+    (tmp_path / "t.csv").write_text("patient_id,visit,system,code," + "x" * 300 + "\np,0,ICD9,428.0,\n")
+    with pytest.raises(InputError, match=r"t\.csv: line 1 is longer than 300 bytes.*MERA_LIMIT_LINE_BYTES"):
+        read(tmp_path / "t.csv", "table")
+    row = {"patient_id": "a", "visit": 0, "system": "ICD9", "code": "428.0"}
+    (tmp_path / "t.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row | {'note': 'x' * 300})}\n")
+    with pytest.raises(InputError, match=r"t\.jsonl: line 2 is longer than 300 bytes.*MERA_LIMIT_LINE_BYTES"):
+        read(tmp_path / "t.jsonl", "table")
+
+
+def test_a_header_longer_than_the_default_is_read_where_the_limit_was_raised(limit, tmp_path):
+    (tmp_path / "t.csv").write_text("patient_id,visit,system,code," + "x" * (2 << 20) + "\np,0,ICD9,428.0,\n")
+    with pytest.raises(InputError, match="line 1 is longer than 1,048,576 bytes"):
+        read(tmp_path / "t.csv", "table")
+    limit("line_bytes", 8 << 20)
+    assert len(read(tmp_path / "t.csv", "table").patients) == 1
+
+
+def test_fhir_line_bytes_and_fhir_document_bytes(limit, tmp_path):
+    patient = json.dumps({"resourceType": "Patient", "id": "a", "note": "x" * 200})
+    (tmp_path / "Patient.ndjson").write_text(f"{patient}\n{patient}\n")
+    (tmp_path / "b.json").write_text(patient)
+    limit("fhir_line_bytes", 100)
+    with pytest.raises(
+        InputError, match=r"Patient\.ndjson: line 1 is above the limit fhir_line_bytes: at most 100 bytes"
+    ):
+        read(tmp_path / "Patient.ndjson", "fhir")
+    limit("fhir_document_bytes", 100)
+    with pytest.raises(
+        InputError, match=r"b\.json holds more than 100 bytes.*MERA_LIMIT_FHIR_DOCUMENT_BYTES changes it"
+    ):
+        read(tmp_path / "b.json", "fhir")
 
 
 # --- a history
@@ -244,20 +283,25 @@ def test_history_bytes(limit, tmp_path, capsys):
     (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}' + " " * 500)
     limit("history_bytes", 100)
     assert cli.main(["rank", str(tmp_path / "h.json")]) == 2
-    assert "is larger than 100 bytes" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "is larger than 100 bytes" in told and "MERA_LIMIT_HISTORY_BYTES changes it" in told
 
 
 def test_visits(limit):
     limit("visits", 3)
     patient_from_json({"visits": [{"codes": ["428.0"]}] * 3})
-    with pytest.raises(InputError, match="the history has 4 visits, and at most 3 can be read"):
+    with pytest.raises(
+        InputError, match=r"the history has 4 visits, and at most 3 can be read \(MERA_LIMIT_VISITS changes it\)"
+    ):
         patient_from_json({"visits": [{"codes": ["428.0"]}] * 4})
 
 
 def test_codes(limit):
     limit("codes", 3)
     patient_from_json({"visits": [{"codes": ["428.0"] * 3}]})
-    with pytest.raises(InputError, match="the history has 4 codes, and at most 3 can be read"):
+    with pytest.raises(
+        InputError, match=r"the history has 4 codes, and at most 3 can be read \(MERA_LIMIT_CODES changes it\)"
+    ):
         patient_from_json({"visits": [{"codes": ["428.0"] * 2}] * 2})
 
 
@@ -274,7 +318,7 @@ def test_codes(limit):
 )
 def test_text_characters(limit, history, place):
     limit("text_characters", 50)
-    with pytest.raises(InputError, match=place):
+    with pytest.raises(InputError, match=f"{place}.*MERA_LIMIT_TEXT_CHARACTERS changes it"):
         patient_from_json(history)
 
 
@@ -296,7 +340,9 @@ def test_json_depth(limit):
     limit("json_depth", 5)
     assert parse_json(b"[[[[[1]]]]]", "h.json") == [[[[[1]]]]]
     for text in (b"[" * 6 + b"]" * 6, b'{"a":' * 6 + b"1" + b"}" * 6):
-        with pytest.raises(InputError, match=r"h\.json is nested too deeply: at most 5 levels are read"):
+        with pytest.raises(
+            InputError, match=r"h\.json is nested too deeply: at most 5 levels are read \(MERA_LIMIT_JSON_DEPTH"
+        ):
             parse_json(text, "h.json")
     with pytest.raises(InputError, match="nested too deeply"):
         parse_json(b"[" * 1_000_000, "h.json")
@@ -324,13 +370,13 @@ def test_a_key_that_comes_twice_among_very_many_is_found_at_once():
 def test_list_characters(limit):
     limit("list_characters", 10)
     assert len(read_list("428.0, I10", Ontology.load())) == 2
-    with pytest.raises(InputError, match="The list has 11 characters, and at most 10 can be pasted at once"):
+    with pytest.raises(InputError, match=r"The list has 11 characters, and at most 10 .*\(MERA_LIMIT_LIST_CHARACTERS"):
         read_list("428.0, I10 ", Ontology.load())
 
 
 def test_list_pieces(limit):
     limit("list_pieces", 2)
-    with pytest.raises(InputError, match="The list has more than 2 pieces, and at most 2"):
+    with pytest.raises(InputError, match=r"The list has more than 2 pieces, and at most 2 .*\(MERA_LIMIT_LIST_PIECES"):
         read_list("428.0, I10, 250.00", Ontology.load())
 
 
@@ -342,10 +388,10 @@ def test_audit_bytes_and_audit_judgements(limit):
     content = to_sqlite(judgements)
     assert len(from_sqlite(content, "a.sqlite")) == 4
     limit("audit_judgements", 3)
-    with pytest.raises(InputError, match="more than 3 judgements"):
+    with pytest.raises(InputError, match=r"more than 3 judgements \(MERA_LIMIT_AUDIT_JUDGEMENTS"):
         from_sqlite(content, "a.sqlite")
     limit("audit_bytes", 100)
-    with pytest.raises(InputError, match="at most 100 can be read"):
+    with pytest.raises(InputError, match=r"at most 100 can be read \(MERA_LIMIT_AUDIT_BYTES"):
         from_sqlite(content, "a.sqlite")
 
 

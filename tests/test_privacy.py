@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -190,8 +191,9 @@ def private(monkeypatch):
     monkeypatch.setattr(private_process, "_installed", False)
     before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
     logging.setLogRecordFactory(logging.LogRecord)
-    private_process.keep_private()
-    yield
+    with warnings.catch_warnings():
+        private_process.keep_private()
+        yield
     logging.setLogRecordFactory(before)
     threading.excepthook, sys.unraisablehook = hook, nobody
 
@@ -209,11 +211,26 @@ def test_an_error_in_a_log_keeps_its_kind_and_place_and_loses_its_words(private,
     assert not [trace for trace in TRACES if trace in caplog.text.lower()]
 
 
+def test_an_error_that_is_an_argument_of_a_log_loses_its_words_as_well(private, caplog):
+    logging.getLogger("anyone").error("It failed for %s: %s", "a page", ValueError(f"patient {ID}"))
+    logging.getLogger("anyone").error("It failed: %(error)r", {"error": ValueError(ID)})
+    assert "It failed for a page: ValueError" in caplog.text and "It failed: ValueError" in caplog.text
+    assert ID.lower() not in caplog.text.lower()
+
+
+def test_a_warning_of_a_library_is_told_without_its_words(private, capsys):
+    warnings.simplefilter("always")
+    warnings.warn(f"could not read {ID}", UserWarning, stacklevel=1)
+    told = capsys.readouterr().err
+    assert "test_privacy.py" in told and "UserWarning" in told and ID.lower() not in told.lower()
+
+
 def test_a_limit_that_can_not_be_read_leaves_logs_private_all_the_same(monkeypatch, caplog):
     before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
     monkeypatch.setattr(private_process, "_installed", False)
     logging.setLogRecordFactory(logging.LogRecord)
     monkeypatch.setenv("MERA_LIMIT_UPLOADBYTES", "5")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     try:
         for _ in range(2):  # not only the first time
             with pytest.raises(InputError, match="MERA_LIMIT_UPLOADBYTES"):

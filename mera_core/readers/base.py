@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from mera_core.errors import InputError
-from mera_core.limits import in_force
+from mera_core.limits import changed_by, in_force
 from mera_core.records import Patient
 from mera_core.visit_columns import VisitColumns
 
@@ -310,12 +310,11 @@ def refuse_damaged(source: Source, endless_lines: bool = True) -> None:
             if head.lstrip()[: len(start)].lower() == start:
                 raise InputError(f"{path} is {what}.")
         if endless and len(line) > most and b"\n" not in line[: most + 1]:
-            raise InputError(f"{path}: line 1 is longer than {most:,} bytes, so it is not a table of this kind.")
+            raise too_long(path, 1, most)
 
 
-def refuse_large_parquet(path: Path, described: Any) -> None:
-    """Raise InputError where a parquet file's own account (`pq.FileMetaData`) is above the limits of rows or unpacked bytes."""
-    limits = in_force()
-    limits.refuse_above("rows", described.num_rows, f"{path} with {described.num_rows:,} rows")
-    unpacked = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
-    limits.refuse_above("unpacked_bytes", unpacked, f"{path}, unpacked,")
+def too_long(path: Path | str, line: int, most: int) -> InputError:
+    """The refusal of a line above the limit line_bytes, which is `most`."""
+    return InputError(
+        f"{path}: line {line} is longer than {most:,} bytes, so it is not a table of this kind ({changed_by('line_bytes')})."
+    )

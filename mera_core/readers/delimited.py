@@ -21,11 +21,11 @@ import pyarrow.csv as pa_csv
 
 from mera_core.errors import InputError
 from mera_core.limits import in_force
-from mera_core.readers.base import ImportReport, Source, open_bytes
-from mera_core.readers.text_bytes import LONGEST_LINE, TextBytes
+from mera_core.readers.base import ImportReport, Source, open_bytes, too_long
+from mera_core.readers.text_bytes import TextBytes
 
-_LONGEST_CELL = 4 * LONGEST_LINE  # a quoted cell may run over lines
-_BLOCK = 1 << 22  # bytes parsed at once; above the longest line
+_LINES_A_CELL = 4  # a quoted cell may run over lines
+_BLOCK = 1 << 22  # bytes parsed at once, or more where lines may be longer
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _PACKED_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 Keep = Callable[[dict[str, pa.DictionaryArray]], np.ndarray]
@@ -105,7 +105,7 @@ def read_delimited(
 
 def records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
     """(row, first line, cells) of each record after the header; slow, for naming the place of a fault."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(_LINES_A_CELL * in_force().line_bytes)
     with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
         reader = csv.reader(text, delimiter=delimiter, quoting=_quoting(delimiter))
@@ -135,15 +135,16 @@ def _quoting(delimiter: str) -> int:
 
 
 def _header(path: Path, required: list[str], delimiters: str) -> _Header:
-    content = b"".join(TextBytes(Source(path), limit=LONGEST_LINE).chunks())
+    content, longest = b"".join(TextBytes(Source(path), first_line=True).chunks()), in_force().line_bytes
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16 text (line 1); save it as UTF-8.")
     first = content.split(b"\n", 1)[0]
     if not content.strip():
         raise InputError(f"{path} is empty.")
-    if len(first) >= LONGEST_LINE:
-        raise InputError(f"{path}: line 1 is longer than {LONGEST_LINE:,} bytes, so it is not a table of this kind.")
+    if len(first) > longest:
+        raise too_long(path, 1, longest)
     text = first.decode("latin-1").strip("\r\n")
+    csv.field_size_limit(_LINES_A_CELL * longest)
     best: _Header | None = None
     for delimiter in delimiters:
         reader = csv.reader(io.StringIO(_decoded(content), newline=""), delimiter=delimiter)
@@ -190,7 +191,10 @@ def _parsed(
         reader = pa_csv.open_csv(
             pa.PythonFile(stream, mode="r"),
             read_options=pa_csv.ReadOptions(
-                column_names=header.names, skip_rows=header.lines, block_size=_BLOCK, use_threads=False
+                column_names=header.names,
+                skip_rows=header.lines,
+                block_size=max(_BLOCK, 2 * limits.line_bytes),
+                use_threads=False,
             ),
             parse_options=pa_csv.ParseOptions(
                 delimiter=header.delimiter,
@@ -257,7 +261,7 @@ def _unsound(path: Path, header: _Header) -> InputError:
 
 def _open_quote(path: Path, delimiter: str) -> InputError | None:
     """The error for a quote that never closes or closes within a cell, naming the line its row begins on; else None."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(_LINES_A_CELL * in_force().line_bytes)
     with open_bytes(path) as stream:
         reader = csv.reader(io.TextIOWrapper(stream, encoding="latin-1", newline=""), delimiter=delimiter, strict=True)
         line = 1

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.errors import InputError
-from mera_core.limits import Limits, in_force, refuse_depth
+from mera_core.limits import Limits, changed_by, in_force, refuse_depth
 from mera_core.readers.base import BOM, ImportReport, Source, open_bytes, refuse_damaged
 
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".fhir")
 READ = ("Patient", "Encounter", "Condition")
-LONGEST_LINE = 32 << 20  # bytes of one NDJSON line; a resource with embedded documents may be large
-LARGEST_FILE = 512 << 20  # bytes of one JSON document, unpacked
 _HEAD = 1 << 16
 _WANTED = tuple(f'"{name}"'.encode() for name in (*READ, "Bundle"))
 _PROGRESS_EVERY = 20_000  # lines
@@ -122,7 +120,7 @@ def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total
         number, size = 0, path.stat().st_size
         while True:
             try:
-                line = stream.readline(LONGEST_LINE + 1)
+                line = stream.readline(limits.fhir_line_bytes + 1)
             except (EOFError, zlib.error, OSError) as error:
                 raise InputError(f"{path} is damaged after line {number}: it is cut short or altered.") from error
             if not line:
@@ -130,8 +128,7 @@ def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total
             number += 1
             unpacked += len(line)
             limits.refuse_above("unpacked_bytes", unpacked, f"{path}, unpacked,")
-            if len(line) > LONGEST_LINE:
-                raise InputError(f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB.")
+            limits.refuse_above("fhir_line_bytes", len(line), f"{path}: line {number}")
             line = line.strip().removeprefix(BOM)
             if not line:
                 continue
@@ -173,14 +170,17 @@ def _unfolded(value: Any, bundle: str | None, url: str | None, place: str) -> It
 
 def _document(path: Path) -> Any:
     limits = in_force()
-    largest = min(LARGEST_FILE, limits.document_bytes)
+    name = min("fhir_document_bytes", "document_bytes", key=lambda each: getattr(limits, each))
+    largest = getattr(limits, name)
     with _opened(path) as stream:
         try:
             content = stream.read(largest + 1)
         except (EOFError, zlib.error, OSError) as error:
             raise InputError(f"{path} is damaged: it is cut short or altered.") from error
     if len(content) > largest:
-        raise InputError(f"{path} is larger than {largest >> 20} MiB; export it as NDJSON, one resource a line.")
+        raise InputError(
+            f"{path} holds more than {largest:,} bytes; export it as NDJSON, one resource a line ({changed_by(name)})."
+        )
     content = content.removeprefix(BOM).strip()
     if content[:1] == b"<":
         raise InputError(f"{path} is XML; FHIR is read as JSON or NDJSON.")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
@@ -21,6 +20,7 @@ from mera_core.readers.code_systems import read_snomed_map
 from mera_core.readers.meds_codes import Kind
 from mera_core.readers.meds_tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
 from mera_core.readers.meds_visits import Stays, earliest, grouped_by_gap, named_visits, paired_visits, together, within
+from mera_core.readers.parquet import schema_of
 from mera_core.readers.record_words import word
 
 FORMAT = "meds"
@@ -39,8 +39,8 @@ def detect(source: Source) -> str | None:
     if not paths:
         return None
     try:
-        names = set(pq.read_schema(paths[0]).names)
-    except (pa.ArrowException, OSError):
+        names = set(schema_of(paths[0]).names)
+    except InputError:
         inside = source.path.is_dir() and (source.path / "data").is_dir()
         return "the folder has parquet shards in data/, though a damaged one" if inside else None
     if {"visit", "system"} <= names:  # our own visits table

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
-from mera_core.readers.base import refuse_large_parquet
 from mera_core.readers.code_systems import SnomedMap
 from mera_core.readers.meds_codes import (
     AGE_COLUMN,
@@ -30,6 +29,7 @@ from mera_core.readers.meds_codes import (
     Kind,
     event_of,
 )
+from mera_core.readers.parquet import damage_told, refuse_large, schema_of, sound
 from mera_core.visit_columns import LARGEST_POSITION
 
 SUBJECTS = ("subject_id", "patient_id")  # 0.3.1 and later, 0.3.0
@@ -248,12 +248,10 @@ class Events:
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The columns that are read of one shard, piece by piece; InputError naming the file and the column."""
-    try:
-        schema = pq.read_schema(path)
+    schema = schema_of(path)
+    with damage_told(path):
         file = pq.ParquetFile(path, read_dictionary=["code"] if _is_text(schema, "code") else None)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no parquet file, or a damaged one.") from error
-    refuse_large_parquet(path, file.metadata)
+        refuse_large(path, file.metadata)
     names = schema.names
     if "events" in names:
         raise InputError(f"{path} is MEDS 0.2 with events nested in patients; 0.3 and 0.4 are read.")
@@ -272,10 +270,9 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
     wanted = [*SUBJECTS, "time", "code", RANK_COLUMN, *texts, *own]
     wanted.append(_present(VISIT_COLUMNS, names) or "")
     wanted += [INVENTED_COLUMN, AGE_COLUMN] if own else []
-    try:
-        yield from file.iter_batches(_BATCH, columns=[name for name in wanted if name in names])
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is a damaged parquet file.") from error
+    with damage_told(path):
+        for rows in file.iter_batches(_BATCH, columns=[name for name in wanted if name in names]):
+            yield sound(rows)
 
 
 def icd_parents(path: Path) -> dict[str, str]:
@@ -283,17 +280,15 @@ def icd_parents(path: Path) -> dict[str, str]:
     where = path / "metadata" / "codes.parquet"
     if not where.is_file():
         return {}
-    try:
-        schema = pq.read_schema(where)
+    with damage_told(where):
+        schema = schema_of(where)
         if not {"code", "parent_codes"} <= set(schema.names):
             return {}
         kind = schema.field("parent_codes").type
         parents_are_text = pa.types.is_null(kind) or (hasattr(kind, "value_type") and kind.value_type in _TEXT_TYPES)
         if not _is_text(schema, "code") or not parents_are_text:
             raise InputError(f"{where} has code as {_plain(schema, 'code')} and parent_codes as {kind}, not as text.")
-        table = pq.read_table(where, columns=["code", "parent_codes"]).to_pydict()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{where} is a damaged parquet file.") from error
+        table = sound(pq.read_table(where, columns=["code", "parent_codes"])).to_pydict()
     found: dict[str, str] = {}
     for code, parents in zip(table["code"], table["parent_codes"], strict=True):
         named = [parent for parent in parents or [] if parent and event_of(parent).kind == Kind.DIAGNOSIS]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from mera_core.errors import InputError
 from mera_core.ontology import SYSTEMS, Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
-from mera_core.readers.base import Cohort, ImportReport, Source, refuse_large_parquet
+from mera_core.readers.base import Cohort, ImportReport, Source
 from mera_core.readers.delimited import Delimited, Keep, read_delimited
 from mera_core.readers.keyed import (
     NOWHERE,
@@ -36,6 +36,7 @@ from mera_core.readers.keyed import (
     times,
 )
 from mera_core.readers.omop_codes import conditions_to_codes, read_vocabulary
+from mera_core.readers.parquet import damage_told, refuse_large, sound
 from mera_core.readers.record_words import RACE_CONCEPTS
 from mera_core.readers.table_columns import Table
 from mera_core.visit_columns import words
@@ -313,18 +314,16 @@ def _plain(name: str, column: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def _parquet(path: Path, required: tuple[str, ...], optional: tuple[str, ...], keep: Keep | None) -> Delimited:
-    try:
+    with damage_told(path):
         dataset = pq.ParquetDataset(path)
         for part in dataset.files:
-            refuse_large_parquet(path, pq.read_metadata(part))
+            refuse_large(path, pq.read_metadata(part))
         names = {name.lower(): name for name in dataset.schema.names}
         missing = [name for name in required if name not in names]
         if missing:
             raise InputError(f"{path} has no column {missing[0]!r}.")
         wanted = [names[name] for name in (*required, *optional) if name in names]
-        whole = pq.read_table(path, columns=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is a damaged parquet file.") from error
+        whole = sound(pq.read_table(path, columns=wanted))
     table = Table(path, {name.lower(): whole.column(name) for name in wanted}, "row", 1)
     columns = {name: _trimmed(table.text(name)) for name in table.columns}
     if keep is not None:

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from mera_core.errors import InputError
 from mera_core.history import parse_json
-from mera_core.limits import in_force
+from mera_core.limits import changed_by, in_force
 from mera_core.ontology import Code, Ontology
 from mera_core.readers.assemble import Entries, People, Visits, assemble
-from mera_core.readers.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes, refuse_large_parquet
+from mera_core.readers.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes, too_long
 from mera_core.readers.delimited import read_delimited
+from mera_core.readers.parquet import damage_told, refuse_large, schema_of, sound
 from mera_core.readers.table_columns import Table, cohort_of
 from mera_core.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
 
@@ -41,8 +42,8 @@ def detect(source: Source) -> str | None:
     kind = _kind(source)
     if kind == "parquet":
         try:
-            names = {name.lower() for name in pq.read_schema(source.path).names}
-        except (pa.ArrowInvalid, OSError):
+            names = {name.lower() for name in schema_of(source.path).names}
+        except InputError:
             return "it is a parquet file, though a damaged one"
         return "a parquet file with the columns of the visits table" if set(_KEYS) <= names else None
     if kind == "json" and b'"visits"' in _head(source):
@@ -63,7 +64,7 @@ def expects(source: Source) -> str | None:
         return expects(parts[0]) if len(parts) == 1 else None
     kind = _kind(source)
     if kind == "parquet":
-        named = " ".join(pq.read_schema(source.path).names).lower()
+        named = " ".join(schema_of(source.path).names).lower()
     elif kind in ("csv", "jsonl"):
         named = _head(source).split(b"\n", 1)[0].decode("latin-1").lower()
     else:
@@ -144,15 +145,15 @@ def _head(source: Source) -> bytes:
 def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: ImportReport) -> Table:
     path = source.path
     if kind == "parquet":
-        try:
-            content = pa.BufferReader(read_bytes(path))  # bytes, because a gzipped parquet file is unpacked first
-            refuse_large_parquet(path, pq.read_metadata(content))
+        content = pa.BufferReader(read_bytes(path))  # bytes, because a gzipped parquet file is unpacked first
+        with damage_told(path):
+            refuse_large(path, pq.read_metadata(content))
             content.seek(0)
-            texts = [field.name for field in pq.read_schema(content) if _is_text(field.type)]
+            texts = [field.name for field in schema_of(path, content) if _is_text(field.type)]
             content.seek(0)
-            whole = pq.read_table(content, read_dictionary=texts)  # a text is held once, however often it stands there
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} is a damaged parquet file.") from error
+            whole = sound(
+                pq.read_table(content, read_dictionary=texts)
+            )  # a text is held once, however often it stands there
         table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
     elif kind == "jsonl":
         table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line"), "line", 1)
@@ -179,7 +180,7 @@ def _json_lines(content: bytes, path: str) -> Iterable[tuple[int, Any]]:
     most = in_force().line_bytes
     for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
         if len(line) > most:
-            raise InputError(f"{path}: line {number} is longer than {most:,} bytes, so it is not a table of this kind.")
+            raise too_long(path, number, most)
         if line.strip():
             yield number, parse_json(line, f"{path}, line {number}")
 
@@ -197,7 +198,9 @@ def _columns(rows: Iterable[tuple[int, Any]], path: str, unit: str) -> dict[str,
                     f"{path}: {unit} {number}, column 'code': the code stands as a number; it must be text."
                 )
             if isinstance(value, str) and len(value) > limits.line_bytes:
-                raise InputError(f"{path}: {unit} {number} is longer than {limits.line_bytes:,} bytes.")
+                raise InputError(
+                    f"{path}: {unit} {number}: a text is longer than {limits.line_bytes:,} bytes ({changed_by('line_bytes')})."
+                )
             column = columns.setdefault(name, [])
             column += [None] * (size - len(column))
             column.append(value)

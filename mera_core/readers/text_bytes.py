@@ -11,24 +11,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mera_core.errors import InputError
-from mera_core.limits import Limits, in_force
-from mera_core.readers.base import BOM, GZIP_MAGIC, Source
+from mera_core.limits import in_force
+from mera_core.readers.base import BOM, GZIP_MAGIC, Source, too_long
 
-LONGEST_LINE = Limits().line_bytes  # by default; `in_force().line_bytes` is what holds
 _CHUNK = 1 << 20  # bytes read at once
 _PACKED_CHUNK = 1 << 16  # the same of a gzip file, which may unpack to a thousand times as much
 
 
 class TextBytes(io.RawIOBase):
-    """A readable stream of one file's bytes; `latin` turns Latin-1 into UTF-8, `limit` ends it with the first line.
+    """A readable stream of one file's bytes; `latin` turns Latin-1 into UTF-8, `first_line` ends it with that.
 
     quotes: how many there were so far. What is wrong is kept in `fault`, because an error that passes through the parser
     comes out as another one.
     """
 
-    def __init__(self, source: Source, latin: bool = False, limit: int | None = None) -> None:
+    def __init__(self, source: Source, latin: bool = False, first_line: bool = False) -> None:
         self.path, self.quotes, self.fault = source.path, 0, None
-        self._tell, self._latin, self._limit = source.progress, latin, limit
+        self._tell, self._latin, self._first_line = source.progress, latin, first_line
         self._limits = in_force()  # here, because the parser reads in a thread of its own
         self._left, self._given = b"", self.chunks()
 
@@ -65,10 +64,10 @@ class TextBytes(io.RawIOBase):
             self._limits.refuse_above("unpacked_bytes", unpacked, f"{self.path}, unpacked,")
             if number == 0:
                 chunk = chunk.removeprefix(BOM)
-            if self._limit is not None:
+            if self._first_line:
                 yield chunk
                 given += len(chunk)
-                if given >= self._limit or b"\n" in chunk:
+                if given > self._limits.line_bytes or b"\n" in chunk:
                     return
                 continue
             if b"\x00" in chunk:
@@ -82,9 +81,7 @@ class TextBytes(io.RawIOBase):
                 longest = next((at for at, length in enumerate(lengths[1:], start=1) if length > most), 0)
                 in_line, line = max(in_line, lengths[longest] if longest else 0), line + longest
             if in_line > most:
-                raise InputError(
-                    f"{self.path}: line {line} is longer than {most:,} bytes, so it is not a table of this kind."
-                )
+                raise too_long(self.path, line, most)
             if end >= 0:
                 in_line = len(chunk) - chunk.rfind(b"\n") - 1
                 line += chunk.count(b"\n")

@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from mera_core.errors import InputError
-from mera_core.limits import in_force
+from mera_core.limits import changed_by, in_force
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared import history_edits as edits
 from pages.shared.code_search import code_search
@@ -111,7 +111,8 @@ def _add(codes: list[Code | str], slot: str) -> bool:
     limits = in_force()
     if len(edited.visits) > limits.visits or size > limits.codes:
         st.session_state[slot_key("refused", slot)] = (
-            f"A history can hold {limits.visits:,} visits and {limits.codes:,} codes; this would be more."
+            f"A history can hold {limits.visits:,} visits and {limits.codes:,} codes; this would be more "
+            f"({changed_by('visits')}, {changed_by('codes')})."
         )
         return False
     change(edited, slot)

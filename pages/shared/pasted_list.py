@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from mera_core.errors import InputError
-from mera_core.limits import in_force
+from mera_core.limits import changed_by, in_force
 from mera_core.ontology import AmbiguousCodeError, Code, Ontology
 
 _LINES = re.compile(r"[\n\r;|\t]+")
@@ -48,10 +48,16 @@ def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
     longest, most = in_force().list_characters, in_force().list_pieces
     if len(text) > longest:
-        raise InputError(f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once.")
+        raise InputError(
+            f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once "
+            f"({changed_by('list_characters')})."
+        )
     pieces = list(islice((piece for line in _LINES.split(text) for piece in _line(line, ontology)), most + 1))
     if len(pieces) > most:  # the rest is not looked at: each piece takes a millisecond
-        raise InputError(f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once.")
+        raise InputError(
+            f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once "
+            f"({changed_by('list_pieces')})."
+        )
     return _with_doubts(pieces)
 
 

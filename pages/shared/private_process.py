@@ -10,6 +10,8 @@ import logging
 import sys
 import threading
 import traceback
+import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -33,11 +35,16 @@ def keep_private() -> None:
             error = record.exc_info[1]
             record.msg, record.args = f"{_without_words(record.getMessage(), error)}\n{places(error)}", ()
             record.exc_info = None
+        elif errors := [each for each in _arguments(record) if isinstance(each, BaseException)]:
+            record.msg, record.args = record.getMessage(), ()
+            for error in errors:  # log.error("failed: %s", error)
+                record.msg = _without_words(record.msg, error)
         return record
 
     if make.__name__ != without_message.__name__:
         logging.setLogRecordFactory(without_message)
     threading.excepthook = _of_thread
+    warnings.showwarning = _warned
     sys.unraisablehook = _of_nobody
     # last, because a limit that can't be read ends it: what is logged of that must be private already
     parser = import_module("starlette.formparsers").MultiPartParser  # of Streamlit's own server, in Streamlit's version
@@ -72,6 +79,15 @@ def _without_words(message: str, error: BaseException) -> str:
             if words:
                 message = message.replace(words, type(each).__name__)
     return message
+
+
+def _arguments(record: logging.LogRecord) -> list[Any]:
+    return list(record.args.values() if isinstance(record.args, Mapping) else record.args or ())
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """A library's warning, which may quote the value that it warns of."""
+    print(f"{filename}:{lineno}: {category.__name__}, its words left out", file=sys.stderr)
 
 
 def _of_nobody(told: Any) -> None:

@@ -21,15 +21,21 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mera_core.checkpoint import read_manifest
+import numpy as np
+
+from mera_core.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from mera_core.checkpoint_files import MANIFEST, check_files, sha256
+from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.history import parse_json, patient_from_json, patient_to_json
+from mera_core.model import HEAD_FILE
 from mera_core.ontology import Ontology
 from mera_core.patient import Patient, Visit, resolve
 from mera_core.readers import read
 from pages.shared import pasted_list
+from pages.shared.upload import read_uploads
 from tests.fuzz.grown import grown
+from tests.tiny import tiny_manifest, tiny_model
 
 SLOWEST = 1.0  # seconds of the processor's time for one input; the wall clock also counts other programs
 LONGEST_SENTENCE = 2_000  # characters
@@ -163,6 +169,46 @@ def checkpoint(data: bytes) -> bool:
         path.unlink() if kept is None else path.write_bytes(kept)
 
 
+def loader(data: bytes) -> bool:
+    """A small checkpoint, whole and hashed, with one value or some bytes of it changed: refused, or loaded and it ranks."""
+    names = ("config.json", MANIFEST, "tokenizer.json", "tokenizer_config.json", "model.safetensors", HEAD_FILE)
+    choices = iter(data)
+    folder = _whole_checkpoint()
+    name = names[next(choices, 0) % len(names)]
+    path = folder / name
+    kept, kept_manifest = path.read_bytes(), (folder / MANIFEST).read_bytes()
+    try:
+        path.write_bytes(_altered(kept, choices, name.endswith(".json")))
+        if name != MANIFEST:
+            manifest = json.loads(kept_manifest)
+            (folder / MANIFEST).write_text(json.dumps(manifest | {"files": manifest["files"] | {name: sha256(path)}}))
+        model, manifest = load_checkpoint(folder)
+        ranking = Engine(model, manifest, BOOK).rank(Patient((Visit(("428.0",)),)))
+        assert len(ranking.codes) == len(manifest.label_space) and np.isfinite(ranking.scores).all()
+        return True
+    finally:
+        path.write_bytes(kept)
+        (folder / MANIFEST).write_bytes(kept_manifest)
+
+
+def upload(data: bytes) -> bool:
+    """A file as a browser sends it, under one of the names that are taken; an archive's entries are counted like a file's."""
+    endings = ("zip", "csv", "csv.gz", "json", "jsonl", "ndjson", "parquet")
+    name = f"u.{endings[(data[:1] or b'z')[0] % len(endings)]}"
+    report = read_uploads([_Sent(name, data[1:])]).report
+    assert report.rows == report.codes + sum(report.left_out.values())
+    return True
+
+
+@dataclass(frozen=True)
+class _Sent:
+    name: str
+    content: bytes
+
+    def getvalue(self) -> bytes:
+        return self.content
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -172,6 +218,8 @@ TARGETS = {
         Target(checkpoint, 2_000),
         Target(table, 2_000),
         Target(fhir, 4_000),
+        Target(upload, 2_000),
+        Target(loader, 300),
     )
 }
 
@@ -185,6 +233,32 @@ def _json(data: bytes, kind: str) -> bytes:
     if data[:1] in (b"{", b"[", b'"', b"\xef", b" ", b"\n", b""):
         return data
     return json.dumps(grown(data, kind)).encode("utf-8", errors="replace")
+
+
+def _altered(content: bytes, choices: Iterator[int], is_json: bool) -> bytes:
+    """A value of the JSON put in place of another, or taken away; or some bytes written over, elsewhere."""
+    if not is_json:
+        changed = bytearray(content)
+        for _ in range(1 + next(choices, 0) % 8):
+            at = int.from_bytes(bytes(next(choices, 0) for _ in range(3)))
+            changed[at % (1 << (1 + at % 20)) % len(changed)] = next(choices, 0)  # more often near the header
+        cut = next(choices, 0)
+        return bytes(changed[: -cut or None] if cut < 20 else changed)
+    whole = json.loads(content)
+    inner: object = whole
+    while isinstance(inner, (dict, list)) and inner:
+        keys = list(inner) if isinstance(inner, dict) else range(len(inner))
+        key = keys[int.from_bytes(bytes(next(choices, 0) for _ in range(2))) % len(keys)]
+        deeper = inner[key]
+        if isinstance(deeper, (dict, list)) and deeper and next(choices, 0) % 3:
+            inner = deeper
+            continue
+        if next(choices, 0) % 5:
+            inner[key] = grown(bytes(choices), "config")
+        else:
+            del inner[key]
+        break
+    return json.dumps(whole).encode("utf-8", errors="replace")
 
 
 def _rows_with_code(data: bytes) -> int | None:
@@ -205,6 +279,15 @@ def _folder() -> Path:
     kept = tempfile.TemporaryDirectory(prefix="mera-fuzz-", dir=parent)
     _folder.kept = kept  # type: ignore[attr-defined]  # its end is the end of the process
     return Path(kept.name)
+
+
+@cache
+def _whole_checkpoint() -> Path:
+    """An untrained model of the real code, in a folder that loads."""
+    folder = _folder() / "whole"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    load_checkpoint(folder)
+    return folder
 
 
 @cache

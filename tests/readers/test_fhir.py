@@ -441,11 +441,11 @@ def test_malformed_files_are_named(tmp_path, monkeypatch):
     assert read(tmp_path / "xml").report.aside["FHIR files as XML, not read"] == 1
     (tmp_path / "d.ndjson").write_bytes(b"\xef\xbb\xbf" + content[:2000].rsplit(b"\n", 1)[0].replace(b"\n", b"\r\n"))
     assert codes(read(tmp_path / "d.ndjson"))[0] == ["ICD10:I50.22"]
-    monkeypatch.setattr("mera_core.readers.fhir_files.LONGEST_LINE", 100)
-    with pytest.raises(InputError, match=r"d\.ndjson: line 2 is longer than"):
+    monkeypatch.setenv("MERA_LIMIT_FHIR_LINE_BYTES", "100")
+    with pytest.raises(InputError, match=r"d\.ndjson: line 2 is above the limit fhir_line_bytes"):
         read(tmp_path / "d.ndjson")
-    monkeypatch.setattr("mera_core.readers.fhir_files.LARGEST_FILE", 100)
-    with pytest.raises(InputError, match=r"b\.json is larger than"):
+    monkeypatch.setenv("MERA_LIMIT_FHIR_DOCUMENT_BYTES", "100")
+    with pytest.raises(InputError, match=r"b\.json holds more than 100 bytes"):
         read(tmp_path / "b.json")
 
 

@@ -342,7 +342,7 @@ def test_what_can_not_be_read_is_named(tmp_path, change, message):
 def test_damaged_and_missing_files(tmp_path):
     whole = put(tmp_path / "data/train/0.parquet", table(MIMIC)).read_bytes()
     (tmp_path / "data/train/0.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"0\.parquet is no parquet file, or a damaged one"):
+    with pytest.raises(InputError, match=r"0\.parquet is a damaged parquet file, or none"):
         read(tmp_path)
     (tmp_path / "data/train/0.parquet").unlink()
     with pytest.raises(InputError, match="holds no MEDS data"):

@@ -149,5 +149,5 @@ def test_an_endless_code_is_refused_in_json_too(tmp_path):
     with pytest.raises(InputError, match=r"t\.jsonl: line 1 is longer than 1,048,576 bytes"):
         read(tmp_path / "t.jsonl")
     (tmp_path / "t.json").write_text(json.dumps([row]))
-    with pytest.raises(InputError, match=r"t\.json: row 1 is longer than 1,048,576 bytes"):
+    with pytest.raises(InputError, match=r"t\.json: row 1: a text is longer than 1,048,576 bytes"):
         read(tmp_path / "t.json")
