@@ -39,6 +39,8 @@ class Vocabulary:
         added = tokenizer.get_added_vocab()
         if END_OF_VISIT not in added:
             raise InputError(f"The tokenizer has no {END_OF_VISIT} token, so it was not made for MERA.")
+        if tokenizer.eos_token_id is None:
+            raise InputError("The tokenizer has no end-of-sequence token, which ends every answer.")
         self.eov: int = added[END_OF_VISIT]
         pairs = ((id_, code_of(token)) for token, id_ in sorted(added.items(), key=lambda item: item[1]))
         self.code_at: dict[int, Code] = {id_: code for id_, code in pairs if code is not None}

@@ -452,6 +452,21 @@ def test_weights_that_are_missing_are_not_drawn_at_random(folder) -> None:
         load_checkpoint(hashed(folder))
 
 
+def test_weights_of_another_size_than_the_configuration_says_are_not_drawn_at_random(folder) -> None:
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    put_json(folder, "config.json", vocab_size=rows - 8)
+    with pytest.raises(InputError, match="do not fit together"):
+        load_checkpoint(hashed(folder))
+
+
+def test_a_tokenizer_without_an_end_is_refused_and_one_without_padding_is_not(folder) -> None:
+    put_json(folder, "tokenizer_config.json", pad_token=None)
+    assert load_checkpoint(hashed(folder))[0].vocabulary.pad is not None
+    put_json(folder, "tokenizer_config.json", pad_token=None, eos_token=None)
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        load_checkpoint(hashed(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

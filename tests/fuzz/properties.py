@@ -6,7 +6,11 @@ are refused at once, and `grown`, whose values are flat and small.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import warnings
+import zipfile
 from collections.abc import Callable
 
 from hypothesis import strategies as st
@@ -36,6 +40,7 @@ def inputs(name: str) -> st.SearchStrategy[bytes]:
     """Inputs of the target `name`, none longer than it takes."""
     longest = TARGETS[name].longest
     made = {"codes": _typed, "pasted": _pasted, "history": _history, "fhir": _fhir, "table": _table}
+    made |= {"upload": _upload, "loader": _loader}
     sound = made.get(name, _checkpoint)()
     broken = st.one_of(st.binary(max_size=min(longest, 300)), _spliced(TARGETS[name].seeds()))
     return st.booleans().flatmap(lambda asked: sound if asked else broken).map(lambda data: data[:longest])
@@ -148,6 +153,28 @@ def _checkpoint() -> st.SearchStrategy[bytes]:
     """The number of a file of the folder, then what it is to hold."""
     content = st.one_of(_nested("config").map(_encoded), st.binary(max_size=200))
     return st.builds(lambda which, data: bytes([which]) + data, st.integers(0, 5), content)
+
+
+def _upload() -> st.SearchStrategy[bytes]:
+    """The number of an ending, then a file of that kind; the archives hold one or two such files."""
+
+    def archive(files: list[bytes], names: list[str]) -> bytes:
+        packed = io.BytesIO()
+        with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as into:
+            warnings.simplefilter("ignore")  # of a name that comes twice
+            for name, content in zip(names, files, strict=False):
+                into.writestr(name, content)
+        return packed.getvalue()
+
+    names = st.lists(st.sampled_from(["t.csv", "a/t.csv", "../t.csv", "h.json", "t.csv.gz", "é.csv", "t"]), min_size=2)
+    zipped = st.builds(archive, st.lists(st.one_of(_table(), _history()), max_size=2), names)
+    kinds = [zipped, _table(), _table().map(lambda data: gzip.compress(data, mtime=0)), _history()]
+    return st.one_of(*(kind.map(lambda data, n=number: bytes([n]) + data) for number, kind in enumerate(kinds)))
+
+
+def _loader() -> st.SearchStrategy[bytes]:
+    """The number of a file of the checkpoint, then the way to a value in it and what to put there; see `targets._altered`."""
+    return st.builds(lambda which, way: bytes([which]) + way, st.integers(0, 5), st.binary(min_size=4, max_size=60))
 
 
 def _words() -> st.SearchStrategy:

@@ -19,7 +19,16 @@ from tests.fuzz.grown import grown
 from tests.fuzz.properties import inputs
 from tests.fuzz.targets import CORPUS, SLOWEST, TARGETS, Target
 
-EXAMPLES = {"codes": 300, "pasted": 150, "history": 300, "checkpoint": 150, "table": 60, "fhir": 60}
+EXAMPLES = {
+    "codes": 300,
+    "pasted": 150,
+    "history": 300,
+    "checkpoint": 150,
+    "table": 60,
+    "fhir": 60,
+    "upload": 60,
+    "loader": 40,
+}
 each_target = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
 
