@@ -22,9 +22,7 @@ def loading_options(quantize: str | None) -> dict[str, Any]:
 
     Raises InputError for a precision that does not exist.
     """
-    if quantize not in QUANTIZE:
-        known = ", ".join(f'"{name}"' for name in QUANTIZE if name)
-        raise InputError(f'quantize is "{quantize}"; it can be None, {known}.')
+    refuse_unknown(quantize)
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu or quantize == "bf16" else torch.float32
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": torch.cuda.current_device()} if gpu else None}
@@ -33,6 +31,13 @@ def loading_options(quantize: str | None) -> dict[str, Any]:
     elif quantize == "int8":
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     return options
+
+
+def refuse_unknown(quantize: str | None) -> None:
+    """Raise InputError for a precision that does not exist."""
+    if quantize not in QUANTIZE:
+        known = ", ".join(f'"{name}"' for name in QUANTIZE if name)
+        raise InputError(f'quantize is "{quantize}"; it can be None, {known}.')
 
 
 def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -360,6 +360,8 @@ def test_what_can_not_be_done_is_said_before_anything_is_read(job, change, said)
 def test_settings_refuse_what_contradicts_itself():
     with pytest.raises(InputError, match="need a visit held out"):
         scoring.Settings(tasks=(HEART_FAILURE,))
+    with pytest.raises(InputError, match='quantize is "bogus"'):
+        scoring.Settings(quantize="bogus")
     with pytest.raises(InputError, match="top must be at least 1"):
         scoring.Settings(top=0)
 

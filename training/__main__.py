@@ -155,7 +155,10 @@ def question(
         "training/configs/ablate.yaml"
     ),
     runs: Annotated[
-        Path, typer.Option(help="Folder of `ablate`'s runs (question 1 reads them; 2 and 3 add theirs).")
+        Path,
+        typer.Option(
+            help="Folder of `ablate`'s runs (question 1 reads them and trains what is missing; 2 and 3 add theirs)."
+        ),
     ] = Path("runs/ablate"),
     seeds: Annotated[str, typer.Option(help="Seeds; all of the table's by default.")] = "",
     out: Annotated[Path | None, typer.Option(help="The answer, as JSON.")] = None,

@@ -28,7 +28,7 @@ from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.ranking import NOTICE
 from mera_core.records import Patient
-from mera_core.resampling import Bootstrap, Estimate, over_seeds
+from mera_core.resampling import Bootstrap, Estimate, estimate, over_seeds
 from mera_core.truth import Truth, rows_of_labels
 from training import memorize, rank, sequence_training
 from training.ablation_table import SHOWN, Row, Table
@@ -60,9 +60,10 @@ def run(
 ) -> dict[str, Any]:
     """Run what is missing of the table and write all of it to `out` after each run; returns it.
 
-    A run whose figures stand in `runs` under the same settings is not repeated. All rows with the first seed come
-    before any with the second, so that a table broken off is whole at fewer seeds. Several processes
-    may share `runs`: what one of them is at, the others pass over.
+    A run whose figures stand beside `out` (in `ablations/` for ablations.json) under the same settings is not repeated:
+    these are committed, so that a table that takes longer than one sitting goes on where it was, on any machine. All
+    rows with the first seed come before any with the second, so that a table broken off is whole at fewer seeds.
+    Several processes may share `runs`: what one of them is at, the others pass over.
 
     Args:
         only, seeds: limit what is run now (names of rows; seeds of the table). minutes: start no run after so many.
@@ -72,55 +73,63 @@ def run(
         raise InputError(f"{config} has no row {', '.join(unknown)}.")
     if unknown := sorted(set(seeds) - set(table.seeds)):
         raise InputError(f"{config} has no seed {', '.join(map(str, unknown))}.")
-    runs.mkdir(parents=True, exist_ok=True)
-    began, result = time.monotonic(), summary(table, runs, data, format, draws)
+    kept = out.with_suffix("")
+    for folder in (runs, kept):
+        folder.mkdir(parents=True, exist_ok=True)
+    began, result = time.monotonic(), summary(table, kept, data, format, draws)
     for seed in seeds or table.seeds:
         for row in table.rows:
             if only and row.name not in only:
                 continue
             with claimed(runs / f"{table.fingerprint(row, seed)}.lock") as mine:
-                if not mine or _kept(runs, table, row, seed, data, draws).is_file():
+                if not mine or _kept(kept, table, row, seed, data, draws).is_file():
                     continue
                 if time.monotonic() - began > 60 * minutes:
                     return result
                 log.info("ablation: %s, seed %d", row.name, seed)
-                one_run(table, row, seed, data, format, runs, draws)
-            result = summary(table, runs, data, format, draws)
+                one_run(table, row, seed, data, format, runs, kept, draws)
+            result = summary(table, kept, data, format, draws)
             _write(out, result)
-    result = summary(table, runs, data, format, draws)
+    result = summary(table, kept, data, format, draws)
     _write(out, result)
     return result
 
 
-def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Path, draws: int) -> None:
+def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Path, kept: Path, draws: int) -> None:
     """Train one row with one seed and keep its figures in every draw, and those of rows that only read it otherwise."""
     began = time.perf_counter()
-    start = stage1(table, row, seed, runs)
-    folder = _folder(runs, table, row, seed)
-    config = table.rank_config(row, seed, start=str(start), data=data, format=format)
-    if row.train == "sequence":
-        setup = prepare(config, folder)
-        sequence_training.train(setup, folder)
-        engine = setup.engine
-    else:
-        rank.run(config, folder)
-        engine = Engine.load(folder)
+    keep_memory(stage1(table, row, seed, runs), kept)
+    engine, folder = trained(table, row, seed, data, format, runs), _folder(runs, table, row, seed)
     cohort = read_once(data, format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     people = {name: [patient for patient in parts[name] if len(patient.visits) > 1] for name in PARTS}
     for other in table.rows:
         if table.same_model(row, other):
             figures = {
-                f"{part}/{name}": one
+                f"{part}/{name}": estimate(
+                    one.value, one.draws.astype(np.float32)
+                )  # half of the space is enough for draws
                 for part in PARTS
                 for name, one in figures_of(engine, people[part], other.output, draws).items()
                 if name in SHOWN
             }
             sizes = {f"{part}_patients": len(people[part]) for part in PARTS}
             seconds = time.perf_counter() - began
-            save_figures(_kept(runs, table, other, seed, data, draws), figures, seconds=seconds, **sizes)
+            save_figures(_kept(kept, table, other, seed, data, draws), figures, seconds=seconds, **sizes)
     if folder.exists() and not row.keep:
         shutil.rmtree(folder)
+
+
+def trained(table: Table, row: Row, seed: int, data: str, format: str, runs: Path) -> Engine:
+    """A row's model, trained now; its checkpoint is left in the row's folder (but for `train: sequence`)."""
+    start, folder = stage1(table, row, seed, runs), _folder(runs, table, row, seed)
+    config = table.rank_config(row, seed, start=str(start), data=data, format=format)
+    if row.train == "sequence":
+        setup = prepare(config, folder)
+        sequence_training.train(setup, folder)
+        return setup.engine
+    rank.run(config, folder)
+    return Engine.load(folder)
 
 
 def stage1(table: Table, row: Row, seed: int, runs: Path) -> Path:
@@ -142,32 +151,35 @@ def _make_stage1(config: MemorizeConfig, trained: bool, folder: Path) -> None:
     save_checkpoint(model, memorize.manifest_of(config, folder.name, ontology), folder, dtype=torch.float32)
 
 
-def memory_of(folder: Path) -> dict[str, float] | None:
-    """Shares of `MEMORY_CODES` codes that a stage-1 folder knows to the letter, each way; kept beside it. None without one."""
-    kept = folder.with_suffix(".memory.json")
-    if not kept.is_file():
-        if not (folder / "mera.json").is_file():
-            return None
-        ontology = Ontology.load()
-        model, manifest = load_checkpoint(folder)
-        codes = [code for system in manifest.systems for code in ontology.billable(system)]
-        drawn = random.Random(0).sample(codes, min(MEMORY_CODES, len(codes)))
-        found = {
-            "code_to_definition": float(np.mean(definitions_exact(model.eval(), drawn, ontology, 0)[0])),
-            "definition_to_code": float(np.mean(codes_exact(model, drawn, ontology, 0)[0])),
-        }
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    return json.loads(kept.read_text(encoding="utf-8"))
+def keep_memory(folder: Path, kept: Path) -> None:
+    """Measure once, and keep, which shares of `MEMORY_CODES` codes a stage-1 folder knows to the letter, each way."""
+    path = _memory_file(kept, folder)
+    if path.is_file():
+        return
+    ontology = Ontology.load()
+    model, manifest = load_checkpoint(folder)
+    codes = [code for system in manifest.systems for code in ontology.billable(system)]
+    drawn = random.Random(0).sample(codes, min(MEMORY_CODES, len(codes)))
+    found = {
+        "code_to_definition": float(np.mean(definitions_exact(model.eval(), drawn, ontology, 0)[0])),
+        "definition_to_code": float(np.mean(codes_exact(model, drawn, ontology, 0)[0])),
+    }
+    _write(path, found)
 
 
-def kept_checkpoint(table: Table, name: str, seed: int, runs: Path) -> Path:
-    """The checkpoint that a row marked `keep` left; InputError where it has not been run."""
+def _memory_file(kept: Path, folder: Path) -> Path:
+    return kept / f"{folder.name}.memory.json"
+
+
+def kept_checkpoint(table: Table, name: str, seed: int, data: str, format: str, runs: Path) -> Path:
+    """The checkpoint of a row marked `keep`, trained now where it is not at hand; InputError for another row."""
     row = next((row for row in table.rows if row.name == name), None)
     if row is None or not row.keep:
         raise InputError(f'The table of ablations keeps no checkpoint of a row "{name}".')
     folder = _folder(runs, table, row, seed)
     if not (folder / "mera.json").is_file():
-        raise InputError(f'Run the row "{name}" with seed {seed} first: python -m training ablate.')
+        log.info("training %s, seed %d", name, seed)
+        trained(table, row, seed, data, format, runs)
     return folder
 
 
@@ -210,11 +222,11 @@ def _figures(
 # --- the table from what is kept
 
 
-def summary(table: Table, runs: Path, data: str, format: str, draws: int) -> dict[str, Any]:
+def summary(table: Table, kept: Path, data: str, format: str, draws: int) -> dict[str, Any]:
     """The table as JSON: every row over the seeds that are done, with its paired difference from the reference."""
 
     def finished(row: Row) -> dict[int, tuple[dict[str, Estimate], dict[str, float]]]:
-        loaded = {seed: load_figures(_kept(runs, table, row, seed, data, draws)) for seed in table.seeds}
+        loaded = {seed: load_figures(_kept(kept, table, row, seed, data, draws)) for seed in table.seeds}
         return {seed: one for seed, one in loaded.items() if one is not None}
 
     reference, rows, patients = finished(table.rows[0]), [], {}
@@ -232,8 +244,9 @@ def summary(table: Table, runs: Path, data: str, format: str, draws: int) -> dic
             rows.append(entry | {"not_run": "not run yet; `python -m training ablate` goes on where it stopped"})
             continue
         numbers = [one for _, one in done.values()]
-        known = [memory_of(_stage1_folder(table, row, seed, runs)) for seed in done]
-        if all(known):
+        files = [_memory_file(kept, _stage1_folder(table, row, seed, Path())) for seed in done]
+        if all(file.is_file() for file in files):
+            known = [json.loads(file.read_text(encoding="utf-8")) for file in files]
             entry["stage1_memory"] = {way: float(np.mean([one[way] for one in known])) for way in known[0]}
         entry["seconds"] = round(float(np.mean([one["seconds"] for one in numbers])), 1)
         patients = {part: int(numbers[0][f"{part}_patients"]) for part in PARTS}
@@ -282,9 +295,9 @@ def _folder(runs: Path, table: Table, row: Row, seed: int) -> Path:
     return runs / f"{_slug(row.name)}-{seed}-{table.fingerprint(row, seed)}"
 
 
-def _kept(runs: Path, table: Table, row: Row, seed: int, data: str, draws: int) -> Path:
+def _kept(kept: Path, table: Table, row: Row, seed: int, data: str, draws: int) -> Path:
     """Where the figures of one run are kept; other settings, data or draws are another run."""
-    return runs / f"{_slug(row.name)}-{seed}-{table.fingerprint(row, seed, row.output, Path(data).name, draws)}.npz"
+    return kept / f"{_slug(row.name)}-{seed}-{table.fingerprint(row, seed, row.output, Path(data).name, draws)}.npz"
 
 
 def _slug(name: str) -> str:

@@ -64,6 +64,8 @@ class Job:
             raise InputError(f"--engine must be {' or '.join(ENGINES)}, not {self.engine!r}.")
         if self.address is not None and self.engine != "ray":
             raise InputError("--address is that of a Ray cluster; it needs --engine ray.")
+        if self.engine == "ray":
+            on_ray.load_ray()
         if self.workers < 1:
             raise InputError(f"there must be at least one worker, not {self.workers}.")
         if not self.settings.tasks and self.out.suffix.lower() not in TABLES:

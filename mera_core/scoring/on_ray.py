@@ -26,7 +26,7 @@ def on_ray(
     address: of a running cluster ("auto" finds the one on this machine); None starts Ray here for as long as this takes.
     Raises InputError where Ray is not installed or can't be reached, or a worker finds another checkpoint.
     """
-    ray = _ray()
+    ray = load_ray()
     began = not ray.is_initialized()
     try:
         if began:
@@ -76,7 +76,8 @@ class _Worker:
             return {"scored": pickle.dumps(self.scorer.score(pickle.loads(row["part"])))}
 
 
-def _ray() -> Any:
+def load_ray() -> Any:
+    """Ray itself, told to report nothing to anyone. Raises InputError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported: nothing is reported to anyone
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:

@@ -17,6 +17,7 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.forward import TOKENS
 from mera_core.ontology import Code
+from mera_core.precision import refuse_unknown
 from mera_core.ranking import NOTICE, Ranking
 from mera_core.records import Note, Patient, resolve
 from mera_core.scoring.lists import best, shares
@@ -56,12 +57,13 @@ class Settings:
     threads: int = 1
     """Threads of torch in each worker."""
     quantize: str | None = None
-    """None, or "nf4"."""
+    """None, or one of `precision.QUANTIZE`."""
 
     def __post_init__(self) -> None:
         for name in ("top", "part", "rows", "tokens", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        refuse_unknown(self.quantize)
         if self.tasks and not self.hold_out:
             raise InputError("MEDS predictions stand beside true labels, so they need a visit held out (--hold-out).")
 

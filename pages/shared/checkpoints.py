@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from functools import lru_cache
 from pathlib import Path
 
 CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled ones
@@ -10,6 +12,7 @@ CHECKPOINTS_VARIABLE = "MERA_CHECKPOINTS"  # a folder whose subfolders are check
 QUANTIZE_VARIABLE = "MERA_QUANTIZE"  # nf4, int8 or bf16: how the weights of every checkpoint are held
 BUNDLED = "mera-mini"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[2] / "sample_data"
+LOOK_EVERY = 2.0  # seconds
 
 
 def models() -> dict[str, Path | None]:
@@ -29,6 +32,12 @@ def quantize() -> str | None:
 
 
 def _checkpoints(folder: str | Path | None) -> dict[str, Path]:
-    if not folder or not Path(folder).is_dir():
+    return _in_folder(Path(folder), int(time.monotonic() / LOOK_EVERY)) if folder else {}
+
+
+@lru_cache(maxsize=8)
+def _in_folder(folder: Path, look: int) -> dict[str, Path]:
+    """What a folder holds at the look number `look`: pages ask several times in each run, and every look at a disk waits."""
+    if not folder.is_dir():
         return {}
-    return {path.name: path for path in sorted(Path(folder).iterdir()) if (path / "mera.json").is_file()}
+    return {path.name: path for path in sorted(folder.iterdir()) if (path / "mera.json").is_file()}

@@ -6,6 +6,7 @@ A page that shows two histories keeps the second in a slot of its own (`slot="b"
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -126,8 +127,19 @@ def _load(folder: str | None, quantize: str | None = None) -> Any:
 
     loaded = Engine.load(folder, quantize)
     loaded.warm_up()
-    Thread(target=search, args=("a",), daemon=True).start()  # builds the search index before someone types
+    Thread(target=_settle, daemon=True).start()
     return SharedEngine(loaded, _line(), _who_asks, _tell_place)
+
+
+def _settle() -> None:
+    """Build the search index before someone types; then take what is loaded, and stays, out of what is searched for garbage.
+
+    Streamlit has all of it searched at the end of every run of a page: the code books alone would hold up all sessions
+    for a tenth of a second each time.
+    """
+    search("a")
+    gc.collect()
+    gc.freeze()
 
 
 @st.cache_resource(show_spinner=False, on_release=lambda line: line.close())

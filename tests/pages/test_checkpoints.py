@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import pytest
@@ -57,3 +58,25 @@ def test_the_other_pages_are_as_useful_with_it(memory_only, file):
         example = next(button for button in app.button if button.key.startswith("example_"))
         example.click().run()
         assert not app.exception and len(app.subheader) >= 1  # a model that was hardly taught answers wrong
+
+
+def test_a_folder_is_looked_at_again_after_a_while_and_not_for_every_part_of_a_page(
+    tmp_path, monkeypatch, tiny_checkpoint
+):
+    now = 1_000.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tmp_path))
+    assert "later" not in checkpoints.models()
+    (tmp_path / "later").mkdir()
+    shutil.copy(tiny_checkpoint / "mera.json", tmp_path / "later")
+    now += 2 * checkpoints.LOOK_EVERY
+    assert checkpoints.models()["later"] == tmp_path / "later"
+
+
+def test_what_stays_loaded_is_not_searched_for_garbage_after_every_run():
+    before = gc.get_freeze_count()
+    try:
+        session._settle()
+        assert gc.get_freeze_count() > before + 100_000  # the code books are that many objects alone
+    finally:
+        gc.unfreeze()

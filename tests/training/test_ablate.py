@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,9 +187,17 @@ def test_a_table_is_filled_run_by_run_and_goes_on(tiny_table, invented_cohort, t
     assert rows["MERA"]["seeds"] == [1, 2] and rows["no memorization"]["seeds"] == [1]
     assert len(rows["MERA"]["test"]["by_seed"]["recall@20"]) == 2
     table = Table.load(tiny_table)
-    assert (ablate.kept_checkpoint(table, "MERA", 2, runs) / "mera.json").is_file()
+    data = str(invented_cohort)
+    checkpoint = ablate.kept_checkpoint(table, "MERA", 2, data, "table", runs)
+    assert (checkpoint / "mera.json").is_file()
     with pytest.raises(InputError, match='keeps no checkpoint of a row "rank with CE"'):
-        ablate.kept_checkpoint(table, "rank with CE", 1, runs)
+        ablate.kept_checkpoint(table, "rank with CE", 1, data, "table", runs)
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    shutil.rmtree(runs)  # another machine: figures are committed, checkpoints are not
+    started.clear()
+    assert run(only=("MERA",), seeds=(1, 2)) == second and started == []
+    again = ablate.kept_checkpoint(table, "MERA", 2, data, "table", runs)
+    assert again == checkpoint and (again / "model.safetensors").read_bytes() == weights
     with pytest.raises(InputError, match="no row red"):
         run(only=("red",))
     with pytest.raises(InputError, match="no seed 9"):

@@ -31,14 +31,16 @@ def answer(
         sources: NAME=FORMAT:PATH of each source to travel to. seeds: of the table's if empty (question 2 takes the first).
 
     Raises:
-        InputError: question 1 before the ablation runs that it reads, or a source that is not written so.
+        InputError: a source that is not written so.
     """
     table = Table.load(config)
     seeds = tuple(seeds) or table.seeds
     if number == 1:
         from training.open_questions import branches
 
-        folders = {name: [kept_checkpoint(table, name, seed, runs) for seed in seeds] for name in BRANCH_ROWS}
+        folders = {
+            name: [kept_checkpoint(table, name, seed, data, format, runs) for seed in seeds] for name in BRANCH_ROWS
+        }
         return without_nan(branches.run(folders, data, format))
     if number == 2:
         from training.open_questions import growth

@@ -2,7 +2,7 @@
 
 Of the next visit's new codes, those whose chapter the history holds already (in-branch) and those in a chapter it does
 not hold (cross-branch, comorbidity) are found apart, by models trained with and without the contrast inside the tree.
-Trains nothing: it takes the checkpoints that `ablate` kept.
+Trains nothing: it is given the checkpoints of rows of the ablation table.
 """
 
 from __future__ import annotations

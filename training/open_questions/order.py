@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from mera_core.engine import Engine
-from mera_core.errors import InputError
 from mera_core.metrics import recall_at, top_labels
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE
@@ -98,10 +97,7 @@ def trained(
     for row in table.rows if order != "sorted by code" else ():
         same = (row.start, row.train, row.memorize) == (reference.start, reference.train, reference.memorize)
         if row.keep and same and table.rank_config(row, seed) == table.rank_config(reference, seed, **values):
-            try:
-                return Engine.load(kept_checkpoint(table, row.name, seed, runs))
-            except InputError:  # not run yet
-                break
+            return Engine.load(kept_checkpoint(table, row.name, seed, data, format, runs))
     start = stage1(table, reference, seed, runs)
     setup = prepare(table.rank_config(reference, seed, start=str(start), data=data, format=format, **values), folder)
     if order == "sorted by code":
