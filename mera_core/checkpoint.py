@@ -108,7 +108,7 @@ class Manifest:
             _refuse_other_kinds(values)
             return cls(**values)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise InputError(f"{where} is not a manifest of MERA: {str(error)[:200]}.") from error
+            raise InputError(f"{where} is not a manifest of MERA: {str(error)[:200].rstrip('.')}.") from error
 
 
 def _refuse_other_kinds(values: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ class Engine:
             batch_size, tokens: most of a forward pass, in histories and in tokens with their padding.
 
         Raises:
-            InputError: half a batch does not fit the memory.
+            InputError: half a batch does not fit the memory, or a score is no number.
         """
         scores = np.empty((len(read), len(self.label_space)), np.float32)
         eov = np.empty(len(read), np.float32)
@@ -143,6 +143,8 @@ class Engine:
             tensor = torch.tensor(seen, device=self.model.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
             scores[rows], eov[rows] = batch_scores.cpu().numpy(), batch_eov.cpu().numpy()
+        if not (np.isfinite(scores).all() and np.isfinite(eov).all()):
+            raise InputError(f"The checkpoint {self.name} gives scores that are no numbers: its weights are damaged.")
         return scores, eov
 
     def warm_up(self) -> float:

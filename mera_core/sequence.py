@@ -29,6 +29,14 @@ class SequenceConfig:
     """Longest sequence, in tokens. The newest visits are kept."""
 
     def __post_init__(self):
+        for name in ("patient_details", "visit_details"):
+            keys = getattr(self, name)
+            if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+                raise ValueError(f"{name} must be a list of words, not {str(keys)[:60]!r}.")
+        if not isinstance(self.visit_intro, str) or not isinstance(self.profile, bool):
+            raise ValueError("visit_intro must be text, and profile true or false.")
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
+            raise ValueError(f"max_tokens must be a whole number, not {str(self.max_tokens)[:60]!r}.")
         if self.max_tokens < 16:
             raise ValueError(f"max_tokens is {self.max_tokens}; a history needs at least 16 tokens.")
         object.__setattr__(self, "patient_details", tuple(self.patient_details))

@@ -21,7 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from mera_core.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
 from mera_core.checkpoint_files import check_files, read_manifest_values, sha256
+from mera_core.engine import Engine
 from mera_core.errors import InputError
+from mera_core.model import HEAD_FILE
+from mera_core.records import Patient, Visit
 from tests.tiny import tiny_manifest, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -450,6 +453,20 @@ def test_weights_that_are_missing_are_not_drawn_at_random(folder) -> None:
     save_file({name: tensor for name, tensor in tensors.items() if name != dropped}, folder / WEIGHTS, {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks the weights .*q_proj\.weight"):
         load_checkpoint(hashed(folder))
+
+
+def test_weights_that_are_no_numbers_are_told(folder) -> None:
+    head = load_file(folder / HEAD_FILE)
+    save_file(head | {"bias": head["bias"] * torch.nan}, folder / HEAD_FILE)
+    with pytest.raises(InputError, match=r"holds what is no number \(bias\)"):
+        load_checkpoint(hashed(folder))
+    save_file(head, folder / HEAD_FILE)
+    tensors = load_file(folder / WEIGHTS)
+    save_file(
+        tensors | {"model.norm.weight": tensors["model.norm.weight"] * torch.inf}, folder / WEIGHTS, {"format": "pt"}
+    )
+    with pytest.raises(InputError, match="scores that are no numbers: its weights are damaged"):
+        Engine.load(hashed(folder)).rank(Patient([Visit(["428.0"])]))
 
 
 def test_weights_of_another_size_than_the_configuration_says_are_not_drawn_at_random(folder) -> None:

@@ -249,3 +249,12 @@ def test_a_giant_newest_visit_pushes_out_all_older_ones() -> None:
 def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 16 tokens"):
         SequenceConfig(max_tokens=15)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"visit_intro": {}}, {"profile": 1}, {"visit_details": "age"}, {"patient_details": [1]}, {"max_tokens": "64"}],
+)
+def test_settings_of_another_kind_are_refused_and_do_not_wait_for_the_first_history(values) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        SequenceConfig(**values)

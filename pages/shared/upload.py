@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 import zipfile
 import zlib
@@ -25,6 +26,9 @@ from mera_core.readings import readings
 from mera_core.records import Patient, parse_json, patient_from_json
 
 _GZIP = b"\x1f\x8b"
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)  # breaks a line, or turns its direction
 _LONGEST_NAME = 100  # bytes; file systems take 255
 _DAMAGE = (  # what zipfile raises over an archive that is not sound; a full disk is another matter
     zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError, OSError,
@@ -142,6 +146,8 @@ def _members(content: bytes, name: str, room: _Room) -> Iterator[tuple[str, byte
         raise broken from error
     with archive:
         for member in members:
+            if not member.filename:
+                raise broken
             if member.is_dir() or member.filename.startswith("__MACOSX/"):
                 continue
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -181,7 +187,7 @@ def _write(root: Path, name: str, content: bytes) -> Path:
 
 def _parts(name: str) -> list[str]:
     """A sent name as folders and a file, with nothing that leads out of a folder."""
-    parts = PurePosixPath(name.replace("\\", "/").replace("\0", "")).parts
+    parts = PurePosixPath(_UNSEEN.sub("_", name.replace("\\", "/"))).parts
     kept = [part for part in parts if part not in ("/", "..", ".") and ":" not in part][-6:] or ["upload"]
     return [part if len(part.encode()) <= _LONGEST_NAME else part[:40] + "…" + part[-40:] for part in kept]
 

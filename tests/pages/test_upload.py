@@ -154,6 +154,12 @@ def test_a_long_name_is_shortened_and_its_ending_stays():
     assert read_uploads([Sent("a.zip", zipped({"y" * 300 + ".csv": table}))]).report.patients == 1
 
 
+def test_a_name_that_would_break_or_turn_a_sentence_is_told_without_it():
+    with pytest.raises(InputError) as told:
+        read_uploads([Sent("a.zip", zipped({"one\ntwo\u202e.csv": b"patient_id,visit\n"}))])
+    assert "one_two_.csv" in str(told.value) and "\n" not in str(told.value)
+
+
 def test_a_file_in_a_folder_of_another_files_name_is_refused():
     with pytest.raises(InputError, match="has the name of another file"):
         read_uploads([Sent("a.zip", zipped({"a": b"x", "a/b.csv": b"y"}))])
