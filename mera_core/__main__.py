@@ -83,7 +83,10 @@ def recall(
     checkpoint: Checkpoint = None,
     quantize: Quantize = None,
 ) -> None:
-    """Ask the model's memory: code to definition, or definition to code."""
+    """Ask the model's memory: code to definition, or definition to code.
+
+    A checkpoint that memorized the equivalence maps gives its own code for one of the other system.
+    """
     from mera_core.ontology import Ontology
 
     if (code is None) == (definition is None):
@@ -92,7 +95,11 @@ def recall(
         raise InputError("the definition is empty.")
     if code is not None:
         asked = Ontology.load().parse(code, system=system)
-        found = _engine(checkpoint, quantize).recall(code=asked.code, system=asked.system)
+        engine = _engine(checkpoint, quantize)
+        if engine.knows_equivalents and asked.system not in engine.manifest["systems"]:
+            found = engine.recall_equivalent(asked)
+        else:
+            found = engine.recall(code=asked.code, system=asked.system)
     else:
         found = _engine(checkpoint, quantize).recall(definition=definition)
     result = found.to_json()

@@ -84,6 +84,11 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""
 
+    @property
+    def knows_equivalents(self) -> bool:
+        """Whether stage 1 asked for the equivalents of the other code system's codes as well."""
+        return bool(self.method.get("memorize", {}).get("equivalents_share"))
+
     def to_json(self) -> dict[str, Any]:
         values = asdict(self) | {
             "format": MANIFEST_FORMAT,

@@ -18,8 +18,8 @@ from mera_core.forward import TOKENS, in_batches
 from mera_core.model import MeraModel
 from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
 from mera_core.ranking import Ranking, best_first, ranking_scores
-from mera_core.recall import Recall, recall_ancestors, recall_codes, recall_definitions
-from mera_core.recall_questions import CODE, DEFINITION, question_text
+from mera_core.recall import Recall, recall_ancestors, recall_codes, recall_definitions, recall_equivalents
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, question_text
 from mera_core.records import Note, Patient, Visit, resolve
 from mera_core.seen import seen_features
 from mera_core.sequence import Encoded, Encoder
@@ -217,6 +217,36 @@ class Engine:
                 )
             )
         return answers
+
+    @property
+    def knows_equivalents(self) -> bool:
+        """Whether this checkpoint memorized the equivalence maps from the other code system to its own."""
+        return self._manifest.knows_equivalents
+
+    def recall_equivalent(self, code: str | Code, system: str | None = None) -> Recall:
+        """Ask the model's memory which code of its own system stands for a code of the other one.
+
+        `truth` holds every code that the CMS maps give for it alone; `exact` is whether the answer is one of them.
+
+        Raises:
+            InputError: an unknown code, one of a system that this checkpoint memorized itself, or a checkpoint that did
+                not memorize the maps.
+        """
+        code = self.ontology.parse(code, system) if isinstance(code, str) else code
+        if not self.knows_equivalents:
+            raise InputError(f"The checkpoint {self.name} did not memorize the equivalence maps.")
+        own = [each for each in self._manifest.systems if each != code.system]
+        if not own:
+            raise InputError(f"{code} is of a system that this checkpoint memorized: ask for its definition.")
+        best = recall_equivalents(self.model, [code])[0]
+        truths = self.ontology.equivalents(code, own[0])
+        return Recall(
+            question_text(EQUIVALENT, in_words(code)),
+            best[0][0].code,
+            ", ".join(truth.code for truth in truths),
+            best[0][0] in truths if truths else None,
+            self._defined(best),
+        )
 
     def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
         """The model's definition of each code, from memory, in one batch.

@@ -252,6 +252,13 @@ class Ontology:
             row += 1
         return tuple(found)
 
+    def equivalents(self, code: Code, system: str) -> tuple[Code, ...]:
+        """The codes of a system that each alone stand for `code` by the CMS maps, in their order; combinations are left out."""
+        rows = self.maps_to(code, system)
+        return tuple(
+            row.target for row in rows if row.target is not None and not row.combination and row.target in self
+        )
+
     def ccs(self, code: Code) -> CcsGroup | None:
         """The code's CCS group (ICD-9-CM) or default CCSR category (ICD-10-CM); None for headings."""
         group = icd_tables.ccs_groups(code.system).get(code.code)

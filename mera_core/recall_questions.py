@@ -1,12 +1,13 @@
-"""The questions of stage 1, in words: code -> definition, definition -> code, code -> ancestor. Phrasings only."""
+"""The questions of stage 1, in words: code -> definition, definition -> code, code -> ancestor, code -> its equivalent in the
+other code system. Phrasings only."""
 
 from __future__ import annotations
 
-from mera_core.ontology import Code
+from mera_core.ontology import SYSTEM_NAMES, Code
 from mera_core.vocabulary import Vocabulary
 
-DEFINITION, CODE = "definition", "code"
-"""Kinds of question. The third kind is an ancestor, named by its level: "chapter", "block", "category", ..."""
+DEFINITION, CODE, EQUIVALENT = "definition", "code", "equivalent"
+"""Kinds of question. The other kind is an ancestor, named by its level: "chapter", "block", "category", ..."""
 
 # The last phrasing of each kind is held out: training sees its words but never this sentence, and recall under it is
 # reported apart.
@@ -32,6 +33,14 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "What is the code for {}?",
         "Which is the code for {}?",
     ),
+    EQUIVALENT: (
+        "Equivalent of {}:",
+        "{} is equivalent to",
+        "Which code is equivalent to {}?",
+        "{}. Equivalent:",
+        "Name the equivalent of {}:",
+        "Which code is the equivalent of {}?",
+    ),
     "ancestor": (
         "{level} of {}:",
         "Which {level} holds {}?",
@@ -47,7 +56,7 @@ SUBJECT = "{}"
 
 def phrasings(kind: str) -> tuple[str, ...]:
     """Every phrasing of `kind`, the held-out one last."""
-    if kind in (DEFINITION, CODE):
+    if kind in (DEFINITION, CODE, EQUIVALENT):
         return PHRASINGS[kind]
     return tuple(phrase.replace("{level}", kind) for phrase in PHRASINGS["ancestor"])
 
@@ -57,11 +66,16 @@ def question_text(kind: str, subject: str, phrasing: int = 0) -> str:
     return phrasings(kind)[phrasing].replace(SUBJECT, subject)
 
 
+def in_words(code: Code) -> str:
+    """A code as it is written where the vocabulary has no token for it: 'ICD-9-CM 428.0'."""
+    return f"{SYSTEM_NAMES[code.system]} {code.code}"
+
+
 def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasing: int = 0) -> list[int]:
     """Token ids of a question, ready to be answered.
 
     Args:
-        subject: the code asked about, or for kind `CODE` the definition.
+        subject: the code asked about, or its words where it has no token (`in_words`); for kind `CODE` the definition.
     """
     before, after = phrasings(kind)[phrasing].split(SUBJECT)
     if isinstance(subject, Code):

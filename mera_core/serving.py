@@ -95,6 +95,9 @@ class SharedEngine(Engine):
     def recall_ancestors(self, code: str | Code, system: str | None = None) -> list[Recall]:
         return self._alone(lambda: Engine.recall_ancestors(self, code, system))
 
+    def recall_equivalent(self, code: str | Code, system: str | None = None) -> Recall:
+        return self._alone(lambda: Engine.recall_equivalent(self, code, system))
+
     def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
         return self._alone(lambda: Engine.recall_definitions(self, codes))
 

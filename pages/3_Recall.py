@@ -18,6 +18,11 @@ QUESTIONS = {
     "quiz": "Quiz",
 }
 ASKING = "Asking the model …"
+EQUIVALENCE = {
+    True: "Right: the CMS equivalence maps give this code.",
+    False: "Wrong: the CMS equivalence maps give another code.",
+    None: "The CMS equivalence maps give no single code for it: the model's nearest, neither right nor wrong.",
+}
 EXAMPLES = {"ICD9": ("428.0", "250.40", "571.2"), "ICD10": ("I50.9", "E11.21", "K70.30")}
 
 
@@ -40,7 +45,7 @@ def ask_words(words: str) -> None:
 def from_code() -> None:
     """Ask for the definition of a code."""
     systems = loaded.manifest["systems"]
-    only = systems[0] if len(systems) == 1 else None
+    only = systems[0] if len(systems) == 1 and not loaded.knows_equivalents else None
     code_search("recall", "Find a code", ask_code, system=only, why_only="This model has memorized {} only.")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("For example", width="content")
@@ -50,6 +55,9 @@ def from_code() -> None:
     if asked is None:
         st.info("Find a code above, or take one of the examples.", icon=":material/arrow_upward:")
         return
+    if loaded.knows_equivalents and asked.system not in systems:
+        other_book(asked)
+        return
     st.subheader(f"What does {SYSTEM_NAMES[asked.system]} {asked.code} mean?", anchor=False)
     with st.spinner(ASKING):
         answer = or_stop(lambda: loaded.recall(code=asked.code, system=asked.system))
@@ -57,6 +65,16 @@ def from_code() -> None:
     show_recall(answer, asked_code=True)
     if above:
         show_ancestors(asked, above, loaded.ontology)
+
+
+def other_book(asked: Code) -> None:
+    """Ask which code of the model's own book stands for one of the other book."""
+    own = SYSTEM_NAMES[loaded.manifest["systems"][0]]
+    st.subheader(f"Which {own} code stands for {SYSTEM_NAMES[asked.system]} {asked.code}?", anchor=False)
+    st.markdown(plain(loaded.ontology.definition(asked)))
+    with st.spinner(ASKING):
+        answer = or_stop(lambda: loaded.recall_equivalent(asked))
+    show_recall(answer, asked_code=False, verdicts=EQUIVALENCE)
 
 
 def from_definition() -> None:

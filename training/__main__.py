@@ -211,7 +211,7 @@ def recall(
     from training import memory
 
     model, manifest = load_checkpoint(checkpoint)
-    result = memory.measure(model, Ontology.load(), manifest.systems)
+    result = memory.measure(model, Ontology.load(), manifest.systems, manifest.knows_equivalents)
     typer.echo(json.dumps(result, indent=1 if as_json else None, ensure_ascii=False))
 
 
@@ -336,9 +336,9 @@ def export(
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote, or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
-    data: Annotated[str, typer.Option(help="The records it was trained on.")],
+    data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
 ):

@@ -94,8 +94,9 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
-        if values.get("label_space") == "data":
-            del values["label_space"]
+        for name, unused in (("label_space", "data"), ("equivalents_share", 0.0)):
+            if values.get(name) == unused:
+                del values[name]
         return values
 
 
@@ -130,6 +131,8 @@ class MemorizeConfig(RunConfig):
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
     """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
+    equivalents_share: float = 0.0
+    """Share of the other system's codes whose equivalent is asked for in a pass (CMS general equivalence maps)."""
     phrasings: int = 0
     """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
     batches: str = "mixed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from mera_core.checkpoint import Manifest, make_room
 from mera_core.model import MeraModel, start_code_rows
-from mera_core.ontology import Code, Ontology
-from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
+from mera_core.ontology import SYSTEMS, Code, Ontology
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
 from training import backbone as backbones
 from training import tuning
@@ -59,6 +59,18 @@ def questions(
     return definitions, backwards, {code: asked for code, asked in hierarchy.items() if asked}
 
 
+def equivalents(ontology: Ontology, codes: Collection[Code]) -> list[Question]:
+    """Each billable code of a system that the CMS maps lead from to one of `codes` in the other; the first is the answer."""
+    known, asked = set(codes), []
+    for source in SYSTEMS:
+        for target in {code.system for code in known} - {source}:
+            for code in ontology.billable(source):
+                answer = next((found for found in ontology.equivalents(code, target) if found in known), None)
+                if answer is not None:
+                    asked.append(Question(EQUIVALENT, code, answer))
+    return asked
+
+
 class QuestionSampler:
     """Draws questions with a phrasing and turns them into token ids; the held-out phrasing is never drawn."""
 
@@ -69,13 +81,17 @@ class QuestionSampler:
         codes: list[Code],
         used_phrasings: int = 0,
         decoder_start: int | None = None,
+        with_equivalents: bool = False,
     ):
         self.vocabulary, self.ontology, self.used_phrasings = vocabulary, ontology, used_phrasings
         self.decoder_start = decoder_start
         self.definitions, self.backwards, self.hierarchy = questions(ontology, codes)
+        self.equivalents: list[Question] = equivalents(ontology, codes) if with_equivalents else []
         self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
 
-    def one_pass(self, rng: random.Random, backwards_share: float, hierarchy_share: float) -> list[Question]:
+    def one_pass(
+        self, rng: random.Random, backwards_share: float, hierarchy_share: float, equivalents_share: float = 0.0
+    ) -> list[Question]:
         """Every code's definition once, and the other questions for a share of the codes each."""
         drawn = list(self.definitions)
         drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
@@ -83,6 +99,7 @@ class QuestionSampler:
             count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
             # the lower the level, the more answers there are to tell apart
             drawn += rng.choices(asked, weights=range(1, len(asked) + 1), k=count)
+        drawn += rng.sample(self.equivalents, int(equivalents_share * len(self.equivalents)))
         rng.shuffle(drawn)
         return drawn
 
@@ -94,7 +111,11 @@ class QuestionSampler:
         """Token ids of the question and of its answer (a definition ends with EOS)."""
         allowed = len(phrasings(question.kind)) - 1
         phrasing = rng.randrange(min(self.used_phrasings or allowed, allowed))
-        subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
+        subject: Code | str = question.code
+        if question.kind == CODE:
+            subject = self.ontology.definition(question.code)
+        elif question.code not in self.vocabulary:
+            subject = in_words(question.code)
         ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
         if question.kind == DEFINITION:
             return ids, [*self._answers[question.code], self.vocabulary.eos]
@@ -148,7 +169,7 @@ class QuestionBatches(Dataset):
         self._batches: list[list[Question]] = []
         whole, part = int(config.passes), config.passes % 1
         for index in range(whole + (part > 0)):
-            drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share)
+            drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share, config.equivalents_share)
             drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
             if config.batches == "by_length":
                 self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
@@ -231,7 +252,11 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
         quantize = config.tuning == "qlora"
         backbone, tokenizer = backbones.load_backbone(config.backbone, dtype, quantize)
     else:
-        tokenizer = backbones.word_tokenizer(tokenizer_texts(book, config.systems, ontology), config.word_pieces)
+        texts = tokenizer_texts(book, config.systems, ontology)
+        if config.equivalents_share:
+            texts += [phrase.replace("{}", " ") for phrase in phrasings(EQUIVALENT)] * 200
+            texts += [in_words(question.code) for question in equivalents(ontology, book) if question.code not in book]
+        tokenizer = backbones.word_tokenizer(texts, config.word_pieces)
         backbone = None
     vocabulary = Vocabulary.extend(tokenizer, book)
     rows = backbones.padded_rows(len(vocabulary))
@@ -271,7 +296,9 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     torch.manual_seed(config.seed)
     model, codes = build(config, ontology)
     tuning.prepare(model, config)
-    sampler = QuestionSampler(model.vocabulary, ontology, codes, config.phrasings, model.decoder_start)
+    sampler = QuestionSampler(
+        model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
+    )
     data = QuestionBatches(sampler, config)
     run_trainer(
         model,

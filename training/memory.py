@@ -8,9 +8,9 @@ import torch
 
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
-from mera_core.recall import last_states, recall_ancestors
-from mera_core.recall_questions import CODE, DEFINITION, phrasings, question_ids
-from training.memorize import IGNORE, question_batch
+from mera_core.recall import last_states, recall_ancestors, recall_equivalents
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
+from training.memorize import IGNORE, equivalents, question_batch
 
 LOGITS_AT_ONCE = 2**26
 """Logits over the vocabulary that are held at a time: 256 MB in float32, whatever the number of codes."""
@@ -85,8 +85,22 @@ def codes_exact(
     return over_codes, undivided
 
 
-def measure(model: MeraModel, ontology: Ontology, systems: Sequence[str]) -> dict:
+@torch.inference_mode()
+def equivalents_right(model: MeraModel, ontology: Ontology, phrasing: int, batch_size: int = 4096) -> list[bool]:
+    """Whether the model names one of the codes that the CMS maps give, for each code of the other system that they map."""
+    asked, right = equivalents(ontology, model.vocabulary.ids), []
+    for begin in range(0, len(asked), batch_size):
+        part = asked[begin : begin + batch_size]
+        best = recall_equivalents(model, [question.code for question in part], phrasing, top=1)
+        for question, ((answer, _),) in zip(part, best, strict=True):
+            right.append(answer in ontology.equivalents(question.code, question.answer.system))
+    return right
+
+
+def measure(model: MeraModel, ontology: Ontology, systems: Sequence[str], maps: bool = False) -> dict:
     """Exact match over every billable code of `systems`, per direction, phrasing, chapter and level of the hierarchy.
+
+    maps: the model was asked for equivalents as well (`MemorizeConfig.equivalents_share`).
 
     "words" and "codes" are greedy over the answer's own alphabet (every word piece; every code and heading), "undivided"
     over the whole vocabulary. Shares between 0 and 1.
@@ -106,6 +120,11 @@ def measure(model: MeraModel, ontology: Ontology, systems: Sequence[str]) -> dic
             "hierarchy": _levels(model, codes, ontology, held_out["chapter"]),
         },
     }
+    if maps:
+        right = equivalents_right(model, ontology, 0)
+        result["equivalents"] = {"codes": len(right), "right": _mean(right)}
+        held = equivalents_right(model, ontology, len(phrasings(EQUIVALENT)) - 1)
+        result["held_out_phrasing"]["equivalents"] = _mean(held)
     chapters: dict[Code, list[int]] = {}
     for i, code in enumerate(codes):
         chapters.setdefault(ontology.chapter(code), []).append(i)

@@ -14,7 +14,7 @@ from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from training.architecture import Shape, kept_bytes
 from training.config import MemorizeConfig, RankConfig, RunConfig
-from training.memorize import code_book, questions
+from training.memorize import code_book, equivalents, questions
 
 GB = 1e9
 LETTERS_A_TOKEN = 3.0
@@ -77,7 +77,13 @@ def trained_parameters(config: RunConfig, shape: Shape) -> int:
 def questions_a_pass(config: MemorizeConfig) -> int:
     """Questions of one pass."""
     definitions, backwards, hierarchy = _counts(config.systems)
-    return int(definitions + config.backwards_share * backwards + config.hierarchy_share * hierarchy)
+    mapped = config.equivalents_share * _equivalents(config.systems) if config.equivalents_share else 0
+    return int(definitions + config.backwards_share * backwards + config.hierarchy_share * hierarchy + mapped)
+
+
+@lru_cache(maxsize=4)
+def _equivalents(systems: tuple[str, ...]) -> int:
+    return len(equivalents(Ontology.load(), book(systems)))
 
 
 @lru_cache(maxsize=4)

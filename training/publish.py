@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from mera_core.checkpoint import Manifest, load_checkpoint, read_manifest, write_manifest
+import torch
+
+from mera_core.checkpoint import Manifest, load_checkpoint, make_room, read_manifest, save_checkpoint, write_manifest
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.ranking import NOTICE
 from training import evaluate, memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
+LARGEST_WEIGHTS = 64_000_000  # bytes of the weights of one that memorized a code book and ranks nothing
 CARD = "README.md"
 POPULATIONS = {
     "uci_diabetes130": "Trained on inpatients with diabetes in US hospitals, 1999 to 2008, at most three diagnoses a visit, "
@@ -22,21 +26,22 @@ POPULATIONS = {
 BEGIN, END = "<!-- results: begin", "<!-- results: end"
 
 
-def run(source: Path, out: Path, data: str, format: str = "auto", readme: Path | None = None) -> Manifest:
+def run(source: Path, out: Path, data: str = "", format: str = "auto", readme: Path | None = None) -> Manifest:
     """Measure the run in `source` and put a copy with its figures and a model card at `out`.
 
-    Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights.
+    Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights. A
+    run that memorized only is stored in half precision; it takes no data.
     """
     manifest = read_manifest(source)
     if not manifest.label_space:
-        raise InputError(f"{source} was not trained to rank; publish takes a stage-2 folder.")
-    size = sum(path.stat().st_size for path in source.iterdir() if path.is_file())
-    if size > LARGEST:
-        raise InputError(
-            f"{source} holds {size / 1e6:.0f} MB, more than the {LARGEST / 1e6:.0f} MB of a bundled checkpoint."
-        )
+        if data:
+            raise InputError(f"{source} was not trained to rank, so no records can measure it: leave --data out.")
+        return _memory_alone(source, out)
+    if not data:
+        raise InputError(f"{source} ranks: name the records that it was trained on (--data).")
+    _refuse_large(source, LARGEST, "*")
     model, _ = load_checkpoint(source)
-    recalled = memory.measure(model, Ontology.load(), manifest.systems)
+    recalled = memory.measure(model, Ontology.load(), manifest.systems, manifest.knows_equivalents)
     ranked = evaluate.run(source, data, format)
     validated = evaluate.run(source, data, format, part="validation")
     for result in (ranked, validated):
@@ -55,6 +60,30 @@ def run(source: Path, out: Path, data: str, format: str = "auto", readme: Path |
     if readme is not None:
         fill_readme(readme, manifest)
     return manifest
+
+
+def _memory_alone(source: Path, out: Path) -> Manifest:
+    """Publish a stage-1 run: its weights in half precision, what it remembers measured on those."""
+    model, manifest = load_checkpoint(source)
+    make_room(out)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        stored = Path(folder) / out.name
+        save_checkpoint(model, manifest, stored, torch.float16)
+        _refuse_large(stored, LARGEST_WEIGHTS, "*.safetensors")
+        model, _ = load_checkpoint(stored)
+        recalled = memory.measure(model, Ontology.load(), manifest.systems, manifest.knows_equivalents)
+        data = manifest.data | {"commit": commit()}
+        manifest = Manifest(**{**vars(manifest), "name": out.name, "metrics": {"recall": recalled}, "data": data})
+        (stored / CARD).write_text(memory_card(manifest), encoding="utf-8")
+        return write_manifest(manifest, stored, out)
+
+
+def _refuse_large(source: Path, most: int, files: str) -> None:
+    size = sum(path.stat().st_size for path in source.glob(files) if path.is_file())
+    if size > most:
+        raise InputError(
+            f"{source} holds {size / 1e6:.0f} MB, more than the {most / 1e6:.0f} MB of a bundled checkpoint."
+        )
 
 
 def commit() -> str:
@@ -87,6 +116,51 @@ def points(figure: dict[str, float | None]) -> str:
     return f"{100 * figure['value']:+.1f} ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f})"
 
 
+def memory_card(manifest: Manifest) -> str:
+    """The model card of a checkpoint that ranks nothing, as Markdown; every figure is taken from the manifest."""
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
+        "",
+        "## What it is",
+        f"{_origin(manifest)} trained in METHOD's first stage alone: it has memorized {' and '.join(manifest.systems)} "
+        f"({'; '.join(manifest.icd_release.values())}) and ranks nothing. It saw no patient.",
+        f"- Code at commit `{manifest.data['commit']}`; seeds {_seeds(manifest)}.",
+        "",
+        *_memory_rows(manifest.metrics["recall"], "Memory"),
+        "",
+        "## Limits",
+        "- Stage 2 can begin from it (`python -m training rank`); by itself it answers questions on the code book.",
+        "- It can be wrong, as the figures say. The book itself is at hand: `python -m mera_core lookup`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _memory_rows(recall: dict[str, Any], title: str) -> list[str]:
+    held_out = recall["held_out_phrasing"]
+    rows = [
+        f"## {title} ({recall['codes']:,} codes, greedy, exact to the letter)",
+        "| question | own alphabet | undivided vocabulary | held-out phrasing |",
+        "|---|---|---|---|",
+        f"| code → definition | {percent(recall['code_to_definition']['words'])} | "
+        f"{percent(recall['code_to_definition']['undivided'])} | {percent(held_out['code_to_definition'])} |",
+        f"| definition → code | {percent(recall['definition_to_code']['codes'])} | "
+        f"{percent(recall['definition_to_code']['undivided'])} | {percent(held_out['definition_to_code'])} |",
+        *(
+            f"| code → {level} | {percent(share)} | | {percent(held_out['hierarchy'][level])} |"
+            for level, share in recall["hierarchy"].items()
+        ),
+    ]
+    if mapped := recall.get("equivalents"):
+        rows.append(
+            f"| code of the other system → its equivalent ({mapped['codes']:,} codes) | {percent(mapped['right'])} | | "
+            f"{percent(held_out['equivalents'])} |"
+        )
+    return rows
+
+
 def card(manifest: Manifest) -> str:
     """The model card as Markdown; every figure is taken from the manifest."""
     recall, test, parts = manifest.metrics["recall"], manifest.metrics["test"], manifest.data["parts"]
@@ -109,17 +183,7 @@ def card(manifest: Manifest) -> str:
         f"- Split by patient: {manifest.data['split_rule']}.",
         f"- Code at commit `{manifest.data['commit']}`; seeds {_seeds(manifest)}.",
         "",
-        f"## Memory, after stage 2 ({recall['codes']:,} codes, greedy, exact to the letter)",
-        "| question | own alphabet | undivided vocabulary | held-out phrasing |",
-        "|---|---|---|---|",
-        f"| code → definition | {percent(recall['code_to_definition']['words'])} | "
-        f"{percent(recall['code_to_definition']['undivided'])} | {percent(recall['held_out_phrasing']['code_to_definition'])} |",
-        f"| definition → code | {percent(recall['definition_to_code']['codes'])} | "
-        f"{percent(recall['definition_to_code']['undivided'])} | {percent(recall['held_out_phrasing']['definition_to_code'])} |",
-        *(
-            f"| code → {level} | {percent(share)} | | {percent(recall['held_out_phrasing']['hierarchy'][level])} |"
-            for level, share in recall["hierarchy"].items()
-        ),
+        *_memory_rows(recall, "Memory, after stage 2"),
         "",
         f"## Ranking, on {test['patients']:,} patients never trained on (last visit as target)",
         "| figure | value (95 % interval over patients) |",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -30,12 +30,13 @@ _OF_DEFINITION = {
 _MEMORY_CHARTS = {"Map": "treemap", "Bars": "bars"}
 
 
-def show_recall(recall: Recall, asked_code: bool) -> None:
+def show_recall(recall: Recall, asked_code: bool, verdicts: Mapping[bool | None, str] | None = None) -> None:
     """The verdict in words, both answers side by side, and the alternatives with their shares.
 
-    asked_code: the question was a code and the answers are definitions; otherwise the other way round.
+    asked_code: the question was a code and the answers are definitions; otherwise the answers are codes. verdicts: in
+    place of those on a definition.
     """
-    verdict = (_OF_CODE if asked_code else _OF_DEFINITION)[recall.exact]
+    verdict = (verdicts or (_OF_CODE if asked_code else _OF_DEFINITION))[recall.exact]
     {True: st.success, False: st.error, None: st.info}[recall.exact](verdict, icon=_ICONS[recall.exact])
     first = recall.alternatives[0][0] if recall.alternatives else None
     compared = asked_code and recall.exact is False and recall.answer
