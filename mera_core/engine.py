@@ -35,6 +35,7 @@ class Engine:
         ontology: the code books. label_space: the codes that are ranked, sorted. manifest: what `mera.json` says.
         input_codes: the codes it reads in histories.
         name: the checkpoint's name and the hash of its content, e.g. "mera-mini 1f0c9a2b7d3e".
+        threshold: how its end-of-visit score was trained: "independent", "adaptive" or "none".
     """
 
     def __init__(self, model: MeraModel, manifest: Manifest, ontology: Ontology):
@@ -47,6 +48,7 @@ class Engine:
         self.input_codes = frozenset(manifest.input_codes)
         self.calibration = Calibration.from_dict(manifest.calibration) if manifest.calibration else None
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
+        self.threshold: str = manifest.method.get("rank", {}).get("threshold", "independent")
 
     @classmethod
     def load(cls, path: str | Path | None = None, quantize: str | None = None) -> Engine:
@@ -125,6 +127,8 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and end-of-visit logits [N] for histories in the checkpoint's terms, in order.
 
+        A model whose end-of-visit token was not trained to be a threshold ("none") is cut by its share of ranking mass: the
+        log of the sum of all codes' exponentials stands in place of the end-of-visit logit.
         What histories have in common is computed once where that pays (variants of the first one, or the words before the
         first code); the scores are those of `rank` to about 1e-5 in float32.
 
@@ -142,6 +146,8 @@ class Engine:
             seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
             tensor = torch.tensor(seen, device=self.model.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
+            if self.threshold == "none":
+                batch_eov = batch_scores.float().logsumexp(1)
             scores[rows], eov[rows] = batch_scores.cpu().numpy(), batch_eov.cpu().numpy()
         if not (np.isfinite(scores).all() and np.isfinite(eov).all()):
             raise InputError(f"The checkpoint {self.name} gives scores that are no numbers: its weights are damaged.")

@@ -357,3 +357,19 @@ def test_a_patient_costs_one_forward_pass(engine, monkeypatch) -> None:
     )
     engine.rank(Patient(HEART))
     assert passes == [1]
+
+
+def test_a_model_without_a_trained_threshold_is_cut_by_its_share() -> None:
+    model = tiny_model()
+    plain = tiny_engine(model, method={"rank": {"threshold": "independent"}})
+    shared = tiny_engine(model, method={"rank": {"threshold": "none"}})
+    history = Patient([Visit(["428.0", "427.31"])])
+    ranking, other = plain.rank(history), shared.rank(history)
+    assert plain.threshold == "independent" and tiny_engine(model).threshold == "independent"
+    assert other.cut == pytest.approx(np.logaddexp.reduce(_scores(shared, history)), abs=1e-4) != ranking.cut
+    assert np.array_equal(_scores(shared, history), _scores(plain, history))
+
+
+def _scores(engine, history) -> np.ndarray:
+    read, _ = engine.read_history(history)
+    return engine.scores([(read, engine.encode(read))])[0][0].astype(np.float64)

@@ -69,7 +69,9 @@ class LabelCounts:
 def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict[str, Any], Calibration]:
     """Fit, on validation patients, what the score head keeps of them, and the calibration. In this order:
 
-    1. recorded codes (`fit_recorded`): training ranks patients that it has seen, and is too sure of what comes back;
+    1. recorded codes (`fit_recorded`): training ranks patients that it has seen, and is too sure of what comes back. Only
+       where the threshold was trained in its independent form: other margins are no log odds, and a correction that makes
+       log odds of some of them would tear them apart from the rest;
     2. the curve from `m = s_c - s_EOV` to a probability;
     3. `cut_offset_c = a + b log rate_c + r t_c`, where `t_c` is the margin at which a code's probability is half of the F1
        within its reach (`own_thresholds`): see `_cut_offset`;
@@ -85,7 +87,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
         raise InputError("No validation patient has two visits, so the cut can't be fitted.")
     histories, truth, _ = histories_and_truth(engine, patients)
     head, log_rate = engine.model.head, np.log(counts.rate)
-    recorded = fit_recorded(engine, histories, truth) if head.copy else None
+    recorded = fit_recorded(engine, histories, truth) if head.copy and engine.threshold == "independent" else None
     scores, eov = engine.scores(histories)
     margin = scores.astype(np.float64) - eov[:, None]
     calibration = Calibration.fit(margin, truth.positive)
