@@ -35,6 +35,8 @@ REACH_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of a code's own best threshold the cut may take up."""
 AS_GOOD = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
+COLLAPSE = 0.02
+"""By how much the list's weighted F1 at the true number of codes may fall behind that of the plain scores."""
 ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Powers of a code's frequency that the order below the cut may take off."""
 CUT_SCORES = 2**25
@@ -127,7 +129,7 @@ def _cut_offset(
 
     The highest weighted F1 of the cut counts. Weighted F1 hardly minds rare codes that are predicted for everybody, though
     a reader of the list does: of the cuts that are as good (`AS_GOOD`), the one stays whose list has the highest weighted
-    F1 at the true number of codes as well.
+    F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`COLLAPSE`).
     """
     margin, bootstrap, tried = scores.astype(np.float64) - eov[:, None], Bootstrap(len(truth), 1), []
     for share in REACH_SHARES:
@@ -135,14 +137,19 @@ def _cut_offset(
             per_code = tilt * log_rate + share * own
             a, f1 = metrics.best_threshold(margin - per_code, truth)
             tried.append(({"offset": a, "frequency_tilt": tilt, "reach_share": share, "weighted_f1": f1}, a + per_code))
-    best = max(values["weighted_f1"] for values, _ in tried)
 
-    def at_true_length(offset: np.ndarray) -> float:
-        sets = metrics.top_sets(ranking_scores(scores, eov, offset), truth.size)
-        return metrics.weighted_f1(sets, truth, bootstrap).value
+    def at_true_length(ranked: np.ndarray) -> float:
+        return metrics.weighted_f1(metrics.top_sets(ranked, truth.size), truth, bootstrap).value
 
-    as_good = [one for one in tried if one[0]["weighted_f1"] >= best - AS_GOOD]
-    return max(as_good, key=lambda one: at_true_length(one[1]))
+    least, found = at_true_length(scores) - COLLAPSE, []
+    for values, offset in sorted(tried, key=lambda one: -one[0]["weighted_f1"]):
+        if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - AS_GOOD:
+            break
+        worth = at_true_length(ranking_scores(scores, eov, offset))
+        if worth >= least:
+            found.append((worth, values, offset))
+    _, values, offset = max(found or [(0.0, *tried[0])], key=lambda one: one[0])
+    return values, offset
 
 
 def fit_recorded(engine: Engine, histories: Sequence[tuple[Patient, Encoded]], truth: Truth) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ranking import ranking_scores
 from mera_core.records import Patient, Visit, to_table, write_table
+from mera_core.resampling import Bootstrap
 from mera_core.truth import Truth
 from tests.tiny import CODES, tiny_engine, tiny_manifest, tiny_model
 from tests.training.test_rank import patients
 from training.cohort import histories_and_truth, split_of
 from training.cut import (
     AS_GOOD,
+    COLLAPSE,
     ORDER_TILTS,
     REACH_SHARES,
     TILTS,
@@ -191,6 +193,29 @@ def test_rare_codes_are_not_predicted_for_everybody_for_an_f1_that_hardly_minds(
     assert (margin > offset)[:, 10:].sum(1).mean() < 2
     flooding, _ = metrics.best_threshold(margin - 0.8 * np.log(rate) - own, truth)
     assert (margin > flooding + 0.8 * np.log(rate) + own)[:, 10:].sum(1).mean() > 2  # what the choice must avoid
+
+
+def test_a_cut_whose_list_is_worthless_is_not_taken_for_its_f1() -> None:
+    """Own thresholds that help two common codes and put twenty rare ones above everything: F1 rises, the list is lost."""
+    draw = np.random.default_rng(5)
+    true = np.zeros((400, 22), bool)
+    true[:, 0], true[:, 1] = draw.random(400) < 0.5, draw.random(400) < 0.5
+    scores = draw.normal(-4, 0.1, size=true.shape)
+    scores[:, 0] = np.where(true[:, 0], -1.0, -3.0) + draw.normal(0, 0.3, 400)
+    scores[:, 1] = np.where(true[:, 1], 3.0, 1.0) + draw.normal(0, 0.3, 400)
+    own = np.full(22, -30.0)
+    own[:2] = -2.0, 2.0
+    truth = Truth.from_sets([np.flatnonzero(row) for row in true], [[]] * 400, 22)
+    rate, eov = np.full(22, 0.1), np.zeros(400)
+
+    def list_f1(offset) -> float:
+        sets = metrics.top_sets(ranking_scores(scores, eov, offset), truth.size)
+        return metrics.weighted_f1(sets, truth, Bootstrap(400, 1)).value
+
+    a, tempting = metrics.best_threshold(scores - own, truth)
+    chosen, offset = _cut_offset(scores, eov, truth, np.log(rate), own)
+    assert tempting > chosen["weighted_f1"] + AS_GOOD and list_f1(a + own) < 0.1  # what the choice must avoid
+    assert list_f1(offset) > list_f1(np.full(22, 99.0)) - COLLAPSE
 
 
 # --- a checkpoint's cut on another population
