@@ -224,13 +224,13 @@ class MeraModel(nn.Module):
 
     def load_head(self, folder: Path) -> None:
         """Read the score head; raises InputError where it does not fit the label space, or holds what is no number."""
-        numbers = {name: tensor.float() for name, tensor in load_file(folder / HEAD_FILE).items()}
-        if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
-            raise InputError(f"The score head in {folder / HEAD_FILE} holds what is no number ({odd[0]}).")
         try:
+            numbers = {name: tensor.float() for name, tensor in load_file(folder / HEAD_FILE).items()}
             self.head.load_state_dict(numbers)
         except (RuntimeError, OSError) as error:
             raise InputError(f"The score head in {folder / HEAD_FILE} does not fit this label space.") from error
+        if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
+            raise InputError(f"The score head in {folder / HEAD_FILE} holds what is no number ({odd[0]}).")
 
 
 def start_code_rows(

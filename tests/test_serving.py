@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,8 @@ def test_the_model_is_used_by_the_worker_alone(engine, patients):
         shared.recall(code=CODES[0])
         shared.recall(definition="Congestive heart failure, unspecified")
         shared.recall_definitions(CODES[:2])
+        shared._manifest = replace(shared._manifest, method={"memorize": {"equivalents_share": 1.0}})
+        shared.recall_equivalent("I50.9", "ICD10")
         assert users == {"mera-line"}
         used = line.counts.passes
         assert used >= 7
@@ -151,6 +154,7 @@ def test_the_model_is_used_by_the_worker_alone(engine, patients):
     known = {  # those without the model, and those above
         "load", "warm_up", "scope", "cut_offset", "read_history", "encode", "ranked",
         "rank", "rank_many", "scores", "recall", "recall_ancestors", "recall_definitions",
+        "recall_equivalent", "knows_equivalents",
     }  # fmt: skip
     assert public <= known, "a new method of Engine: see that it does not use the model past the line, and name it here"
 

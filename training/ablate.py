@@ -135,6 +135,7 @@ def trained(table: Table, row: Row, seed: int, data: str, format: str, runs: Pat
 def stage1(table: Table, row: Row, seed: int, runs: Path) -> Path:
     """The stage-1 folder that a row starts from; made once for all rows that share it."""
     config, folder = table.memorize_config(row, seed), _stage1_folder(table, row, seed, runs)
+    runs.mkdir(parents=True, exist_ok=True)
     with claimed(folder.with_suffix(".lock"), wait=True):
         if not (folder / "mera.json").is_file():
             _make_stage1(config, row.start == "memorized", folder)

@@ -31,10 +31,6 @@ def call(monkeypatch, capsys, *words) -> tuple[int, str, str]:
         (("baselines", "--checkpoint", "CKPT", "--data", "DATA", "--out", "none/x.json"), "There is no folder"),
         (("ablate", "--data", "DATA", "--only", "red", "--runs", "RUNS", "--out", "OUT"), "has no row red"),
         (("ablate", "--data", "DATA", "--config", "none.yaml"), "none.yaml can't be read as a table of ablations"),
-        (
-            ("question", "1", "--data", "DATA", "--runs", "RUNS", "--seeds", "1", "--out", "OUT"),
-            'Run the row "MERA" with seed 1',
-        ),
         (("question", "4", "--data", "DATA", "--source", "somewhere", "--out", "OUT"), "NAME=FORMAT:PATH"),
         (("evaluate", "--checkpoint", "CKPT", "--data", "DATA", "--part", "paper"), "no split of table records"),
         (("report", "--checkpoint", "CKPT", "--folder", "RUNS"), "publish it first"),
