@@ -123,6 +123,8 @@ def _refuse_other_kinds(values: dict[str, Any]) -> None:
     for name, kind in kinds.items():
         if name in values and not isinstance(values[name], kind):
             raise TypeError(f"{name} is of another kind than it must be")
+    if not all(isinstance(stage, dict) for stage in values.get("method", {}).values()):
+        raise TypeError("method holds something else than settings by stage")
     if not set(values["systems"]) <= set(SYSTEMS):
         raise ValueError(f"systems may be {' and '.join(SYSTEMS)} only")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mera_core.model import MeraModel
 from mera_core.ontology import Code
 from mera_core.ranking import NOTICE
-from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, question_ids
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, question_ids
 
 LONGEST_ANSWER = 160  # tokens; the longest definition of ICD-10-CM takes fewer
 
@@ -93,8 +93,7 @@ def recall_equivalents(
     model: MeraModel, codes: Sequence[Code], phrasing: int = 0, top: int = 5
 ) -> list[list[tuple[Code, float]]]:
     """For each code, of a system without tokens or with, the `top` codes of the model that stand for it."""
-    known = model.vocabulary
-    asked = [question_ids(EQUIVALENT, code if code in known else in_words(code), known, phrasing) for code in codes]
+    asked = [question_ids(EQUIVALENT, code, model.vocabulary, phrasing) for code in codes]
     return _top_codes(model, last_states(model, asked), top)
 
 

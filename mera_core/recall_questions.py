@@ -75,8 +75,10 @@ def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasin
     """Token ids of a question, ready to be answered.
 
     Args:
-        subject: the code asked about, or its words where it has no token (`in_words`); for kind `CODE` the definition.
+        subject: the code asked about, written out (`in_words`) where it has no token; for kind `CODE` the definition.
     """
+    if isinstance(subject, Code) and subject not in vocabulary:
+        subject = in_words(subject)
     before, after = phrasings(kind)[phrasing].split(SUBJECT)
     if isinstance(subject, Code):
         middle = [

@@ -370,3 +370,11 @@ def test_what_is_left_of_a_replaced_folder_when_the_plug_is_pulled_stands_in_no_
     (old / "half.safetensors").write_text("")
     save_checkpoint(tiny_model(), tiny_manifest(), folder)
     assert not old.exists() and load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("method", [{"rank": "none"}, {"memorize": 1}, {"cut": []}, []])
+def test_a_method_that_is_not_settings_by_stage_is_refused_with_the_manifest(method, tmp_path) -> None:
+    """The engine asks the stages how they were trained: what it can't ask is told before it does."""
+    values = tiny_manifest().to_json() | {"method": method}
+    with pytest.raises(InputError, match=r"is not a manifest of MERA: method"):
+        Manifest.from_json(values, tmp_path / "mera.json")

@@ -28,13 +28,13 @@ from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.ranking import NOTICE
 from mera_core.records import Patient
-from mera_core.resampling import Bootstrap, Estimate, estimate, over_seeds
+from mera_core.resampling import Bootstrap, Estimate, over_seeds
 from mera_core.truth import Truth, rows_of_labels
 from training import memorize, rank, sequence_training
 from training.ablation_table import SHOWN, Row, Table
 from training.cohort import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
 from training.config import MemorizeConfig
-from training.kept import claimed, load_figures, save_figures
+from training.kept import claimed, load_figures, rounded, save_figures
 from training.memory import codes_exact, definitions_exact
 from training.rank_setup import prepare
 
@@ -106,9 +106,7 @@ def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Pat
     for other in table.rows:
         if table.same_model(row, other):
             figures = {
-                f"{part}/{name}": estimate(
-                    one.value, one.draws.astype(np.float32)
-                )  # half of the space is enough for draws
+                f"{part}/{name}": rounded(one)
                 for part in PARTS
                 for name, one in figures_of(engine, people[part], other.output, draws).items()
                 if name in SHOWN

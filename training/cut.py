@@ -148,7 +148,7 @@ def _cut_offset(
         worth = at_true_length(ranking_scores(scores, eov, offset))
         if worth >= least:
             found.append((worth, values, offset))
-    _, values, offset = max(found or [(0.0, *tried[0])], key=lambda one: one[0])
+    _, values, offset = max(found, key=lambda one: one[0])  # one without tilt or share lists as the plain scores do
     return values, offset
 
 

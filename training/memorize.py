@@ -111,11 +111,7 @@ class QuestionSampler:
         """Token ids of the question and of its answer (a definition ends with EOS)."""
         allowed = len(phrasings(question.kind)) - 1
         phrasing = rng.randrange(min(self.used_phrasings or allowed, allowed))
-        subject: Code | str = question.code
-        if question.kind == CODE:
-            subject = self.ontology.definition(question.code)
-        elif question.code not in self.vocabulary:
-            subject = in_words(question.code)
+        subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
         ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
         if question.kind == DEFINITION:
             return ids, [*self._answers[question.code], self.vocabulary.eos]

@@ -119,11 +119,7 @@ def points(figure: dict[str, float | None]) -> str:
 def memory_card(manifest: Manifest) -> str:
     """The model card of a checkpoint that ranks nothing, as Markdown; every figure is taken from the manifest."""
     lines = [
-        f"# {manifest.name}",
-        "",
-        f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
-        "",
-        "## What it is",
+        *_card_head(manifest),
         f"{_origin(manifest)} trained in METHOD's first stage alone: it has memorized {' and '.join(manifest.systems)} "
         f"({'; '.join(manifest.icd_release.values())}) and ranks nothing. It saw no patient.",
         f"- Code at commit `{manifest.data['commit']}`; seeds {_seeds(manifest)}.",
@@ -136,6 +132,16 @@ def memory_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _card_head(manifest: Manifest) -> list[str]:
+    return [
+        f"# {manifest.name}",
+        "",
+        f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
+        "",
+        "## What it is",
+    ]
 
 
 def _memory_rows(recall: dict[str, Any], title: str) -> list[str]:
@@ -165,11 +171,7 @@ def card(manifest: Manifest) -> str:
     """The model card as Markdown; every figure is taken from the manifest."""
     recall, test, parts = manifest.metrics["recall"], manifest.metrics["test"], manifest.data["parts"]
     lines = [
-        f"# {manifest.name}",
-        "",
-        f"**{NOTICE}** Written by `python -m training publish`; no figure is typed by hand.",
-        "",
-        "## What it is",
+        *_card_head(manifest),
         f"{_origin(manifest)} trained in two stages (METHOD: memorize, then rank). It knows "
         f"{' and '.join(manifest.systems)} ({'; '.join(manifest.icd_release.values())}) and ranks {len(manifest.label_space)} "
         f"codes ({manifest.label_level}).",

@@ -13,12 +13,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mera_core.errors import InputError
-from mera_core.resampling import Estimate, estimate
+from mera_core.resampling import Estimate
 from training.evaluation_table import without_nan
-from training.kept import claimed, load_figures, save_figures
+from training.kept import claimed, load_figures, rounded, save_figures
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +74,10 @@ class KeptTable:
             if figures is not None:
                 path = self._draws(row["name"])
                 path.parent.mkdir(exist_ok=True)
-                rounded = {
-                    f"{part}/{name}": estimate(figures[part][name].value, figures[part][name].draws.astype(np.float32))
-                    for part in figures
-                    for name in self.shown
-                }
-                save_figures(path, rounded)
+                kept = {f"{part}/{name}": rounded(figures[part][name]) for part in figures for name in self.shown}
+                save_figures(path, kept)
                 for part in figures:
-                    row[part] = row[part] | {"mera_minus_this": self._minus(part, rounded)}
+                    row[part] = row[part] | {"mera_minus_this": self._minus(part, kept)}
             table = self.read()
             table["rows"] = [one for one in table["rows"] if one["name"] != row["name"]] + [without_nan(row)]
             self._write(table)
