@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.records import Patient
 from pages.shared.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
 

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from mera_core.audit import Agreement
 from mera_core.chapters import chapter_name, field_of
-from mera_core.figure_style import OTHER_COLOUR, counted, field_colour, layout
+from mera_core.figure_style import OTHER_COLOUR, field_colour, layout
+from mera_core.number_words import counted
 from mera_core.ontology import SYSTEM_NAMES, SYSTEMS, Code, Ontology
 
 

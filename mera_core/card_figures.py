@@ -11,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mera_core.chapters import field_of
-from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout, percent
+from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout
+from mera_core.number_words import percent
 from mera_core.ontology import Code
 
 _LINE = field_colour("respiratory")

@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.chapters import chapter_colour
-from mera_core.figure_style import escaped, field_colour, layout, percent, shortened, wrapped
+from mera_core.figure_style import escaped, field_colour, layout, shortened, wrapped
+from mera_core.number_words import percent
 
 _BARE = {"visible": False, "fixedrange": True}
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mera_core.errors import InputError
+from mera_core.number_words import records_counted
 from mera_core.ontology import SYSTEM_NAMES, SYSTEMS, Code, Ontology
 from mera_core.visit_columns import VisitColumns
 
@@ -104,13 +105,13 @@ class Flow:
         lines = [f"cohort rules: {self.rules.name}"]
         for number, step in enumerate(self.steps):
             if number:
-                out = f"{step.patients_out:,} patients, {step.visits_out:,} visits, {step.codes_out:,} codes"
+                out = records_counted(step.patients_out, step.visits_out, step.codes_out)
                 lines += [
                     f"   │   {step.what}",
                     f"   ├──▶ left out: {out}" + (f" ({step.note})" if step.note else ""),
                     "   ▼",
                 ]
-            left = f"{step.patients:,} patients, {step.visits:,} visits, {step.codes:,} codes"
+            left = records_counted(step.patients, step.visits, step.codes)
             lines.append(f"[ {left} ]" if number else f"[ {step.what}: {left} ]")
         return lines
 

@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 from mera_core.chapters import FIELDS, field_of
 from mera_core.compare import Pair
 from mera_core.explain import Effect
-from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout, percent, shortened, signed, wrapped
+from mera_core.figure_style import OTHER_COLOUR, escaped, field_colour, layout, shortened, wrapped
+from mera_core.number_words import percent, signed
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.readings import reading
 

@@ -11,9 +11,10 @@ from html import escape
 
 from mera_core.chapters import chapter_colour, chapter_name, field_of
 from mera_core.export import Provenance
-from mera_core.figure_style import OTHER_COLOUR, counted, field_colour, percent
+from mera_core.figure_style import OTHER_COLOUR, field_colour
 from mera_core.listing import strengths
 from mera_core.mass_tree import Mass, mass_by
+from mera_core.number_words import counted, percent
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking import Ranking
 from mera_core.readings import named, reading, readings

@@ -13,17 +13,9 @@ import textwrap
 import plotly.graph_objects as go
 
 from mera_core.chapters import text_colour
-from mera_core.figure_style import (
-    OTHER_COLOUR,
-    PLOTLY_CONFIG,
-    escaped,
-    field_colour,
-    layout,
-    percent,
-    shortened,
-    wrapped,
-)
+from mera_core.figure_style import OTHER_COLOUR, PLOTLY_CONFIG, escaped, field_colour, layout, shortened, wrapped
 from mera_core.mass_tree import LEVELS, Mass, mass_by, mass_frame, mass_tree
+from mera_core.number_words import percent
 from mera_core.ontology import Code, Ontology
 from mera_core.ranking import Ranking
 

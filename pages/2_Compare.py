@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.ontology import Code
 from pages.shared import patient_editor
 from pages.shared.compare_view import show_comparison

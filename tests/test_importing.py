@@ -47,7 +47,7 @@ def test_the_report_is_written_beside_the_table(source, tmp_path, capsys):
     assert [step["patients"] for step in written["cohort"]["steps"]] == [2, 1, 1, 1]
     assert [patient.id for patient in from_table(read_table(out))] == ["7"]
     said = capsys.readouterr().out
-    assert "left out: 1 patients, 1 visits, 1 codes" in said
+    assert "left out: 1 patient, 1 visit, 1 code" in said
     assert left_behind(tmp_path) == ["diabetic_data.csv", "out.parquet", "report.json"]
 
 

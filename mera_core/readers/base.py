@@ -22,6 +22,7 @@ import pandas as pd
 
 from mera_core.errors import InputError
 from mera_core.limits import changed_by, in_force
+from mera_core.number_words import records_counted
 from mera_core.records import Patient
 from mera_core.visit_columns import VisitColumns
 
@@ -129,7 +130,7 @@ class ImportReport:
 
     def lines(self) -> list[str]:
         """The report in plain sentences, one a line."""
-        kept = f"kept: {self.patients:,} patients, {self.visits:,} visits, {self.codes:,} codes"
+        kept = f"kept: {records_counted(self.patients, self.visits, self.codes)}"
         lines = [
             f"format: {self.format}" + (f" ({self.why})" if self.why else ""),
             f"{kept} of {self.rows:,} diagnosis entries",

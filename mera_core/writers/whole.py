@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.errors import InputError
+from mera_core.number_words import counted, records_counted
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report in plain sentences, one a line."""
-        files = "1 file" if self.files == 1 else f"{self.files:,} files"
-        counts = f"{self.patients:,} patients, {self.visits:,} visits, {self.codes:,} codes"
+        files = counted(self.files, "file")
+        counts = records_counted(self.patients, self.visits, self.codes)
         return [f"written: {self.path} ({self.format}, {files}): {counts}", *self.remarks]
 
 

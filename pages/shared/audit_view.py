@@ -21,7 +21,7 @@ from mera_core.audit import (
 from mera_core.audit_figures import agreement_bars, agreement_frame, describe_agreement
 from mera_core.audit_file import from_sqlite, to_sqlite
 from mera_core.errors import InputError
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared.charts import draw
 from pages.shared.session import plain, sentence

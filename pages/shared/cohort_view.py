@@ -18,8 +18,8 @@ from mera_core.cohort import CohortScoring
 from mera_core.cohort_meds import WATCHED, has_dates, meds_archive
 from mera_core.errors import InputError
 from mera_core.export import Provenance, file_stem, to_csv
-from mera_core.figure_style import counted, percent
 from mera_core.history import DEMO_PATIENTS
+from mera_core.number_words import counted, percent
 from mera_core.ranking import NOTICE
 from mera_core.readers import Cohort, read
 from mera_core.records import Patient

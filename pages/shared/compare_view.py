@@ -8,7 +8,7 @@ import streamlit as st
 
 from mera_core import compare
 from mera_core.effect_figures import describe_masses, masses_frame, mirrored_masses, pairs_frame
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.ontology import Ontology
 from mera_core.ranking import Ranking
 from pages.shared.charts import draw, twin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mera_core.export import history_csv, history_json
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.readers import Cohort
 from mera_core.records import Patient
 from pages.shared.session import open_history, patient, slot_key

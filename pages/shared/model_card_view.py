@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from mera_core import card_figures, model_card
-from mera_core.figure_style import percent
+from mera_core.number_words import percent
 from pages.shared.charts import draw, twin
 from pages.shared.session import plain
 

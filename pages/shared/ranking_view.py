@@ -10,8 +10,8 @@ import streamlit as st
 
 from mera_core import chapters, figures
 from mera_core.compare import Pair
-from mera_core.figure_style import signed
 from mera_core.listing import CATEGORY, Filter, Line, lines
+from mera_core.number_words import signed
 from mera_core.ontology import SYSTEM_NAMES, Code
 from mera_core.ranking import Ranking
 from mera_core.records import Note, Patient

@@ -9,7 +9,8 @@ import streamlit as st
 
 from mera_core import memory_figures
 from mera_core.chapters import chapter_colour, chapter_name
-from mera_core.figure_style import OTHER_COLOUR, percent
+from mera_core.figure_style import OTHER_COLOUR
+from mera_core.number_words import percent
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.recall import Recall
 from mera_core.word_diff import word_diff

@@ -12,7 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from mera_core.chapters import field_of
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.readings import reading, readings
 from mera_core.records import Patient, Visit

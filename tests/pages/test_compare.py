@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mera_core.compare import differences_first, field_masses, join
-from mera_core.figure_style import counted
+from mera_core.number_words import counted
 from mera_core.records import demo_patients
 from pages.shared import checkpoints, session
 from pages.shared.compare_view import differs

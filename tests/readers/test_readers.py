@@ -185,7 +185,7 @@ def test_report_in_words():
     report.left_out["code not in the code book"] = 1_003
     report.unknown_codes.update({f"x{n}": 1 for n in range(25)})
     lines = report.lines()
-    assert lines[1] == "kept: 1 patients, 2 visits, 3 codes of 1,006 diagnosis entries"
+    assert lines[1] == "kept: 1 patient, 2 visits, 3 codes of 1,006 diagnosis entries"
     assert lines[2] == "left out: 1,003 entries: code not in the code book"
     assert lines[3].endswith("and 5 more")
     written = report.to_dict()
