@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mera_core.errors import InputError
+from training.allocator import keep_freed_memory
 from training.config import RunConfig
 
 WEIGHTS = "training_weights.safetensors"
@@ -158,6 +159,8 @@ def run_trainer(
     steps_folder = out / "steps"
     if is_sharded():
         refuse_with_shards(config)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     total = len(data) // parts_a_step(config)
     if not total:
         raise InputError(f"These settings make no step: passes is {config.passes:g}, which is less than one batch.")
