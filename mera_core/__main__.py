@@ -157,7 +157,9 @@ def convert(
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Write the report of the import here, as JSON.")] = None,
-    rules: Annotated[str | None, typer.Option(help="Cohort rules: honest, paper-mimic3 or paper-mimic4.")] = None,
+    rules: Annotated[
+        str | None, typer.Option(help="Cohort rules: honest, honest-icd9, honest-icd10, paper-mimic3 or paper-mimic4.")
+    ] = None,
     to: Annotated[str, typer.Option(help="visits, meds (a folder) or fhir (.json, .ndjson or a folder).")] = "visits",
     option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
     column: Annotated[

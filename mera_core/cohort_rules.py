@@ -36,6 +36,8 @@ class CohortRules:
     """Of several targets the last that the map lists, as a dictionary read from it has it (so published), the first, or all.
 
     Targets that are one part of a combination of codes are passed over where there are others; see `targets_of`."""
+    append_one: bool = False
+    """Look a code that the map lacks up with a 1 behind it, as published: a guess, so that the honest rules don't."""
     drop_patients_with_empty_visit: bool = False
     """Leave out a patient with any visit without codes, as published."""
     drop_empty_visits: bool = False
@@ -64,11 +66,16 @@ PAPER_MIMIC4 = CohortRules(
     after_year=2012,
     min_visits=2,
     system="ICD9",
+    append_one=True,
     drop_patients_with_empty_visit=True,
     sample=10_000,
 )
 HONEST = CohortRules("honest", min_visits=2, drop_empty_visits=True)
-RULES = {rules.name: rules for rules in (HONEST, PAPER_MIMIC3, PAPER_MIMIC4)}
+HONEST_ICD9, HONEST_ICD10 = (
+    replace(HONEST, name=f"honest-{system.lower()}", system=system, translation="first") for system in ("ICD9", "ICD10")
+)
+"""The same in the codes of one system, for a checkpoint that has memorized only that."""
+RULES = {rules.name: rules for rules in (HONEST, HONEST_ICD9, HONEST_ICD10, PAPER_MIMIC3, PAPER_MIMIC4)}
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ def apply(columns: VisitColumns, rules: CohortRules, ontology: Ontology | None =
     if rules.system is not None:
         take(
             f"codes in terms of {SYSTEM_NAMES[rules.system]}",
-            lambda c: _translated(c, rules.system, rules.translation, ontology or Ontology.load()),
+            lambda c: _translated(c, rules, ontology or Ontology.load()),
         )
     if rules.drop_patients_with_empty_visit:
         take("patients all of whose visits have codes", _without_empty)
@@ -179,9 +186,9 @@ def _without_empty(columns: VisitColumns) -> VisitColumns:
     return columns.keep_people(np.bincount(columns.person, weights=empty, minlength=len(columns.ids)) == 0)
 
 
-def _translated(columns: VisitColumns, system: str, translation: str, ontology: Ontology) -> tuple[VisitColumns, str]:
-    targets = [targets_of(code, system, translation, ontology) for code in columns.codes]
-    foreign = np.array([code.system != system for code in columns.codes], bool)
+def _translated(columns: VisitColumns, rules: CohortRules, ontology: Ontology) -> tuple[VisitColumns, str]:
+    targets = [targets_of(code, rules.system, rules.translation, ontology, rules.append_one) for code in columns.codes]
+    foreign = np.array([code.system != rules.system for code in columns.codes], bool)
     unmapped = np.array([not each for each in targets], bool)
     times = np.bincount(columns.code, minlength=len(targets)) if len(targets) else np.zeros(0, int)
     note = (
@@ -190,15 +197,18 @@ def _translated(columns: VisitColumns, system: str, translation: str, ontology: 
     return columns.with_codes(targets), note
 
 
-def targets_of(code: Code, system: str, translation: str, ontology: Ontology) -> tuple[Code, ...]:
+def targets_of(
+    code: Code, system: str, translation: str, ontology: Ontology, append_one: bool = False
+) -> tuple[Code, ...]:
     """What a code is called in another system; () where the map has nothing.
 
-    A code that the map lacks is looked up with a 1 behind it, as the public code of the field does. 'first' and 'last' take
+    append_one: look a code that the map lacks up with a 1 behind it, as the public code of the field does. 'first' and 'last' take
     one target, of those that are no part of a combination where there are any.
     """
     if code.system == system:
         return (code,)
-    for written in (code.code, f"{code.code}1" if "." in code.code else f"{code.code}.1"):
+    longer = f"{code.code}1" if "." in code.code else f"{code.code}.1"
+    for written in (code.code, longer) if append_one else (code.code,):
         rows = ontology.maps_to(Code(code.system, written), system)
         if rows:
             break

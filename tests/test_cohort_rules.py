@@ -8,6 +8,8 @@ import pytest
 from mera_core import cohort_rules
 from mera_core.cohort_rules import (
     HONEST,
+    HONEST_ICD9,
+    HONEST_ICD10,
     PAPER_MIMIC3,
     PAPER_MIMIC4,
     CohortRules,
@@ -65,6 +67,23 @@ def test_honest_mode_drops_the_empty_visit_and_not_its_patient():
     assert [visit.codes for visit in one.visits] == [nine("428.0"), nine("427.31")]
     assert one.age == 52.0
     assert counts(flow) == [(2, 5, 3), (2, 5, 3), (2, 3, 3), (1, 2, 2)]
+
+
+def test_honest_mode_in_the_codes_of_one_system_guesses_nothing():
+    cohort = [patient("1", nine("428.0", "428"), ten("I10")), patient("2", nine("428"), ten("I10"))]
+    kept, flow = apply(VisitColumns.of(cohort), HONEST_ICD10)
+    (one,) = kept.patients()
+    assert [visit.codes for visit in one.visits] == [ten("I50.9"), ten("I10")]
+    assert "1 codes translated, 2 without a target" in flow.steps[2].note
+    kept, _ = apply(VisitColumns.of(cohort), HONEST_ICD9)
+    assert [visit.codes for visit in kept.patients()[1].visits] == [nine("428"), nine("401.0")]
+
+
+def test_a_code_without_a_map_is_guessed_where_the_published_rules_do():
+    book = Ontology.load()
+    failure = Code("ICD9", "428")
+    assert targets_of(failure, "ICD10", "last", book) == ()
+    assert targets_of(failure, "ICD10", "last", book, append_one=True) == ten("I50.1")
 
 
 def test_paper_mode_of_mimic4_takes_late_visits_in_terms_of_icd9():
