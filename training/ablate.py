@@ -160,7 +160,9 @@ def keep_memory(folder: Path, kept: Path) -> None:
     codes = [code for system in manifest.systems for code in ontology.billable(system)]
     drawn = random.Random(0).sample(codes, min(MEMORY_CODES, len(codes)))
     found = {
-        "code_to_definition": float(np.mean(definitions_exact(model.eval(), drawn, ontology, 0)[0])),
+        "code_to_definition": float(
+            np.mean(definitions_exact(model.eval(), drawn, ontology, 0, with_undivided=False)[0])
+        ),
         "definition_to_code": float(np.mean(codes_exact(model, drawn, ontology, 0)[0])),
     }
     _write(path, found)

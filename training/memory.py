@@ -8,17 +8,23 @@ import torch
 
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
-from mera_core.recall import last_states, recall_ancestors, recall_equivalents
+from mera_core.recall import last_states
 from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
+from mera_core.vocabulary import Vocabulary
 from training.memorize import IGNORE, equivalents, question_batch
 
 LOGITS_AT_ONCE = 2**26
-"""Logits over the vocabulary that are held at a time: 256 MB in float32, whatever the number of codes."""
+"""Logits that are held at a time: 256 MB in float32, whatever the number of codes."""
 
 
 @torch.inference_mode()
 def definitions_exact(
-    model: MeraModel, codes: Sequence[Code], ontology: Ontology, phrasing: int, batch_size: int = 512
+    model: MeraModel,
+    codes: Sequence[Code],
+    ontology: Ontology,
+    phrasing: int,
+    batch_size: int = 512,
+    with_undivided: bool = True,
 ) -> tuple[list[bool], list[bool]]:
     """Whether greedy decoding gives each code's definition to the letter.
 
@@ -26,7 +32,8 @@ def definitions_exact(
     one forward pass over question and answer decides it (a test holds it against real decoding).
 
     Returns:
-        Per code: over the words alone, and over the undivided vocabulary (words, EOV and every code).
+        Per code: over the words alone, and over the undivided vocabulary (words, EOV and every code). The second takes
+        as many times longer as there are more codes than words; it is all False where it is not asked for.
     """
     vocabulary = model.vocabulary
     sequences = []
@@ -42,29 +49,36 @@ def definitions_exact(
         asked = {name: tensor.to(model.device) for name, tensor in asked.items()}
         (hidden,) = model.hidden_of_parts([asked["input_ids"]], [asked.get("decoder_ids")])
         row, place = (asked["labels"] != IGNORE).nonzero(as_tuple=True)
-        token = asked["labels"][row, place]
-        best_word, best = _best(model, hidden[row, place])
-        right_word, right_any = best_word == token, best == token
-        for target, right in ((words, right_word), (undivided, right_any)):
-            whole = torch.ones(len(rows), dtype=torch.bool, device=model.device)
-            whole.scatter_reduce_(0, row, right, "prod")
-            for n, i in enumerate(rows):
-                target[i] = bool(whole[n])
+        states, token = hidden[row, place], asked["labels"][row, place]
+        best, height = _best(model, states, slice(0, vocabulary.n_words))
+        right = best == token
+        _note(words, rows, row, right)
+        if with_undivided:
+            _, others = _best(model, states, slice(vocabulary.n_words, len(vocabulary)))
+            _note(undivided, rows, row, right & (height >= others))
     return words, undivided
 
 
-def _best(model: MeraModel, states: torch.Tensor, among: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest token of each state [N]: of `among` (ids; by default the words), and of the whole vocabulary."""
-    vocabulary = model.vocabulary
-    ids = (
-        torch.tensor(list(among), device=states.device) if among else torch.arange(vocabulary.n_words).to(states.device)
-    )
-    of_some, of_all = [], []
-    for piece in states.split(max(1, LOGITS_AT_ONCE // len(vocabulary))):
-        logits = model.logits(piece, slice(0, len(vocabulary)))
-        of_some.append(ids[logits[:, ids].argmax(-1)])
-        of_all.append(logits.argmax(-1))
-    return torch.cat(of_some), torch.cat(of_all)
+def _note(target: list[bool], rows: Sequence[int], row: torch.Tensor, right: torch.Tensor) -> None:
+    """Set `target` at `rows` [B] to whether all tokens `right` [N] of it are; row: which of the B a token is of."""
+    whole = torch.ones(len(rows), dtype=torch.bool, device=right.device)
+    whole.scatter_reduce_(0, row, right, "prod")
+    for i, all_right in zip(rows, whole.tolist(), strict=True):
+        target[i] = all_right
+
+
+def _best(model: MeraModel, states: torch.Tensor, among: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest token of a range for each state [N], the first of equals, and its logit."""
+    found = [
+        model.logits(piece, among).max(-1)
+        for piece in states.split(max(1, LOGITS_AT_ONCE // max(1, among.stop - among.start)))
+    ]
+    return torch.cat([one.indices for one in found]) + among.start, torch.cat([one.values for one in found])
+
+
+def _codes_of(vocabulary: Vocabulary) -> slice:
+    """The ids of the codes, which come last, behind EOV."""
+    return slice(vocabulary.eov + 1, len(vocabulary))
 
 
 @torch.inference_mode()
@@ -76,25 +90,38 @@ def codes_exact(
     for begin in range(0, len(codes), batch_size):
         part = codes[begin : begin + batch_size]
         asked = [question_ids(CODE, ontology.definition(code), vocabulary, phrasing) for code in part]
-        among_codes, best = _best(model, last_states(model, asked), list(vocabulary.code_at))
-        for code, among, anywhere in zip(part, among_codes.tolist(), best.tolist(), strict=True):
-            book = ontology.definition(code)
-            over_codes.append(ontology.definition(vocabulary.code_at[among]) == book)
-            found = vocabulary.code_at.get(anywhere)
-            undivided.append(found is not None and ontology.definition(found) == book)
+        states = last_states(model, asked)
+        best, height = _best(model, states, _codes_of(vocabulary))
+        _, others = _best(model, states, slice(0, vocabulary.eov + 1))
+        for code, answer, first in zip(part, best.tolist(), (height > others).tolist(), strict=True):
+            right = ontology.definition(vocabulary.code_at[answer]) == ontology.definition(code)
+            over_codes.append(right)
+            undivided.append(right and first)
     return over_codes, undivided
 
 
 @torch.inference_mode()
-def equivalents_right(model: MeraModel, ontology: Ontology, phrasing: int, batch_size: int = 4096) -> list[bool]:
+def code_answers(
+    model: MeraModel, kind: str, codes: Sequence[Code], phrasing: int, batch_size: int = 4096
+) -> list[Code]:
+    """The likeliest code of all as the answer to a question of a kind about each of `codes`."""
+    vocabulary, answers = model.vocabulary, []
+    for begin in range(0, len(codes), batch_size):
+        part = codes[begin : begin + batch_size]
+        asked = [question_ids(kind, code, vocabulary, phrasing) for code in part]
+        best, _ = _best(model, last_states(model, asked), _codes_of(vocabulary))
+        answers += [vocabulary.code_at[answer] for answer in best.tolist()]
+    return answers
+
+
+def equivalents_right(model: MeraModel, ontology: Ontology, phrasing: int) -> list[bool]:
     """Whether the model names one of the codes that the CMS maps give, for each code of the other system that they map."""
-    asked, right = equivalents(ontology, model.vocabulary.ids), []
-    for begin in range(0, len(asked), batch_size):
-        part = asked[begin : begin + batch_size]
-        best = recall_equivalents(model, [question.code for question in part], phrasing, top=1)
-        for question, ((answer, _),) in zip(part, best, strict=True):
-            right.append(answer in ontology.equivalents(question.code, question.answer.system))
-    return right
+    asked = equivalents(ontology, model.vocabulary.ids)
+    answers = code_answers(model, EQUIVALENT, [question.code for question in asked], phrasing)
+    return [
+        answer in ontology.equivalents(question.code, question.answer.system)
+        for question, answer in zip(asked, answers, strict=True)
+    ]
 
 
 def measure(model: MeraModel, ontology: Ontology, systems: Sequence[str], maps: bool = False) -> dict:
@@ -115,7 +142,9 @@ def measure(model: MeraModel, ontology: Ontology, systems: Sequence[str], maps: 
         "definition_to_code": {"codes": _mean(back), "undivided": _mean(any_code)},
         "hierarchy": _levels(model, codes, ontology, 0),
         "held_out_phrasing": {
-            "code_to_definition": _mean(definitions_exact(model, codes, ontology, held_out[DEFINITION])[0]),
+            "code_to_definition": _mean(
+                definitions_exact(model, codes, ontology, held_out[DEFINITION], with_undivided=False)[0]
+            ),
             "definition_to_code": _mean(codes_exact(model, codes, ontology, held_out[CODE])[0]),
             "hierarchy": _levels(model, codes, ontology, held_out["chapter"]),
         },
@@ -149,12 +178,12 @@ def _levels(model: MeraModel, codes: Sequence[Code], ontology: Ontology, phrasin
     for system, levels in names.items():
         for level, name in enumerate(levels, start=1):
             asked = [c for c in codes if c.system == system and ontology.ancestor_at(c, level) not in (None, c)]
-            for begin in range(0, len(asked), 4096):
-                part = asked[begin : begin + 4096]
-                best = recall_ancestors(model, part, name, phrasing, top=1)
-                found.setdefault(name, []).extend(
-                    answer[0][0] == ontology.ancestor_at(code, level) for code, answer in zip(part, best, strict=True)
-                )
+            if not asked:
+                continue
+            answers = code_answers(model, name, asked, phrasing)
+            found.setdefault(name, []).extend(
+                answer == ontology.ancestor_at(code, level) for code, answer in zip(asked, answers, strict=True)
+            )
     return {name: _mean(right) for name, right in found.items()}
 
 

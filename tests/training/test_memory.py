@@ -125,10 +125,11 @@ def test_however_many_codes_there_are_few_logits_are_held_at_a_time(half_taught,
     held, logits = [], MeraModel.logits
 
     def noted(self, states, tokens):
-        held.append(len(states) * len(self.vocabulary))
-        return logits(self, states, tokens)
+        found = logits(self, states, tokens)
+        held.append(found.numel())
+        return found
 
     monkeypatch.setattr(MeraModel, "logits", noted)
     monkeypatch.setattr(memory, "LOGITS_AT_ONCE", most)
     assert (definitions_exact(model, codes, BOOK, 0), codes_exact(model, codes, BOOK, 0)) == before
-    assert len(held) > 20 and max(held) == most
+    assert len(held) > 20 and 0.8 * most < max(held) <= most
