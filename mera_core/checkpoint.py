@@ -161,8 +161,16 @@ def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: t
             backbone = copy.deepcopy(backbone).to(dtype)
         backbone.save_pretrained(partial)
         model.vocabulary.tokenizer.save_pretrained(partial)
+        _without_blanks(partial / "tokenizer.json")
         model.save_head(partial)
         return write_manifest(manifest, partial, folder)
+
+
+def _without_blanks(path: Path) -> None:
+    """Write a JSON file again on one line: indented, the tokens of a code book take nearly twice the room."""
+    if path.is_file():
+        value = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
 def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:

@@ -71,6 +71,7 @@ def test_the_loaded_tokenizer_gives_the_same_tokens(folder) -> None:
     assert loaded.vocabulary.ids == before.ids and loaded.vocabulary.eov == before.eov
     text = "Patient: female, naïve 漢字."
     assert loaded.vocabulary.words(text) == before.words(text)
+    assert "\n" not in (folder / "tokenizer.json").read_text(encoding="utf-8")  # no room for blanks
 
 
 def test_the_manifest_comes_back_as_it_was(tmp_path) -> None:
