@@ -196,9 +196,14 @@ class MeraModel(nn.Module):
             if isinstance(token_ids, slice)
             else nn.functional.embedding(token_ids, table.weight)
         )
+        bias = getattr(table, "bias", None)
+        return self.against(hidden, rows, None if bias is None else bias[token_ids])
+
+    def against(self, hidden: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The logits [..., K] that output rows [K, H], with a bias [K], would give states [..., H]."""
         logits = hidden @ rows.T
-        if (bias := getattr(table, "bias", None)) is not None:
-            logits = logits + bias[token_ids]
+        if bias is not None:
+            logits = logits + bias
         if cap := getattr(self.text_config, "final_logit_softcapping", None):  # Gemma 2
             logits = cap * torch.tanh(logits / cap)
         return logits
@@ -233,6 +238,12 @@ class MeraModel(nn.Module):
             raise InputError(f"The score head in {folder / HEAD_FILE} holds what is no number ({odd[0]}).")
 
 
+def common_direction(width: int) -> Tensor:
+    """The direction [width], of unit length, that all code rows share and no word row holds."""
+    draw = torch.randn(width, generator=torch.Generator().manual_seed(0))
+    return draw / draw.norm()
+
+
 def start_code_rows(
     backbone, vocabulary: Vocabulary, definitions: dict[Code, str], decay: float = 0.5, common: float = 0.0
 ) -> None:
@@ -250,8 +261,7 @@ def start_code_rows(
             norm = words.norm(dim=1).mean()
             shared = torch.zeros(words.shape[1], device=weight.device)
             if common:
-                draw = torch.randn(words.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.device)
-                shared = draw / draw.norm()
+                shared = common_direction(words.shape[1]).to(weight.device)
                 words -= (words @ shared)[:, None] * shared
                 weight[: vocabulary.n_words] = words.to(weight.dtype)
             for code, definition in definitions.items():

@@ -94,7 +94,7 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
-        for name, unused in (("label_space", "data"), ("equivalents_share", 0.0)):
+        for name, unused in (("label_space", "data"), ("equivalents_share", 0.0), ("encoded_passes", 0.0)):
             if values.get(name) == unused:
                 del values[name]
         return values
@@ -127,6 +127,9 @@ class MemorizeConfig(RunConfig):
     """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
     common_direction: float = 0.0
     """Size of the direction that all code rows share when they start, in norms of a word row (`start_code_rows`)."""
+    encoded_passes: float = 0.0
+    """Passes over the codes before the others, in which a code's row is what the model itself makes of its definition
+    (`training/encoded_rows.py`); for decoder-only models whose every weight is trained."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
@@ -146,6 +149,8 @@ class MemorizeConfig(RunConfig):
             raise InputError(f"There is nothing to put adapters on: tuning {self.tuning} needs a backbone.")
         if self.tuning != "full" and self.common_direction:
             raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
+        if self.tuning != "full" and self.encoded_passes:
+            raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
                 raise InputError(

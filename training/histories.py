@@ -17,7 +17,7 @@ from mera_core.seen import seen_features
 from mera_core.sequence import Encoded, Encoder
 from training.cohort import before_last
 from training.config import RankConfig
-from training.memorize import QuestionSampler, batches_by_length
+from training.questions import QuestionSampler, batches_by_length
 from training.trainer import parts_a_step
 
 LENGTHS: dict[str, Callable[[Patient], int]] = {

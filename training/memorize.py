@@ -2,193 +2,24 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import Dataset
 
 from mera_core.checkpoint import Manifest, make_room
 from mera_core.model import MeraModel, start_code_rows
-from mera_core.ontology import SYSTEMS, Code, Ontology
-from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
+from mera_core.ontology import Code, Ontology
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings
 from mera_core.vocabulary import Vocabulary
 from training import backbone as backbones
 from training import tuning
 from training.config import MemorizeConfig
-from training.trainer import is_first_process, run_trainer, take_device
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Question:
-    """One thing to memorize: `kind` as in `recall_questions`, the code asked about, and the answer where it is a code."""
-
-    kind: str
-    code: Code
-    answer: Code | None = None
-
-
-def code_book(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
-    """Every node of the systems with its definition, in book order."""
-    return {node.code: node.definition for system in systems for node in ontology.nodes(system)}
-
-
-def questions(
-    ontology: Ontology, codes: list[Code]
-) -> tuple[list[Question], list[Question], dict[Code, list[Question]]]:
-    """All questions about `codes`: code -> definition, definition -> code, and each code's hierarchy questions.
-
-    A definition that several nodes share is asked for the billable ones only: headings often repeat a child's title.
-    """
-    shared: dict[str, list[Code]] = {}
-    for code in codes:
-        shared.setdefault(ontology.definition(code), []).append(code)
-    definitions, backwards, hierarchy = [], [], {}
-    for code in codes:
-        definitions.append(Question(DEFINITION, code))
-        if ontology.is_billable(code) or len(shared[ontology.definition(code)]) == 1:
-            backwards.append(Question(CODE, code, code))
-        names = ontology.level_names(code.system)
-        above = [(names[level - 1], ontology.ancestor_at(code, level)) for level in range(1, ontology.level(code) + 1)]
-        hierarchy[code] = [Question(name, code, answer) for name, answer in above if answer not in (None, code)]
-    return definitions, backwards, {code: asked for code, asked in hierarchy.items() if asked}
-
-
-def equivalents(ontology: Ontology, codes: Collection[Code]) -> list[Question]:
-    """Each billable code of a system that the CMS maps lead from to one of `codes` in the other; the first is the answer."""
-    known, asked = set(codes), []
-    for source in SYSTEMS:
-        for target in {code.system for code in known} - {source}:
-            for code in ontology.billable(source):
-                answer = next((found for found in ontology.equivalents(code, target) if found in known), None)
-                if answer is not None:
-                    asked.append(Question(EQUIVALENT, code, answer))
-    return asked
-
-
-class QuestionSampler:
-    """Draws questions with a phrasing and turns them into token ids; the held-out phrasing is never drawn."""
-
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        ontology: Ontology,
-        codes: list[Code],
-        used_phrasings: int = 0,
-        decoder_start: int | None = None,
-        with_equivalents: bool = False,
-    ):
-        self.vocabulary, self.ontology, self.used_phrasings = vocabulary, ontology, used_phrasings
-        self.decoder_start = decoder_start
-        self.definitions, self.backwards, self.hierarchy = questions(ontology, codes)
-        self.equivalents: list[Question] = equivalents(ontology, codes) if with_equivalents else []
-        self._answers = {code: vocabulary.words(ontology.definition(code)) for code in codes}
-
-    def one_pass(
-        self, rng: random.Random, backwards_share: float, hierarchy_share: float, equivalents_share: float = 0.0
-    ) -> list[Question]:
-        """Every code's definition once, and the other questions for a share of the codes each."""
-        drawn = list(self.definitions)
-        drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
-        for asked in self.hierarchy.values():
-            count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
-            # the lower the level, the more answers there are to tell apart
-            drawn += rng.choices(asked, weights=range(1, len(asked) + 1), k=count)
-        drawn += rng.sample(self.equivalents, int(equivalents_share * len(self.equivalents)))
-        rng.shuffle(drawn)
-        return drawn
-
-    def length(self, question: Question) -> int:
-        """About how many tokens question and answer take."""
-        return 8 if question.kind not in (DEFINITION, CODE) else 8 + len(self._answers[question.code])
-
-    def encode(self, question: Question, rng: random.Random) -> tuple[list[int], list[int]]:
-        """Token ids of the question and of its answer (a definition ends with EOS)."""
-        allowed = len(phrasings(question.kind)) - 1
-        phrasing = rng.randrange(min(self.used_phrasings or allowed, allowed))
-        subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
-        ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
-        if question.kind == DEFINITION:
-            return ids, [*self._answers[question.code], self.vocabulary.eos]
-        return ids, [self.vocabulary.ids[question.answer]]
-
-    def batch(self, drawn: list[Question], rng: random.Random, parts: int = 4) -> list[dict[str, torch.Tensor]]:
-        """The questions of one step, in `parts` of like length so that little is padding: each as `question_batch` says."""
-        encoded = sorted(
-            (self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1])
-        )
-        size = -(-len(encoded) // parts)
-        return [
-            question_batch(encoded[begin : begin + size], self.vocabulary.pad, self.decoder_start)
-            for begin in range(0, len(encoded), size)
-        ]
-
-
-def question_batch(
-    encoded: list[tuple[list[int], list[int]]], pad: int, decoder_start: int | None = None
-) -> dict[str, torch.Tensor]:
-    """Questions and their answers, as token ids, for `MeraModel.hidden_of_parts`.
-
-    Returns:
-        `input_ids` [B, T], right-padded, and `labels` [B, T]: the token that should follow, IGNORE where none is asked
-        for. For an encoder-decoder (`decoder_start`) `input_ids` holds the questions alone, `decoder_ids` [B, A] what the
-        decoder reads, and `labels` is [B, A].
-    """
-    if decoder_start is None:
-        rows = [(asked + answer[:-1], [IGNORE] * (len(asked) - 1) + answer) for asked, answer in encoded]
-        ids, labels = zip(*rows, strict=True)
-        return {"input_ids": padded(ids, pad), "labels": padded(labels, IGNORE)}
-    asked, answers = zip(*encoded, strict=True)
-    read = [[decoder_start, *answer[:-1]] for answer in answers]
-    return {"input_ids": padded(asked, pad), "decoder_ids": padded(read, pad), "labels": padded(answers, IGNORE)}
-
-
-def padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
-    """[B, T], filled up on the right with `value`."""
-    out = torch.full((len(sequences), max(map(len, sequences))), value)
-    for row, sequence in enumerate(sequences):
-        out[row, : len(sequence)] = torch.tensor(sequence)
-    return out
-
-
-class QuestionBatches(Dataset):
-    """Item i is the whole batch of step i, made from the seed and i alone, so that a resumed run sees the same steps."""
-
-    def __init__(self, sampler: QuestionSampler, config: MemorizeConfig):
-        self.sampler, self.config = sampler, config
-        rng = random.Random(config.seed)
-        self._batches: list[list[Question]] = []
-        whole, part = int(config.passes), config.passes % 1
-        for index in range(whole + (part > 0)):
-            drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share, config.equivalents_share)
-            drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
-            if config.batches == "by_length":
-                self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
-            else:
-                self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
-        rng = random.Random(self.config.seed * 1_000_003 + index)
-        return {"questions": self.sampler.batch(self._batches[index], rng)}
-
-
-def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:
-    """Cut shuffled items into batches of like length (little padding), in random order."""
-    pool, batches = batch_size * 20, []
-    for begin in range(0, len(items), pool):
-        chunk = sorted(items[begin : begin + pool], key=length)
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    rng.shuffle(batches)
-    return batches
-
+from training.encoded_rows import EncodedBatches, encoded_loss, fill_rows, refuse
+from training.questions import QuestionBatches, QuestionSampler, code_book, equivalents
+from training.trainer import STEPS, is_first_process, last_complete, run_trainer, take_device
 
 NEIGHBOURS = 2
 """Codes on either side of each code asked about, in book order, among the candidates for its definition's words."""
@@ -295,10 +126,12 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     sampler = QuestionSampler(
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
     )
-    data = QuestionBatches(sampler, config)
+    first = out.with_name(f"{out.name}-encoded")
+    if config.encoded_passes and last_complete(out / STEPS) is None:
+        learn_encoded(model, codes, sampler, config, ontology, first)
     run_trainer(
         model,
-        data,
+        QuestionBatches(sampler, config),
         config,
         out,
         tuning.in_precision(
@@ -308,7 +141,33 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         keep_steps=True,
     )
     manifest = manifest_of(config, out.name, ontology)
-    return tuning.save(model, manifest, out, config, torch.float32) if is_first_process() else manifest
+    if not is_first_process():
+        return manifest
+    manifest = tuning.save(model, manifest, out, config, torch.float32)
+    shutil.rmtree(first, ignore_errors=True)
+    return manifest
+
+
+def learn_encoded(
+    model: MeraModel, codes: list[Code], sampler: QuestionSampler, config: MemorizeConfig, ontology: Ontology, out: Path
+) -> None:
+    """Train with rows that the model makes of definitions, then write them into its table; steps are kept under `out`.
+
+    The rates are the run's, but that of the rows: here these are words, which many steps move.
+    """
+    refuse(model)
+    common = config.common_direction
+    first = replace(config, passes=max(config.encoded_passes, 0.001), row_learning_rate=0.0)
+    run_trainer(
+        model,
+        EncodedBatches(sampler, codes, config),
+        first,
+        out,
+        tuning.in_precision(lambda model, batch: encoded_loss(model, batch, common), config),
+        tuning.optimizer_of(model, first),
+        keep_steps=True,
+    )
+    fill_rows(model, codes, ontology, common)
 
 
 def manifest_of(config: MemorizeConfig, name: str, ontology: Ontology) -> Manifest:

@@ -11,7 +11,7 @@ from mera_core.ontology import Code, Ontology
 from mera_core.recall import last_states
 from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
-from training.memorize import IGNORE, equivalents, question_batch
+from training.questions import IGNORE, equivalents, question_batch
 
 LOGITS_AT_ONCE = 2**26
 """Logits that are held at a time: 256 MB in float32, whatever the number of codes."""

@@ -26,6 +26,7 @@ from training.plan_memory import (
     Memory,
     advice,
     book,
+    definition_tokens,
     memory_of,
     question_tokens,
     questions_a_pass,
@@ -175,8 +176,11 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
     a_step = config.batch_size * config.accumulate
     if isinstance(config, MemorizeConfig):
         asked = questions_a_pass(config)
-        steps = int(config.passes * asked / a_step)
-        return steps, int(config.passes * asked * question_tokens(config))
+        steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
+        if config.encoded_passes:  # each code's definition is read, and asked for
+            codes = config.encoded_passes * len(book(config.systems))
+            steps, tokens = steps + int(codes / a_step), tokens + 2 * codes * definition_tokens(config)
+        return steps, int(tokens)
     history = PROFILE_TOKENS + cohort.visits * (VISIT_TOKENS + cohort.codes)
     samples, length = float(cohort.patients), min(history, config.max_tokens)
     if config.prefix_samples:

@@ -14,7 +14,7 @@ from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from training.architecture import Shape, kept_bytes
 from training.config import MemorizeConfig, RankConfig, RunConfig
-from training.memorize import code_book, equivalents, questions
+from training.questions import code_book, equivalents, questions
 
 GB = 1e9
 LETTERS_A_TOKEN = 3.0
@@ -95,10 +95,15 @@ def _counts(systems: tuple[str, ...]) -> tuple[int, int, int]:
 def question_tokens(config: MemorizeConfig) -> float:
     """Tokens of a question with its answer, on average over a pass: the definition is in two kinds of three."""
     definitions, backwards, hierarchy = _counts(config.systems)
-    letters = sum(map(len, book(config.systems).values())) / len(book(config.systems))
     long = definitions + config.backwards_share * backwards
     whole = long + config.hierarchy_share * hierarchy
-    return QUESTION_TOKENS + long / whole * letters / LETTERS_A_TOKEN
+    return QUESTION_TOKENS + long / whole * (definition_tokens(config) - QUESTION_TOKENS)
+
+
+def definition_tokens(config: MemorizeConfig) -> float:
+    """Tokens of a question that holds a definition, or has it for its answer, on average."""
+    letters = sum(map(len, book(config.systems).values())) / len(book(config.systems))
+    return QUESTION_TOKENS + letters / LETTERS_A_TOKEN
 
 
 def memory_of(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:

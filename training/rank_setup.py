@@ -29,7 +29,7 @@ from training.cohort import SPLIT_RULE, in_parts, read_once, with_codes
 from training.config import RankConfig
 from training.cut import CUT_SCORES, LabelCounts, fit_cut
 from training.histories import HistoryBatches
-from training.memorize import QuestionSampler
+from training.questions import QuestionSampler
 
 
 @dataclass(frozen=True, eq=False)

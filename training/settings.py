@@ -51,6 +51,7 @@ RANGES = {
     "head_learning_rate": ANY,
     "heads": COUNT,
     "hidden_size": COUNT,
+    "encoded_passes": ANY,
     "equivalents_share": SHARE,
     "hierarchy_share": ANY,
     "intermediate_size": COUNT,

@@ -24,6 +24,7 @@ from training.config import RunConfig
 
 WEIGHTS = "training_weights.safetensors"
 COMPLETE = "complete"
+STEPS = "steps"
 SETTINGS = "settings.json"
 MAY_CHANGE = ("log_every", "save_every", "validate_every", "batch_size", "accumulate")
 """Settings with which a broken run may go on as it likes; the patients of a step must stay as many as they were."""
@@ -156,7 +157,7 @@ def run_trainer(
     Raises:
         InputError: `out/steps` was made with other settings, or a setting can't be had with FSDP.
     """
-    steps_folder = out / "steps"
+    steps_folder = out / STEPS
     if is_sharded():
         refuse_with_shards(config)
     if not torch.cuda.is_available():
@@ -265,7 +266,7 @@ def refuse_with_shards(config: RunConfig) -> None:
         )
     if config.tuning == "qlora":
         raise InputError("Weights in 4 bits can't be divided among devices: with FSDP set tuning to lora or full.")
-    for name in ("average", "validate_every"):
+    for name in ("average", "validate_every", "encoded_passes"):
         if getattr(config, name, 0):
             raise InputError(f"The setting {name} needs whole weights on each device, which FSDP divides: set it to 0.")
 

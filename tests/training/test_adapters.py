@@ -22,7 +22,7 @@ from mera_core.model import MeraModel
 from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
 from tests.training.families import small_book, write_backbone
-from training import adapters, export, memorize, rank, tuning
+from training import adapters, export, memorize, questions, rank, tuning
 from training.config import MemorizeConfig, RankConfig
 
 BOOK = Ontology.load()
@@ -62,7 +62,7 @@ def engine(model: MeraModel, manifest) -> Engine:
 
 def fixed_loss(model: MeraModel) -> float:
     """Of 64 questions, always the same."""
-    sampler = memorize.QuestionSampler(
+    sampler = questions.QuestionSampler(
         model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
     )
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2))
@@ -187,7 +187,7 @@ def test_other_ways_to_save_memory_learn_too(folders, settings, tmp_path) -> Non
 
 
 def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
-    sampler = memorize.QuestionSampler(
+    sampler = questions.QuestionSampler(
         model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
     )
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2))

@@ -17,7 +17,7 @@ from mera_core.records import Patient, Visit
 from mera_core.vocabulary import Vocabulary
 from tests.training.families import FAMILIES, SIZES, small_book, tokenizer_of, write_backbone
 from training import backbone as backbones
-from training import memorize, rank, tuning
+from training import memorize, questions, rank, tuning
 from training.config import MemorizeConfig, RankConfig
 
 BOOK = Ontology.load()
@@ -98,7 +98,7 @@ def test_decoding_step_by_step_is_decoding_from_the_start(folders, family) -> No
         for _ in range(5):
             answer.append(int(model.logits(state, slice(0, model.vocabulary.n_words)).argmax()))
             state, memory = model.step(torch.tensor([answer[-1:]]), memory)
-        part = memorize.question_batch([(asked[0].tolist(), answer)], model.vocabulary.pad, model.decoder_start)
+        part = questions.question_batch([(asked[0].tolist(), answer)], model.vocabulary.pad, model.decoder_start)
         whole = model.hidden_of_parts([part["input_ids"]], [part.get("decoder_ids")])[0][part["labels"] >= 0]
         greedy = model.logits(whole, slice(0, model.vocabulary.n_words)).argmax(-1)
     assert greedy.tolist() == answer
@@ -108,7 +108,7 @@ def fixed_loss(model: MeraModel) -> float:
     """Of 64 questions, always the same."""
     import random
 
-    sampler = memorize.QuestionSampler(
+    sampler = questions.QuestionSampler(
         model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
     )
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2))

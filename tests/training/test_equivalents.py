@@ -18,7 +18,8 @@ from pages.shared.checkpoints import CHECKPOINT_VARIABLE
 from tests.pages.apps import open_page
 from training import memorize, memory, publish
 from training.config import MemorizeConfig
-from training.memorize import QuestionSampler, equivalents, tokenizer_texts
+from training.memorize import tokenizer_texts
+from training.questions import QuestionSampler, equivalents
 
 BOOK = Ontology.load()
 FAILURE, OLD_FAILURE = Code("ICD10", "I50.9"), Code("ICD9", "428.0")

@@ -15,7 +15,7 @@ from mera_core.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, icd9, tiny_vocabulary
 from training.config import RankConfig
 from training.histories import HistoryBatches
-from training.memorize import QuestionSampler
+from training.questions import QuestionSampler
 
 VOCABULARY = tiny_vocabulary()
 A, B, C, D = icd9("428.0", "427.31", "584.9", "486")

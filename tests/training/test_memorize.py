@@ -13,15 +13,8 @@ from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, PHRASINGS, phrasings, question_ids
 from tests.tiny import CODES, icd9, tiny_model, tiny_vocabulary
 from training.config import MemorizeConfig
-from training.memorize import (
-    IGNORE,
-    Question,
-    QuestionBatches,
-    QuestionSampler,
-    build,
-    memorize_loss,
-    questions,
-)
+from training.memorize import build, memorize_loss
+from training.questions import IGNORE, Question, QuestionBatches, QuestionSampler, questions
 
 BOOK = Ontology.load()
 NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})

@@ -12,8 +12,9 @@ from mera_core.ontology import Code, Ontology
 from mera_core.recall import recall_ancestors, recall_codes, recall_definitions
 from tests.tiny import tiny_model, tiny_vocabulary
 from training import memory
-from training.memorize import QuestionSampler, memorize_loss
+from training.memorize import memorize_loss
 from training.memory import codes_exact, definitions_exact, measure
+from training.questions import QuestionSampler
 
 BOOK = Ontology.load()
 TWINS = [

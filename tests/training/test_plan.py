@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from tests.training.families import FAMILIES, small_book, write_backbone
-from training import memorize, plan, plan_memory, tuning
+from training import memorize, plan, plan_memory, questions, tuning
 from training.__main__ import app
 from training.architecture import Architecture, kept_bytes, shape_of
 from training.config import MemorizeConfig, RankConfig
@@ -238,9 +238,21 @@ def test_stage_1_asks_as_many_questions_as_training_does() -> None:
 
     config = MemorizeConfig(backwards_share=0.5, hierarchy_share=0.75)
     nodes = list(plan_memory.book(("ICD9",)))
-    sampler = memorize.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes)
+    sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes)
     drawn = sampler.one_pass(random.Random(0), 0.5, 0.75)
     assert plan_memory.questions_a_pass(config) == pytest.approx(len(drawn), rel=0.01)
+
+
+def test_passes_with_encoded_rows_are_steps_of_their_own(tmp_path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("passes: 3\n", encoding="utf-8")
+    without = make(path, CohortSize(), Machine())
+    path.write_text("passes: 3\nencoded_passes: 2\n", encoding="utf-8")
+    both, codes = make(path, CohortSize(), Machine()), len(plan_memory.book(("ICD9",)))
+    assert both.steps - without.steps == 2 * codes // MemorizeConfig().batch_size
+    assert both.tokens - without.tokens == pytest.approx(
+        4 * codes * plan_memory.definition_tokens(MemorizeConfig()), 1e-6
+    )
 
 
 def test_hours_are_tokens_over_throughput(tmp_path) -> None:

@@ -19,7 +19,7 @@ from tests.tiny import CODES, tiny_engine, tiny_model, tiny_vocabulary
 from training import rank, trainer
 from training.config import RankConfig
 from training.histories import HistoryBatches
-from training.memorize import QuestionSampler
+from training.questions import QuestionSampler
 from training.trainer import COMPLETE, last_complete, run_trainer
 
 BOOK = Ontology.load()

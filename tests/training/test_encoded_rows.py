@@ -1,0 +1,156 @@
+"""Rows that the model makes of definitions: what is asked, what is learned, what is written into the table."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mera_core.checkpoint import load_checkpoint
+from mera_core.errors import InputError
+from mera_core.model import common_direction
+from mera_core.ontology import Ontology
+from mera_core.recall import last_states
+from mera_core.recall_questions import CODE, question_ids
+from tests.tiny import tiny_model, tiny_vocabulary
+from training import memorize
+from training.config import MemorizeConfig
+from training.encoded_rows import RUN_OF_CODES, EncodedBatches, encoded, encoded_loss, fill_rows, in_runs
+from training.memory import codes_exact, definitions_exact
+from training.questions import QuestionSampler
+
+BOOK = Ontology.load()
+SETTINGS = MemorizeConfig(
+    hidden_size=64, intermediate_size=128, layers=2, heads=2, batch_size=8, encoded_passes=2.0, common_direction=2.0
+)
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+def batches(model, codes, **changes) -> EncodedBatches:
+    config = replace(SETTINGS, **changes)
+    sampler = QuestionSampler(model.vocabulary, BOOK, codes, with_equivalents=bool(config.equivalents_share))
+    return EncodedBatches(sampler, codes, config)
+
+
+def test_every_code_is_asked_once_a_pass_and_neighbours_share_a_batch():
+    codes = BOOK.billable("ICD9")[:100]
+    drawn = in_runs(codes, random.Random(3))
+    assert sorted(drawn) == sorted(codes) and drawn != codes
+    together = sum(codes.index(a) + 1 == codes.index(b) for a, b in itertools.pairwise(drawn))
+    assert together >= len(codes) * (1 - 1.5 / RUN_OF_CODES)
+
+
+def test_a_batch_holds_each_definition_twice_and_depends_on_its_number_alone(model):
+    codes = list(model.vocabulary.ids)
+    data, again = batches(model, codes), batches(model, codes)
+    for index in (0, len(data) - 1):
+        for part, same in zip(data[index]["parts"], again[index]["parts"], strict=True):
+            assert all(torch.equal(part[name], same[name]) for name in part)
+    item, words = data[0], model.vocabulary.n_words
+    for part in item["parts"]:
+        for asked, end, question, labels in zip(*part.values(), strict=True):
+            (code,) = question[question > words].tolist()
+            definition = model.vocabulary.words(BOOK.definition(model.vocabulary.code_at[code]))
+            assert labels[labels >= 0].tolist() == [*definition, model.vocabulary.eos]
+            inside = asked[: end + 1].tolist()
+            assert any(inside[i : i + len(definition)] == definition for i in range(len(inside)))
+
+
+def test_the_loss_is_that_of_a_table_that_holds_the_encoded_rows(model):
+    """By hand: encode, write the rows into a copy of the table, ask as always, and take the cross-entropies."""
+    codes = list(model.vocabulary.ids)
+    item, common, words = batches(model, codes, batch_size=len(codes))[0], 2.0, model.vocabulary.n_words
+    ours = encoded_loss(model, item, common)
+    with torch.no_grad():
+        ends = [
+            model.hidden(part["definitions"])[torch.arange(len(part["ends"])), part["ends"]] for part in item["parts"]
+        ]
+        rows = F.normalize(torch.cat(ends), dim=-1) + common * common_direction(ends[0].shape[1])
+        ids = torch.cat([question[question > words] for part in item["parts"] for question in part["questions"]])
+        table = model.backbone.get_input_embeddings().weight
+        before = table.clone()
+        table[ids] = rows
+        total = 0.0
+        states, labels = [], []
+        for part in item["parts"]:
+            hidden = model.hidden(part["questions"])
+            states.append(hidden[part["labels"] >= 0])
+            labels.append(part["labels"][part["labels"] >= 0])
+        candidates = torch.cat([before[: words + 1], rows])
+        total += F.cross_entropy(torch.cat(states) @ candidates.T, torch.cat(labels))
+        total += F.cross_entropy(torch.cat(ends) @ candidates.T, words + 1 + torch.arange(len(rows)))
+        table.copy_(before)
+    assert ours.item() == pytest.approx(float(total), rel=1e-5)
+
+
+def test_gradients_reach_the_body_through_what_stands_in_for_rows_and_no_code_row(model):
+    codes = list(model.vocabulary.ids)
+    encoded_loss(model, batches(model, codes)[0], 2.0).backward()
+    gradient = model.backbone.get_input_embeddings().weight.grad
+    assert gradient[: model.vocabulary.n_words].abs().sum() > 0
+    assert gradient[model.vocabulary.n_words + 1 :].abs().sum() == 0
+
+
+def test_filled_rows_are_what_the_definitions_gave(model):
+    codes = list(model.vocabulary.ids)
+    states = [
+        last_states(model, [question_ids(CODE, BOOK.definition(c), model.vocabulary, p) for c in codes]) for p in (0, 1)
+    ]
+    fill_rows(model, codes, BOOK, 0.5, batch_size=3)
+    rows = model.backbone.get_input_embeddings().weight[[model.vocabulary.ids[code] for code in codes]]
+    assert torch.allclose(rows, encoded(torch.stack(states).mean(0), 0.5), atol=1e-6)
+    assert not model.training
+
+
+def test_equivalents_are_asked_with_the_code_they_lead_to():
+    new = [BOOK.parse(code, "ICD10") for code in ("I50.9", "I10", "E11.9")]
+    model = tiny_model(new, tiny_vocabulary(new))
+    item = batches(model, new, equivalents_share=1.0)[0]
+    words, mapped = model.vocabulary.n_words, item["equivalents"]
+    order = [
+        model.vocabulary.code_at[int(question[question > words])]
+        for part in item["parts"]
+        for question in part["questions"]
+    ]
+    for ids, end, place in zip(mapped["questions"], mapped["ends"], mapped["answers"], strict=True):
+        asked = re.search(r"ICD-9-CM ([\dV]+(\.\d+)?)", model.vocabulary.text(ids[: end + 1].tolist()))
+        assert order[place] in BOOK.equivalents(BOOK.parse(asked[1], "ICD9"), "ICD10")
+    with_maps, without = encoded_loss(model, item, 2.0), encoded_loss(model, {"parts": item["parts"]}, 2.0)
+    assert torch.isfinite(with_maps) and with_maps != without
+
+
+def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monkeypatch):
+    codes = BOOK.billable("ICD9")[:: len(BOOK.billable("ICD9")) // 60]
+    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    config = replace(
+        SETTINGS, word_pieces=600, passes=10, encoded_passes=120.0, batch_size=32, optimizer="muon", save_every=0,
+        muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0,
+    )  # fmt: skip
+    memorize.run(config, tmp_path / "out")
+    model, manifest = load_checkpoint(tmp_path / "out")
+    assert manifest.method["memorize"]["encoded_passes"] == 120.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "out"]
+    words, back = definitions_exact(model.eval(), codes, BOOK, 0)[0], codes_exact(model, codes, BOOK, 0)[0]
+    assert sum(words) >= 0.9 * len(codes) and sum(back) >= 0.9 * len(codes)
+
+
+def test_a_model_with_an_encoder_and_one_with_adapters_are_refused():
+    with pytest.raises(InputError, match="encoded_passes"):
+        MemorizeConfig(backbone="x", tuning="lora", encoded_passes=1.0)
+
+    class Reads:
+        encoder_decoder = True
+
+    from training.encoded_rows import refuse
+
+    with pytest.raises(InputError, match="decoder-only"):
+        refuse(Reads())

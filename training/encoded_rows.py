@@ -1,0 +1,186 @@
+"""Before stage 1 proper: code rows as what the model itself makes of definitions, learned as an autoencoder. Ours.
+
+While this lasts no code has a row of its own. What the model is left with after "Code for <definition>:" stands in the
+code's place: on the way in, where "Define <code>:" asks for the definition back, and on the way out, where codes are told
+apart. So one function is learned from every definition at once, in place of a row for each code that only the few steps
+asking for it move. At the end its values are written into the table, and stage 1 goes on with them as rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mera_core.errors import InputError
+from mera_core.model import MeraModel, common_direction
+from mera_core.ontology import Code, Ontology
+from mera_core.recall import last_states, right_padded
+from mera_core.recall_questions import CODE, DEFINITION, question_ids
+from training.config import MemorizeConfig
+from training.questions import IGNORE, PARTS, Question, QuestionSampler, padded
+
+RUN_OF_CODES = 16
+"""Codes that follow each other in the book and share a batch: those that are hard to tell apart."""
+FILLED_FROM = 2
+"""Phrasings of "definition -> code" over which a row is averaged when the table is filled."""
+
+
+def encoded(states: Tensor, common: float) -> Tensor:
+    """Rows [N, H] of the codes whose definitions ended in `states` [N, H]: unit length, plus the direction all codes share."""
+    direction = common_direction(states.shape[-1]).to(states.device)
+    return F.normalize(states.float(), dim=-1) + common * direction
+
+
+class EncodedBatches(Dataset):
+    """Item i is the batch of step i, made from the seed and i alone, so that a resumed run sees the same steps.
+
+    An item holds `parts`, each with `definitions` [B, T] (questions "definition -> code"), their `ends` [B], the same codes'
+    `questions` [B, T] ("code -> definition" with its answer) and `labels` [B, T]; and `equivalents` [M, T], their `ends` [M]
+    and `answers` [M], the place of each answer among all codes of the step.
+    """
+
+    def __init__(self, sampler: QuestionSampler, codes: Sequence[Code], config: MemorizeConfig):
+        self.sampler, self.seed = sampler, config.seed
+        rng = random.Random(config.seed)
+        self._batches: list[list[Code]] = []
+        whole, part = int(config.encoded_passes), config.encoded_passes % 1
+        for index in range(whole + (part > 0)):
+            drawn = in_runs(codes, rng)
+            drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
+            self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
+        self._equivalents: dict[Code, list[Question]] = {}
+        for question in sampler.equivalents:
+            self._equivalents.setdefault(question.answer, []).append(question)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict:
+        rng, sampler = random.Random(self.seed * 1_000_003 + index), self.sampler
+        asked = [
+            (
+                sampler.encode(Question(CODE, code, code), rng)[0],
+                *sampler.encode(Question(DEFINITION, code), rng),
+                code,
+            )
+            for code in self._batches[index]
+        ]
+        asked.sort(key=lambda one: len(one[0]) + len(one[2]))  # like lengths together: little padding
+        pad, size = sampler.vocabulary.pad, -(-len(asked) // PARTS)
+        parts = []
+        for begin in range(0, len(asked), size):
+            definitions, questions, answers, _ = zip(*asked[begin : begin + size], strict=True)
+            ids, ends = right_padded(definitions, pad)
+            rows = [question + answer[:-1] for question, answer in zip(questions, answers, strict=True)]
+            labels = [
+                [IGNORE] * (len(question) - 1) + answer for question, answer in zip(questions, answers, strict=True)
+            ]
+            parts.append(
+                {
+                    "definitions": ids,
+                    "ends": ends,
+                    "questions": padded(rows, pad),
+                    "labels": padded(labels, IGNORE),
+                }
+            )
+        item: dict = {"parts": parts}
+        mapped = [
+            (sampler.encode(rng.choice(self._equivalents[code]), rng)[0], place)
+            for place, (*_, code) in enumerate(asked)
+            if code in self._equivalents
+        ]
+        if mapped:
+            ids, ends = right_padded([question for question, _ in mapped], pad)
+            item["equivalents"] = {
+                "questions": ids,
+                "ends": ends,
+                "answers": torch.tensor([place for _, place in mapped]),
+            }
+        return item
+
+
+def in_runs(codes: Sequence[Code], rng: random.Random) -> list[Code]:
+    """All codes once, in runs of neighbours that begin anywhere, the runs in random order."""
+    first = rng.randrange(RUN_OF_CODES)
+    runs = [codes[:first], *(codes[begin : begin + RUN_OF_CODES] for begin in range(first, len(codes), RUN_OF_CODES))]
+    rng.shuffle(runs)
+    return [code for run in runs for code in run]
+
+
+def encoded_loss(model: MeraModel, item: dict, common: float) -> Tensor:
+    """Cross-entropy of the definitions' words, against words and the step's codes, plus that of the codes, against the same.
+
+    Args:
+        item: as `EncodedBatches` makes it. common: size of the direction that code rows share.
+    """
+    parts, mapped = item["parts"], item.get("equivalents")
+    n_words = model.vocabulary.n_words
+    table = model.backbone.get_input_embeddings()
+    looked_up = [part["definitions"] for part in parts] + [part["questions"] for part in parts]
+    looked_up += [mapped["questions"]] if mapped else []
+    is_code = [ids > n_words for ids in looked_up]
+    flat = torch.cat([ids.masked_fill(code, 0).flatten() for ids, code in zip(looked_up, is_code, strict=True)])
+    split = table(flat).split([ids.numel() for ids in looked_up])  # one look: its gradient is as large as the table
+    embedded = [piece.view(*ids.shape, -1) for piece, ids in zip(split, looked_up, strict=True)]
+
+    ends = [_ends(_states(model, words), part["ends"]) for words, part in zip(embedded, parts, strict=False)]
+    rows = encoded(torch.cat(ends), common)
+    states, labels, begin = [], [], 0
+    for part, words, code in zip(parts, embedded[len(parts) :], is_code[len(parts) :], strict=False):
+        own = rows[begin : begin + len(words)] * getattr(table, "embed_scale", 1.0)
+        begin += len(words)
+        filled = torch.where(code[..., None], own[:, None].to(words.dtype), words)
+        wanted = part["labels"] >= 0
+        states.append(_states(model, filled)[wanted])
+        labels.append(part["labels"][wanted])
+    answers, places = torch.cat(ends), torch.arange(len(rows), device=rows.device)
+    if mapped:
+        answers = torch.cat([answers, _ends(_states(model, embedded[-1]), mapped["ends"])])
+        places = torch.cat([places, mapped["answers"]])
+    candidates = torch.cat([model.backbone.get_output_embeddings().weight[: n_words + 1].float(), rows])
+    words_lost = F.cross_entropy(model.against(torch.cat(states).float(), candidates).float(), torch.cat(labels))
+    codes_lost = F.cross_entropy(model.against(answers.float(), candidates).float(), n_words + 1 + places)
+    return words_lost + codes_lost
+
+
+def _states(model: MeraModel, embedded: Tensor) -> Tensor:
+    return model.backbone.base_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+
+
+def _ends(states: Tensor, ends: Tensor) -> Tensor:
+    return states[torch.arange(len(states), device=states.device), ends]
+
+
+@torch.inference_mode()
+def fill_rows(
+    model: MeraModel, codes: Sequence[Code], ontology: Ontology, common: float, batch_size: int = 512
+) -> None:
+    """Write what the model makes of each code's definition into its rows of the input and the output table. In place."""
+    training = model.training
+    model.eval()
+    tables = {
+        id(t.weight): t.weight for t in (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())
+    }
+    rows = []
+    for begin in range(0, len(codes), batch_size):
+        part = codes[begin : begin + batch_size]
+        states = [
+            last_states(model, [question_ids(CODE, ontology.definition(c), model.vocabulary, phrasing) for c in part])
+            for phrasing in range(FILLED_FROM)
+        ]
+        rows.append(encoded(torch.stack(states).mean(0), common))
+    ids = torch.tensor([model.vocabulary.ids[code] for code in codes], device=model.device)
+    for weight in tables.values():
+        weight[ids] = torch.cat(rows).to(weight.dtype)
+    model.train(training)
+
+
+def refuse(model: MeraModel) -> None:
+    """Raise InputError for a model whose codes can't have rows of this kind."""
+    if model.encoder_decoder:
+        raise InputError("encoded_passes is for decoder-only models: set it to 0 for an encoder-decoder.")
