@@ -158,9 +158,12 @@ def _ends(states: Tensor, ends: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def fill_rows(
-    model: MeraModel, codes: Sequence[Code], ontology: Ontology, common: float, batch_size: int = 512
+    model: MeraModel, codes: Sequence[Code], ontology: Ontology, common: float, batch_size: int = 8192
 ) -> None:
-    """Write what the model makes of each code's definition into its rows of the input and the output table. In place."""
+    """Write what the model makes of each code's definition into its rows of the input and the output table. In place.
+
+    batch_size: codes whose definitions are put in order of length together.
+    """
     training = model.training
     model.eval()
     tables = {

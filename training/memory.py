@@ -83,7 +83,7 @@ def _codes_of(vocabulary: Vocabulary) -> slice:
 
 @torch.inference_mode()
 def codes_exact(
-    model: MeraModel, codes: Sequence[Code], ontology: Ontology, phrasing: int, batch_size: int = 1024
+    model: MeraModel, codes: Sequence[Code], ontology: Ontology, phrasing: int, batch_size: int = 8192
 ) -> tuple[list[bool], list[bool]]:
     """Whether each definition gives its code, or another with the same definition: over all codes, and undivided."""
     vocabulary, over_codes, undivided = model.vocabulary, [], []
@@ -102,7 +102,7 @@ def codes_exact(
 
 @torch.inference_mode()
 def code_answers(
-    model: MeraModel, kind: str, codes: Sequence[Code], phrasing: int, batch_size: int = 4096
+    model: MeraModel, kind: str, codes: Sequence[Code], phrasing: int, batch_size: int = 8192
 ) -> list[Code]:
     """The likeliest code of all as the answer to a question of a kind about each of `codes`."""
     vocabulary, answers = model.vocabulary, []
