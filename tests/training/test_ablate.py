@@ -87,8 +87,12 @@ def test_rows_reach_the_settings_they_name() -> None:
 def test_rows_that_train_on_more_patients_take_as_many_steps() -> None:
     table = Table.load(CONFIG)
     configs = {row.name: table.rank_config(row, 1) for row in table.rows}
-    # UCI's training part: 51,753 patients, 12,065 of them with two visits or more
-    steps = {name: (51_753 if one.start_weight or one.rest_weight else 12_065) / one.batch_size for name, one in configs.items() if "CE" not in name}  # fmt: skip # noqa: E501
+    # UCI's training part: 51,753 patients, 12,065 of them with two visits or more and 21,857 next visits
+    samples = {
+        name: 21_857 if one.prefix_samples else 51_753 if one.start_weight or one.rest_weight else 12_065
+        for name, one in configs.items()
+    }
+    steps = {name: samples[name] / one.batch_size for name, one in configs.items() if "CE" not in name}
     assert all(count == pytest.approx(steps["MERA"], rel=0.01) for count in steps.values()), steps
     for row in table.rows:
         if row.rank.keys() & {"start_weight", "rest_weight"}:
