@@ -202,8 +202,8 @@ def targets_of(
 ) -> tuple[Code, ...]:
     """What a code is called in another system; () where the map has nothing.
 
-    append_one: look a code that the map lacks up with a 1 behind it, as the public code of the field does. 'first' and 'last' take
-    one target, of those that are no part of a combination where there are any.
+    append_one: look a code that the map lacks up with a 1 behind it, as the public code of the field does. 'first' and
+    'last' take one target, of those that are no part of a combination where there are any.
     """
     if code.system == system:
         return (code,)

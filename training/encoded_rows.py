@@ -22,7 +22,7 @@ from mera_core.ontology import Code, Ontology
 from mera_core.recall import last_states, right_padded
 from mera_core.recall_questions import CODE, DEFINITION, question_ids
 from training.config import MemorizeConfig
-from training.questions import IGNORE, PARTS, Question, QuestionSampler, padded
+from training.questions import PARTS, Question, QuestionSampler, question_batch
 
 RUN_OF_CODES = 16
 """Codes that follow each other in the book and share a batch: those that are hard to tell apart."""
@@ -39,9 +39,10 @@ def encoded(states: Tensor, common: float) -> Tensor:
 class EncodedBatches(Dataset):
     """Item i is the batch of step i, made from the seed and i alone, so that a resumed run sees the same steps.
 
-    An item holds `parts`, each with `definitions` [B, T] (questions "definition -> code"), their `ends` [B], the same codes'
-    `questions` [B, T] ("code -> definition" with its answer) and `labels` [B, T]; and `equivalents` [M, T], their `ends` [M]
-    and `answers` [M], the place of each answer among all codes of the step.
+    An item holds `parts`, each with `definitions` [B, T] (questions "definition -> code"), their `ends` [B], and of the same
+    codes `input_ids` and `labels` [B, T] (questions "code -> definition", as `question_batch` has them). Where equivalents
+    are asked for, `equivalents` holds their `input_ids` [M, T], their `ends` [M] and `answers` [M], the place of each answer
+    among all codes of the step.
     """
 
     def __init__(self, sampler: QuestionSampler, codes: Sequence[Code], config: MemorizeConfig):
@@ -76,18 +77,8 @@ class EncodedBatches(Dataset):
         for begin in range(0, len(asked), size):
             definitions, questions, answers, _ = zip(*asked[begin : begin + size], strict=True)
             ids, ends = right_padded(definitions, pad)
-            rows = [question + answer[:-1] for question, answer in zip(questions, answers, strict=True)]
-            labels = [
-                [IGNORE] * (len(question) - 1) + answer for question, answer in zip(questions, answers, strict=True)
-            ]
-            parts.append(
-                {
-                    "definitions": ids,
-                    "ends": ends,
-                    "questions": padded(rows, pad),
-                    "labels": padded(labels, IGNORE),
-                }
-            )
+            questions = question_batch(list(zip(questions, answers, strict=True)), pad)
+            parts.append({"definitions": ids, "ends": ends, **questions})
         item: dict = {"parts": parts}
         mapped = [
             (sampler.encode(rng.choice(self._equivalents[code]), rng)[0], place)
@@ -97,7 +88,7 @@ class EncodedBatches(Dataset):
         if mapped:
             ids, ends = right_padded([question for question, _ in mapped], pad)
             item["equivalents"] = {
-                "questions": ids,
+                "input_ids": ids,
                 "ends": ends,
                 "answers": torch.tensor([place for _, place in mapped]),
             }
@@ -121,8 +112,8 @@ def encoded_loss(model: MeraModel, item: dict, common: float) -> Tensor:
     parts, mapped = item["parts"], item.get("equivalents")
     n_words = model.vocabulary.n_words
     table = model.backbone.get_input_embeddings()
-    looked_up = [part["definitions"] for part in parts] + [part["questions"] for part in parts]
-    looked_up += [mapped["questions"]] if mapped else []
+    looked_up = [part["definitions"] for part in parts] + [part["input_ids"] for part in parts]
+    looked_up += [mapped["input_ids"]] if mapped else []
     is_code = [ids > n_words for ids in looked_up]
     flat = torch.cat([ids.masked_fill(code, 0).flatten() for ids, code in zip(looked_up, is_code, strict=True)])
     split = table(flat).split([ids.numel() for ids in looked_up])  # one look: its gradient is as large as the table

@@ -126,8 +126,9 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     sampler = QuestionSampler(
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
     )
-    first = out.with_name(f"{out.name}-encoded")
+    first = out.with_name(f"{out.name}-encoded")  # holds the steps of what comes first, and nothing else
     if config.encoded_passes and last_complete(out / STEPS) is None:
+        make_room(first)
         learn_encoded(model, codes, sampler, config, ontology, first)
     run_trainer(
         model,
@@ -144,7 +145,10 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     if not is_first_process():
         return manifest
     manifest = tuning.save(model, manifest, out, config, torch.float32)
-    shutil.rmtree(first, ignore_errors=True)
+    if config.encoded_passes:
+        shutil.rmtree(first / STEPS, ignore_errors=True)
+        if first.is_dir() and not any(first.iterdir()):
+            first.rmdir()
     return manifest
 
 
@@ -153,14 +157,15 @@ def learn_encoded(
 ) -> None:
     """Train with rows that the model makes of definitions, then write them into its table; steps are kept under `out`.
 
-    The rates are the run's, but that of the rows: here these are words, which many steps move.
+    The rates are the run's, but that of the rows: here these are words, which many steps move. A heading with a child's
+    title is not asked for: nothing could tell the two apart.
     """
     refuse(model)
     common = config.common_direction
-    first = replace(config, passes=max(config.encoded_passes, 0.001), row_learning_rate=0.0)
+    first = replace(config, row_learning_rate=0.0)
     run_trainer(
         model,
-        EncodedBatches(sampler, codes, config),
+        EncodedBatches(sampler, [question.code for question in sampler.backwards], config),
         first,
         out,
         tuning.in_precision(lambda model, batch: encoded_loss(model, batch, common), config),

@@ -30,6 +30,7 @@ from training.plan_memory import (
     memory_of,
     question_tokens,
     questions_a_pass,
+    told_apart,
     trained_parameters,
 )
 
@@ -178,7 +179,7 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
         asked = questions_a_pass(config)
         steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
         if config.encoded_passes:  # each code's definition is read, and asked for
-            codes = config.encoded_passes * len(book(config.systems))
+            codes = config.encoded_passes * told_apart(config)
             steps, tokens = steps + int(codes / a_step), tokens + 2 * codes * definition_tokens(config)
         return steps, int(tokens)
     history = PROFILE_TOKENS + cohort.visits * (VISIT_TOKENS + cohort.codes)

@@ -92,6 +92,11 @@ def _counts(systems: tuple[str, ...]) -> tuple[int, int, int]:
     return tuple(map(len, asked))
 
 
+def told_apart(config: MemorizeConfig) -> int:
+    """Codes that are asked for by their definition: all but headings with another node's."""
+    return _counts(config.systems)[1]
+
+
 def question_tokens(config: MemorizeConfig) -> float:
     """Tokens of a question with its answer, on average over a pass: the definition is in two kinds of three."""
     definitions, backwards, hierarchy = _counts(config.systems)

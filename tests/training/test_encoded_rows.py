@@ -75,14 +75,14 @@ def test_the_loss_is_that_of_a_table_that_holds_the_encoded_rows(model):
             model.hidden(part["definitions"])[torch.arange(len(part["ends"])), part["ends"]] for part in item["parts"]
         ]
         rows = F.normalize(torch.cat(ends), dim=-1) + common * common_direction(ends[0].shape[1])
-        ids = torch.cat([question[question > words] for part in item["parts"] for question in part["questions"]])
+        ids = torch.cat([question[question > words] for part in item["parts"] for question in part["input_ids"]])
         table = model.backbone.get_input_embeddings().weight
         before = table.clone()
         table[ids] = rows
         total = 0.0
         states, labels = [], []
         for part in item["parts"]:
-            hidden = model.hidden(part["questions"])
+            hidden = model.hidden(part["input_ids"])
             states.append(hidden[part["labels"] >= 0])
             labels.append(part["labels"][part["labels"] >= 0])
         candidates = torch.cat([before[: words + 1], rows])
@@ -119,9 +119,9 @@ def test_equivalents_are_asked_with_the_code_they_lead_to():
     order = [
         model.vocabulary.code_at[int(question[question > words])]
         for part in item["parts"]
-        for question in part["questions"]
+        for question in part["input_ids"]
     ]
-    for ids, end, place in zip(mapped["questions"], mapped["ends"], mapped["answers"], strict=True):
+    for ids, end, place in zip(mapped["input_ids"], mapped["ends"], mapped["answers"], strict=True):
         asked = re.search(r"ICD-9-CM ([\dV]+(\.\d+)?)", model.vocabulary.text(ids[: end + 1].tolist()))
         assert order[place] in BOOK.equivalents(BOOK.parse(asked[1], "ICD9"), "ICD10")
     with_maps, without = encoded_loss(model, item, 2.0), encoded_loss(model, {"parts": item["parts"]}, 2.0)
@@ -141,6 +141,22 @@ def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "out"]
     words, back = definitions_exact(model.eval(), codes, BOOK, 0)[0], codes_exact(model, codes, BOOK, 0)[0]
     assert sum(words) >= 0.9 * len(codes) and sum(back) >= 0.9 * len(codes)
+
+
+@pytest.mark.parametrize("passes", [0.0, 1.0])
+def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, monkeypatch, passes):
+    codes = BOOK.billable("ICD9")[:40]
+    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    note = tmp_path / "out-encoded" / "note.txt"
+    note.parent.mkdir()
+    note.write_text("mine", encoding="utf-8")
+    config = replace(SETTINGS, word_pieces=500, passes=1, encoded_passes=passes, save_every=0, hierarchy_share=0.0)
+    if passes:
+        with pytest.raises(InputError, match="out-encoded is there already"):
+            memorize.run(config, tmp_path / "out")
+    else:
+        memorize.run(config, tmp_path / "out")
+    assert note.read_text(encoding="utf-8") == "mine"
 
 
 def test_a_model_with_an_encoder_and_one_with_adapters_are_refused():

@@ -15,7 +15,6 @@ from torch import Tensor
 from mera_core.errors import InputError
 from mera_core.ontology import Code
 from mera_core.records import Patient, Visit
-from training.allocator import keep_freed_memory
 from training.baselines.architectures import ARCHITECTURES, VisitClassifier
 from training.baselines.samples import index_of, last_visit, recall_at_20, samples, truth_of
 
@@ -75,7 +74,6 @@ class NeuralBaseline:
         return asdict(self.chosen)
 
     def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> NeuralBaseline:
-        keep_freed_memory()  # they are fitted on the CPU
         pairs, index = samples(patients), index_of(self.labels)
         known = sorted({code for past, _ in pairs for visit in past for code in visit.codes})
         self._codes = {code: number for number, code in enumerate(known, 1)}

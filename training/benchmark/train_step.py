@@ -20,7 +20,6 @@ from mera_core.ontology import Code, Ontology
 from mera_core.records import Patient
 from mera_core.sequence import Encoder, SequenceConfig
 from mera_core.vocabulary import Vocabulary
-from training.allocator import keep_freed_memory
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row, seconds
 from training.config import RankConfig
@@ -81,37 +80,9 @@ def billable(ontology: Ontology, systems: Sequence[str]) -> list[Code]:
     return sorted(code for system in systems for code in ontology.billable(system))
 
 
-def _memory_kept(setting: Setting, ontology: Ontology) -> Iterator[Row]:
-    """What `allocator.keep_freed_memory` saves. It stays on for the rows after it, as it is in a training run on a CPU."""
-    if not torch.cuda.is_available() and keep_freed_memory():
-        count = 16 if setting.quick else 256
-        steps = Steps(
-            model_over(setting.checkpoint, ontology, billable(ontology, ["ICD9"])),
-            ontology,
-            HCL,
-            patients(count, ontology.billable("ICD9")),
-        )
-        batch = steps.batches[0]
-
-        def step(kept: bool) -> float:
-            keep_freed_memory(kept)
-            return steps.step(batch)
-
-        kept, given_back = paired(lambda: step(True), lambda: step(False), setting.times(11, 2), warm=1)
-        yield row(
-            "a step whose freed memory is kept",
-            kept,
-            "s",
-            against="a step whose freed memory goes back to the system",
-            theirs=given_back,
-        )
-        keep_freed_memory()
-
-
 def measure(setting: Setting) -> Iterator[Row]:
     """The ratio of the losses at 15k and 89k codes, and the tokens trained on in a second with each."""
     ontology = Ontology.load()
-    yield from _memory_kept(setting, ontology)
     for systems in (("ICD9",), ("ICD9", "ICD10")):
         if setting.quick and len(systems) > 1:
             continue
