@@ -94,7 +94,8 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
-        for name, unused in (("label_space", "data"), ("equivalents_share", 0.0), ("encoded_passes", 0.0)):
+        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0, "rates_after_encoding": 1.0}
+        for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
         return values
@@ -130,6 +131,8 @@ class MemorizeConfig(RunConfig):
     encoded_passes: float = 0.0
     """Passes over the codes before the others, in which a code's row is what the model itself makes of its definition
     (`training/encoded_rows.py`); for decoder-only models whose every weight is trained."""
+    rates_after_encoding: float = 1.0
+    """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0

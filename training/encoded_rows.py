@@ -1,8 +1,8 @@
 """Before stage 1 proper: code rows as what the model itself makes of definitions, learned as an autoencoder. Ours.
 
 While this lasts no code has a row of its own. What the model is left with after "Code for <definition>:" stands in the
-code's place: on the way in, where "Define <code>:" asks for the definition back, and on the way out, where codes are told
-apart. So one function is learned from every definition at once, in place of a row for each code that only the few steps
+code's place: on the way in, where "Define <code>:" asks for the definition back or "Block of <code>:" for what is above,
+and on the way out, where codes are told apart. So one function is learned from every definition at once, in place of a row for each code that only the few steps
 asking for it move. At the end its values are written into the table, and stage 1 goes on with them as rows.
 """
 
@@ -40,13 +40,15 @@ class EncodedBatches(Dataset):
     """Item i is the batch of step i, made from the seed and i alone, so that a resumed run sees the same steps.
 
     An item holds `parts`, each with `definitions` [B, T] (questions "definition -> code"), their `ends` [B], and of the same
-    codes `input_ids` and `labels` [B, T] (questions "code -> definition", as `question_batch` has them). Where equivalents
-    are asked for, `equivalents` holds their `input_ids` [M, T], their `ends` [M] and `answers` [M], the place of each answer
-    among all codes of the step.
+    codes `input_ids` and `labels` [B, T] (questions "code -> definition", as `question_batch` has them). Where more is asked
+    for, `above` holds `definitions` and `ends` of ancestors that are no codes of the step, and `hierarchy` and `equivalents`
+    hold `input_ids` [M, T], their `ends` [M], and `answers` [M], each answer's place among the step's codes and, after them,
+    the ancestors; `hierarchy` also `places` [M], where among the codes the one asked about is.
     """
 
     def __init__(self, sampler: QuestionSampler, codes: Sequence[Code], config: MemorizeConfig):
-        self.sampler, self.seed = sampler, config.seed
+        self.sampler, self.seed, self.hierarchy_share = sampler, config.seed, config.hierarchy_share
+        self._told_apart = frozenset(codes)
         rng = random.Random(config.seed)
         self._batches: list[list[Code]] = []
         whole, part = int(config.encoded_passes), config.encoded_passes % 1
@@ -80,19 +82,31 @@ class EncodedBatches(Dataset):
             questions = question_batch(list(zip(questions, answers, strict=True)), pad)
             parts.append({"definitions": ids, "ends": ends, **questions})
         item: dict = {"parts": parts}
-        mapped = [
-            (sampler.encode(rng.choice(self._equivalents[code]), rng)[0], place)
-            for place, (*_, code) in enumerate(asked)
-            if code in self._equivalents
+        place_of = {code: place for place, (*_, code) in enumerate(asked)}
+        above = [
+            (question, place)
+            for code, place in place_of.items()
+            for question in sampler.ancestors_asked(code, self.hierarchy_share, rng)
+            if question.answer in self._told_apart
         ]
+        further = list(dict.fromkeys(question.answer for question, _ in above if question.answer not in place_of))
+        place_of |= {code: len(asked) + number for number, code in enumerate(further)}
+        if further:
+            ids, ends = right_padded([sampler.encode(Question(CODE, c, c), rng)[0] for c in further], pad)
+            item["above"] = {"definitions": ids, "ends": ends}
+        if above:
+            item["hierarchy"] = self._asked([question for question, _ in above], place_of, rng)
+            item["hierarchy"]["places"] = torch.tensor([place for _, place in above])
+        mapped = [rng.choice(self._equivalents[code]) for *_, code in asked if code in self._equivalents]
         if mapped:
-            ids, ends = right_padded([question for question, _ in mapped], pad)
-            item["equivalents"] = {
-                "input_ids": ids,
-                "ends": ends,
-                "answers": torch.tensor([place for _, place in mapped]),
-            }
+            item["equivalents"] = self._asked(mapped, place_of, rng)
         return item
+
+    def _asked(self, questions: list[Question], place_of: dict[Code, int], rng: random.Random) -> dict[str, Tensor]:
+        encoded = [self.sampler.encode(question, rng)[0] for question in questions]
+        ids, ends = right_padded(encoded, self.sampler.vocabulary.pad)
+        answers = torch.tensor([place_of[question.answer] for question in questions])
+        return {"input_ids": ids, "ends": ends, "answers": answers}
 
 
 def in_runs(codes: Sequence[Code], rng: random.Random) -> list[Code]:
@@ -109,34 +123,47 @@ def encoded_loss(model: MeraModel, item: dict, common: float) -> Tensor:
     Args:
         item: as `EncodedBatches` makes it. common: size of the direction that code rows share.
     """
-    parts, mapped = item["parts"], item.get("equivalents")
+    parts = item["parts"]
+    above, hierarchy, mapped = ([item[name]] if name in item else [] for name in ("above", "hierarchy", "equivalents"))
+    looked_up = [asked["definitions"] for asked in (*parts, *above)]
+    looked_up += [asked["input_ids"] for asked in (*parts, *hierarchy, *mapped)]
     n_words = model.vocabulary.n_words
     table = model.backbone.get_input_embeddings()
-    looked_up = [part["definitions"] for part in parts] + [part["input_ids"] for part in parts]
-    looked_up += [mapped["input_ids"]] if mapped else []
     is_code = [ids > n_words for ids in looked_up]
     flat = torch.cat([ids.masked_fill(code, 0).flatten() for ids, code in zip(looked_up, is_code, strict=True)])
     split = table(flat).split([ids.numel() for ids in looked_up])  # one look: its gradient is as large as the table
-    embedded = [piece.view(*ids.shape, -1) for piece, ids in zip(split, looked_up, strict=True)]
+    embedded = iter([piece.view(*ids.shape, -1) for piece, ids in zip(split, looked_up, strict=True)])
+    is_code = iter(is_code[len(parts) + len(above) :])
 
-    ends = [_ends(_states(model, words), part["ends"]) for words, part in zip(embedded, parts, strict=False)]
-    rows = encoded(torch.cat(ends), common)
+    answers = [_ends(_states(model, next(embedded)), asked["ends"]) for asked in (*parts, *above)]
+    rows = encoded(torch.cat(answers), common)
+    scaled = rows * getattr(table, "embed_scale", 1.0)
+    places = [torch.arange(len(rows), device=rows.device)]
     states, labels, begin = [], [], 0
-    for part, words, code in zip(parts, embedded[len(parts) :], is_code[len(parts) :], strict=False):
-        own = rows[begin : begin + len(words)] * getattr(table, "embed_scale", 1.0)
-        begin += len(words)
-        filled = torch.where(code[..., None], own[:, None].to(words.dtype), words)
+    for part in parts:
+        own = scaled[begin : begin + len(part["ends"])]
+        begin += len(own)
         wanted = part["labels"] >= 0
-        states.append(_states(model, filled)[wanted])
+        states.append(_states(model, _with_rows(next(embedded), next(is_code), own))[wanted])
         labels.append(part["labels"][wanted])
-    answers, places = torch.cat(ends), torch.arange(len(rows), device=rows.device)
-    if mapped:
-        answers = torch.cat([answers, _ends(_states(model, embedded[-1]), mapped["ends"])])
-        places = torch.cat([places, mapped["answers"]])
+    for asked in hierarchy:
+        read = _states(model, _with_rows(next(embedded), next(is_code), scaled[asked["places"]]))
+        answers.append(_ends(read, asked["ends"]))
+        places.append(asked["answers"])
+    for asked in mapped:
+        answers.append(_ends(_states(model, next(embedded)), asked["ends"]))
+        places.append(asked["answers"])
     candidates = torch.cat([model.backbone.get_output_embeddings().weight[: n_words + 1].float(), rows])
     words_lost = F.cross_entropy(model.against(torch.cat(states).float(), candidates).float(), torch.cat(labels))
-    codes_lost = F.cross_entropy(model.against(answers.float(), candidates).float(), n_words + 1 + places)
+    codes_lost = F.cross_entropy(
+        model.against(torch.cat(answers).float(), candidates).float(), n_words + 1 + torch.cat(places)
+    )
     return words_lost + codes_lost
+
+
+def _with_rows(words: Tensor, is_code: Tensor, rows: Tensor) -> Tensor:
+    """Embedded questions [B, T, H] with the row [B, H] of the code each asks about in that code's place."""
+    return torch.where(is_code[..., None], rows[:, None].to(words.dtype), words)
 
 
 def _states(model: MeraModel, embedded: Tensor) -> Tensor:

@@ -130,15 +130,16 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     if config.encoded_passes and last_complete(out / STEPS) is None:
         make_room(first)
         learn_encoded(model, codes, sampler, config, ontology, first)
+    refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
     run_trainer(
         model,
         QuestionBatches(sampler, config),
-        config,
+        refined,
         out,
         tuning.in_precision(
             lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes), config
         ),
-        tuning.optimizer_of(model, config),
+        tuning.optimizer_of(model, refined),
         keep_steps=True,
     )
     manifest = manifest_of(config, out.name, ontology)
@@ -150,6 +151,13 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         if first.is_dir() and not any(first.iterdir()):
             first.rmdir()
     return manifest
+
+
+def with_rates(config: MemorizeConfig, share: float) -> MemorizeConfig:
+    """The run with `share` of its learning rates, but that of the rows, which has a setting of its own."""
+    return replace(
+        config, learning_rate=share * config.learning_rate, muon_learning_rate=share * config.muon_learning_rate
+    )
 
 
 def learn_encoded(

@@ -90,13 +90,18 @@ class QuestionSampler:
         """Every code's definition once, and the other questions for a share of the codes each."""
         drawn = list(self.definitions)
         drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
-        for asked in self.hierarchy.values():
-            count = int(hierarchy_share) + (rng.random() < hierarchy_share % 1)
-            # the lower the level, the more answers there are to tell apart
-            drawn += rng.choices(asked, weights=range(1, len(asked) + 1), k=count)
+        for code in self.hierarchy:
+            drawn += self.ancestors_asked(code, hierarchy_share, rng)
         drawn += rng.sample(self.equivalents, int(equivalents_share * len(self.equivalents)))
         rng.shuffle(drawn)
         return drawn
+
+    def ancestors_asked(self, code: Code, share: float, rng: random.Random) -> list[Question]:
+        """`share` hierarchy questions about `code`, on average; none about a code that has nothing above it."""
+        asked = self.hierarchy.get(code, [])
+        count = int(share) + (rng.random() < share % 1)
+        # the lower the level, the more answers there are to tell apart
+        return rng.choices(asked, weights=range(1, len(asked) + 1), k=count) if asked else []
 
     def length(self, question: Question) -> int:
         """About how many tokens question and answer take."""

@@ -52,6 +52,7 @@ RANGES = {
     "heads": COUNT,
     "hidden_size": COUNT,
     "encoded_passes": ANY,
+    "rates_after_encoding": Range(0, 1, above=True),
     "equivalents_share": SHARE,
     "hierarchy_share": ANY,
     "intermediate_size": COUNT,
