@@ -35,7 +35,7 @@ class Range:
             return f"above {self.least:g}" if self.above else f"{self.least:g} or more"
         if self == SHARE:
             return "a share between 0 and 1"
-        return f"from {self.least:g} to {'below ' * self.below}{self.most:g}"
+        return f"{'above' if self.above else 'from'} {self.least:g} to {'below ' * self.below}{self.most:g}"
 
 
 COUNT, SHARE, PART = Range(1), Range(0, 1), Range(0, 1, below=True)

@@ -17,7 +17,7 @@ from mera_core.model import common_direction
 from mera_core.ontology import Ontology
 from mera_core.recall import last_states
 from mera_core.recall_questions import CODE, question_ids
-from tests.tiny import tiny_model, tiny_vocabulary
+from tests.tiny import CODES, tiny_model, tiny_vocabulary
 from training import memorize
 from training.config import MemorizeConfig
 from training.encoded_rows import RUN_OF_CODES, EncodedBatches, encoded, encoded_loss, fill_rows, in_runs
@@ -30,9 +30,16 @@ SETTINGS = MemorizeConfig(
 )
 
 
+def with_all_above(codes=CODES) -> list:
+    """Codes and everything above them, in book order."""
+    kept = {BOOK.ancestor_at(code, level) for code in codes for level in range(1, BOOK.level(code) + 1)} | set(codes)
+    return [node.code for node in BOOK.nodes("ICD9") if node.code in kept]
+
+
 @pytest.fixture
 def model():
-    return tiny_model()
+    codes = with_all_above()
+    return tiny_model(codes, tiny_vocabulary(codes))
 
 
 def batches(model, codes, **changes) -> EncodedBatches:
@@ -65,31 +72,100 @@ def test_a_batch_holds_each_definition_twice_and_depends_on_its_number_alone(mod
             assert any(inside[i : i + len(definition)] == definition for i in range(len(inside)))
 
 
-def test_the_loss_is_that_of_a_table_that_holds_the_encoded_rows(model):
-    """By hand: encode, write the rows into a copy of the table, ask as always, and take the cross-entropies."""
-    codes = list(model.vocabulary.ids)
-    item, common, words = batches(model, codes, batch_size=len(codes))[0], 2.0, model.vocabulary.n_words
+@pytest.mark.parametrize("taken", [1, 3])
+def test_the_loss_is_that_of_a_table_that_holds_the_encoded_rows(model, taken):
+    """By hand: encode, write the rows into a copy of the table, ask as always, and take the cross-entropies.
+
+    With every third code of the book in the step, some of what is above them is not in it.
+    """
+    every, words = list(model.vocabulary.ids), model.vocabulary.n_words
+    data = batches(model, every, batch_size=len(every))
+    data._batches = [every[::taken]]
+    item, common = data[0], 2.0
+    asked = [*item["parts"], *([item["above"]] if "above" in item else [])]
     ours = encoded_loss(model, item, common)
     with torch.no_grad():
-        ends = [
-            model.hidden(part["definitions"])[torch.arange(len(part["ends"])), part["ends"]] for part in item["parts"]
-        ]
+        ends = [states_at_end(model, one["definitions"], one["ends"]) for one in asked]
         rows = F.normalize(torch.cat(ends), dim=-1) + common * common_direction(ends[0].shape[1])
-        ids = torch.cat([question[question > words] for part in item["parts"] for question in part["input_ids"]])
+        ids = [question[question > words] for part in item["parts"] for question in part["input_ids"]]
+        if "above" in item:
+            ids.append(torch.tensor([model.vocabulary.ids[code] for code in above_of(model, item, data)]))
+        ids = torch.cat(ids)
         table = model.backbone.get_input_embeddings().weight
         before = table.clone()
         table[ids] = rows
-        total = 0.0
         states, labels = [], []
         for part in item["parts"]:
             hidden = model.hidden(part["input_ids"])
             states.append(hidden[part["labels"] >= 0])
             labels.append(part["labels"][part["labels"] >= 0])
+        hierarchy = item["hierarchy"]
+        ends.append(states_at_end(model, hierarchy["input_ids"], hierarchy["ends"]))
+        places = torch.cat([torch.arange(len(rows)), hierarchy["answers"]])
         candidates = torch.cat([before[: words + 1], rows])
-        total += F.cross_entropy(torch.cat(states) @ candidates.T, torch.cat(labels))
-        total += F.cross_entropy(torch.cat(ends) @ candidates.T, words + 1 + torch.arange(len(rows)))
+        total = F.cross_entropy(torch.cat(states) @ candidates.T, torch.cat(labels))
+        total += F.cross_entropy(torch.cat(ends) @ candidates.T, words + 1 + places)
         table.copy_(before)
+    assert ("above" in item) == (taken == 3)
     assert ours.item() == pytest.approx(float(total), rel=1e-5)
+
+
+def states_at_end(model, ids, ends):
+    return model.hidden(ids)[torch.arange(len(ends)), ends]
+
+
+def above_of(model, item, data) -> list:
+    """Codes of `item`'s `above`, known by their definitions' words."""
+    titles = {tuple(model.vocabulary.words(BOOK.definition(code))): code for code in model.vocabulary.ids}
+    found = []
+    for ids, end in zip(item["above"]["definitions"].tolist(), item["above"]["ends"].tolist(), strict=True):
+        inside = ids[: end + 1]
+        spans = (tuple(inside[i:j]) for i in range(len(inside)) for j in range(len(inside), i, -1))
+        found.append(max((titles[span] for span in spans if span in titles), key=lambda c: len(BOOK.definition(c))))
+    return found
+
+
+def test_hierarchy_questions_are_answered_by_what_is_above_the_code_asked_about(model):
+    codes = list(model.vocabulary.ids)
+    data = batches(model, codes, hierarchy_share=2.0)
+    data._told_apart = frozenset(codes) - {BOOK.parse("401", "ICD9")}  # such an ancestor is not asked for
+    seen = 0
+    for number in range(len(data)):
+        item, words = data[number], model.vocabulary.n_words
+        order = [
+            model.vocabulary.code_at[int(question[question > words])]
+            for part in item["parts"]
+            for question in part["input_ids"]
+        ]
+        order += above_of(model, item, data) if "above" in item else []
+        assert len(set(order)) == len(order)
+        if "hierarchy" not in item:
+            continue
+        hierarchy = item["hierarchy"]
+        for ids, end, answer, place in zip(
+            *(hierarchy[name] for name in ("input_ids", "ends", "answers", "places")), strict=True
+        ):
+            (code,) = (model.vocabulary.code_at[int(i)] for i in ids if i > words)
+            assert order[place] == code
+            text = model.vocabulary.text(ids[: end + 1].tolist()).lower()
+            names = BOOK.level_names(code.system)
+            (level,) = [n for n, name in enumerate(names, 1) if re.search(rf"\b{re.escape(name)}\b", text)]
+            assert order[answer] == BOOK.ancestor_at(code, level) != BOOK.parse("401", "ICD9")
+            seen += 1
+    assert seen > 4
+
+
+def test_no_hierarchy_no_questions_about_it(model):
+    data = batches(model, list(model.vocabulary.ids), hierarchy_share=0.0)
+    assert all(set(data[number]) == {"parts"} for number in range(len(data)))
+
+
+def test_what_comes_after_has_a_share_of_the_rates():
+    config = replace(SETTINGS, learning_rate=0.002, muon_learning_rate=0.004, row_learning_rate=0.0003)
+    after = memorize.with_rates(config, 0.25)
+    assert (after.learning_rate, after.muon_learning_rate, after.row_learning_rate) == (0.0005, 0.001, 0.0003)
+    with pytest.raises(InputError, match="rates_after_encoding is 0.0; it must be above 0 to 1"):
+        replace(config, rates_after_encoding=0.0)
 
 
 def test_gradients_reach_the_body_through_what_stands_in_for_rows_and_no_code_row(model):
