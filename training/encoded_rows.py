@@ -2,8 +2,9 @@
 
 While this lasts no code has a row of its own. What the model is left with after "Code for <definition>:" stands in the
 code's place: on the way in, where "Define <code>:" asks for the definition back or "Block of <code>:" for what is above,
-and on the way out, where codes are told apart. So one function is learned from every definition at once, in place of a row for each code that only the few steps
-asking for it move. At the end its values are written into the table, and stage 1 goes on with them as rows.
+and on the way out, where codes are told apart. So one function is learned from every definition at once, in place of a row
+for each code that only the few steps asking for it move. At the end its values are written into the table, and stage 1
+goes on with them as rows.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from training.architecture import Architecture, Shape, shape_of
 from training.backbone import padded_rows
 from training.config import MemorizeConfig, RankConfig, RunConfig
 from training.plan_memory import (
+    QUESTION_TOKENS,
     CUDA_GB,
     GB,
     CohortSize,
@@ -178,9 +179,10 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
     if isinstance(config, MemorizeConfig):
         asked = questions_a_pass(config)
         steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
-        if config.encoded_passes:  # each code's definition is read, and asked for
+        if config.encoded_passes:  # each code's definition is read, and asked for, and so is what is above the code
             codes = config.encoded_passes * told_apart(config)
-            steps, tokens = steps + int(codes / a_step), tokens + 2 * codes * definition_tokens(config)
+            a_code = 2 * definition_tokens(config) + config.hierarchy_share * QUESTION_TOKENS
+            steps, tokens = steps + int(codes / a_step), tokens + codes * a_code
         return steps, int(tokens)
     history = PROFILE_TOKENS + cohort.visits * (VISIT_TOKENS + cohort.codes)
     samples, length = float(cohort.patients), min(history, config.max_tokens)

@@ -24,7 +24,8 @@ MODELS = ("PyHealth RETAIN", "PyHealth Transformer")
 VERSION = "1.1.6"
 HOW = (
     f"make one with Python 3.11: `python3.11 -m venv .venv-pyhealth && .venv-pyhealth/bin/pip install pyhealth=={VERSION} "
-    "'numpy<2' 'setuptools<81'` (its pandas and its imports need them), and name it by --pyhealth-python .venv-pyhealth/bin/python"
+    "'numpy<2' 'setuptools<81' torch==2.9.1 torchvision==0.24.1` (its pandas and its imports need them; the two of torch "
+    "belong together), and name it by --pyhealth-python .venv-pyhealth/bin/python"
 )
 RUNNER = Path(__file__).with_name("pyhealth_runner.py")
 
