@@ -20,9 +20,9 @@ from training.architecture import Architecture, Shape, shape_of
 from training.backbone import padded_rows
 from training.config import MemorizeConfig, RankConfig, RunConfig
 from training.plan_memory import (
-    QUESTION_TOKENS,
     CUDA_GB,
     GB,
+    QUESTION_TOKENS,
     CohortSize,
     Memory,
     advice,
