@@ -94,7 +94,8 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
-        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0, "rates_after_encoding": 1.0}
+        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
+        later |= {"rates_after_encoding": 1.0, "missed_passes": 0}
         for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
@@ -133,6 +134,8 @@ class MemorizeConfig(RunConfig):
     (`training/encoded_rows.py`); for decoder-only models whose every weight is trained."""
     rates_after_encoding: float = 1.0
     """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
+    missed_passes: int = 0
+    """Passes, after encoded ones, over the codes that these leave unknown; they are spread among the other questions."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
@@ -154,6 +157,8 @@ class MemorizeConfig(RunConfig):
             raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
         if self.tuning != "full" and self.encoded_passes:
             raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
+        if self.missed_passes and not self.encoded_passes:
+            raise InputError("missed_passes come after encoded ones, of which there are none: set encoded_passes too.")
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +19,18 @@ from training import backbone as backbones
 from training import tuning
 from training.config import MemorizeConfig
 from training.encoded_rows import EncodedBatches, encoded_loss, fill_rows, refuse
+from training.memory import codes_exact, definitions_exact
 from training.questions import QuestionBatches, QuestionSampler, code_book, equivalents
 from training.trainer import STEPS, is_first_process, last_complete, run_trainer, take_device
 
+MISSED = "missed.json"
 NEIGHBOURS = 2
 """Codes on either side of each code asked about, in book order, among the candidates for its definition's words."""
 
 
-def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int) -> torch.Tensor:
+def memorize_loss(
+    model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int, others_still: bool = False
+) -> torch.Tensor:
     """Cross-entropy of the answers of a batch of questions: see `answer_loss`.
 
     Args:
@@ -33,11 +38,15 @@ def memorize_loss(model: MeraModel, parts: list[dict[str, torch.Tensor]], undivi
     """
     decoder_ids = [part.get("decoder_ids") for part in parts]
     hidden = model.hidden_of_parts([part["input_ids"] for part in parts], decoder_ids)
-    return answer_loss(model, parts, hidden, undivided_codes)
+    return answer_loss(model, parts, hidden, undivided_codes, others_still)
 
 
 def answer_loss(
-    model: MeraModel, parts: list[dict[str, torch.Tensor]], hidden: list[torch.Tensor], undivided_codes: int
+    model: MeraModel,
+    parts: list[dict[str, torch.Tensor]],
+    hidden: list[torch.Tensor],
+    undivided_codes: int,
+    others_still: bool = False,
 ) -> torch.Tensor:
     """Cross-entropy of words against words and some codes, plus that of codes against the whole vocabulary.
 
@@ -47,6 +56,8 @@ def answer_loss(
 
     Args:
         hidden: states [B, T, H] of each part.
+        others_still: rows of codes that only stand against an answer take no gradient. Adam makes steps of like size of
+            gradients of any size, so that the small ones of all rows in every step would wear down what they hold.
     """
     asked = [part["labels"] >= 0 for part in parts]
     states = torch.cat([state[where] for state, where in zip(hidden, asked, strict=True)])
@@ -56,10 +67,25 @@ def answer_loss(
     is_word = labels < n_words
     if is_word.any():
         candidates = _word_candidates(parts, n_words, total, undivided_codes)
-        loss = loss + F.cross_entropy(model.logits(states[is_word], candidates).float(), labels[is_word])
+        moved = candidates <= n_words if others_still else None
+        loss = loss + F.cross_entropy(_logits(model, states[is_word], candidates, moved).float(), labels[is_word])
     if not is_word.all():
-        loss = loss + F.cross_entropy(model.logits(states[~is_word], slice(0, total)).float(), labels[~is_word])
+        answers, moved = labels[~is_word], None
+        if others_still:
+            moved = torch.zeros(total, dtype=torch.bool, device=labels.device).index_fill(0, answers, True)
+        loss = loss + F.cross_entropy(_logits(model, states[~is_word], slice(0, total), moved).float(), answers)
     return loss
+
+
+def _logits(
+    model: MeraModel, states: torch.Tensor, ids: torch.Tensor | slice, moved: torch.Tensor | None
+) -> torch.Tensor:
+    """`model.logits` where, of the rows of `ids`, those in the mask `moved` [K] take a gradient; None: all do."""
+    if moved is None:
+        return model.logits(states, ids)
+    table = model.backbone.get_output_embeddings()
+    rows, bias = table.weight[ids], getattr(table, "bias", None)
+    return model.against(states, torch.where(moved[:, None], rows, rows.detach()), None if bias is None else bias[ids])
 
 
 def _word_candidates(parts: list[dict[str, torch.Tensor]], n_words: int, total: int, drawn: int) -> torch.Tensor:
@@ -127,17 +153,21 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
     )
     first = out.with_name(f"{out.name}-encoded")  # holds the steps of what comes first, and nothing else
-    if config.encoded_passes and last_complete(out / STEPS) is None:
-        make_room(first)
-        learn_encoded(model, codes, sampler, config, ontology, first)
-    refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
+    after, missed = bool(config.encoded_passes), []
+    if after:
+        if last_complete(out / STEPS) is None:
+            make_room(first)
+            learn_encoded(model, codes, sampler, config, ontology, first)
+        if config.missed_passes:
+            missed = kept_missed(model, sampler, config, first / STEPS / MISSED)
+    refined = with_rates(config, config.rates_after_encoding) if after else config
     run_trainer(
         model,
-        QuestionBatches(sampler, config),
+        QuestionBatches(sampler, config, missed),
         refined,
         out,
         tuning.in_precision(
-            lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes), config
+            lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes, after), config
         ),
         tuning.optimizer_of(model, refined),
         keep_steps=True,
@@ -151,6 +181,32 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         if first.is_dir() and not any(first.iterdir()):
             first.rmdir()
     return manifest
+
+
+def kept_missed(model: MeraModel, sampler: QuestionSampler, config: MemorizeConfig, file: Path) -> list[Code]:
+    """The codes whose definition the model does not give to the letter, or that it does not give for their definition.
+
+    They are found once and kept in `file`, so that a run that goes on asks for the same ones.
+    """
+    if file.is_file():
+        return [Code(*code) for code in json.loads(file.read_text(encoding="utf-8"))]
+    training = model.training
+    model.eval()
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "mixed"):
+        words, _ = definitions_exact(
+            model, [q.code for q in sampler.definitions], sampler.ontology, 0, with_undivided=False
+        )
+        back, _ = codes_exact(model, [q.code for q in sampler.backwards], sampler.ontology, 0)
+    wrong = {q.code for q, right in zip(sampler.definitions, words, strict=True) if not right}
+    wrong |= {q.code for q, right in zip(sampler.backwards, back, strict=True) if not right}
+    missed = [q.code for q in sampler.definitions if q.code in wrong]
+    model.train(training)
+    if is_first_process():
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([[code.system, code.code] for code in missed]), encoding="utf-8")
+        partial.replace(file)
+        print(f"{len(missed):,} of {len(sampler.definitions):,} codes are not known yet; they are asked about most.")
+    return missed
 
 
 def with_rates(config: MemorizeConfig, share: float) -> MemorizeConfig:

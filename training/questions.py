@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -159,18 +159,33 @@ def padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
 class QuestionBatches(Dataset):
     """Item i is the whole batch of step i, made from the seed and i alone, so that a resumed run sees the same steps."""
 
-    def __init__(self, sampler: QuestionSampler, config: MemorizeConfig):
+    def __init__(self, sampler: QuestionSampler, config: MemorizeConfig, missed: Sequence[Code] = ()):
+        """`missed`: codes that are asked for `config.missed_passes` times more than the others, both ways."""
         self.sampler, self.config = sampler, config
         rng = random.Random(config.seed)
         self._batches: list[list[Question]] = []
-        whole, part = int(config.passes), config.passes % 1
-        for index in range(whole + (part > 0)):
-            drawn = sampler.one_pass(rng, config.backwards_share, config.hierarchy_share, config.equivalents_share)
-            drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
+        drawn_in_turn = self._passes(rng)
+        if missed:
+            whole = [question for drawn in drawn_in_turn for question in drawn]
+            drawn_in_turn = [spread(whole, self._about(missed, rng))]
+        for drawn in drawn_in_turn:
             if config.batches == "by_length":
                 self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
             else:
                 self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
+
+    def _passes(self, rng: random.Random) -> Iterator[list[Question]]:
+        config = self.config
+        whole, part = int(config.passes), config.passes % 1
+        for index in range(whole + (part > 0)):
+            drawn = self.sampler.one_pass(rng, config.backwards_share, config.hierarchy_share, config.equivalents_share)
+            yield drawn[: int(len(drawn) * (1 if index < whole else part))]
+
+    def _about(self, missed: Sequence[Code], rng: random.Random) -> list[Question]:
+        told_apart = {question.code: question for question in self.sampler.backwards}
+        asked = [Question(DEFINITION, code) for code in missed]
+        asked += [told_apart[code] for code in missed if code in told_apart]
+        return [question for _ in range(self.config.missed_passes) for question in rng.sample(asked, len(asked))]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -178,6 +193,12 @@ class QuestionBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
         rng = random.Random(self.config.seed * 1_000_003 + index)
         return {"questions": self.sampler.batch(self._batches[index], rng)}
+
+
+def spread(first: Sequence[Question], second: Sequence[Question]) -> list[Question]:
+    """Both, each in its own order, evenly among each other."""
+    placed = [((place + 0.5) / len(each), question) for each in (first, second) for place, question in enumerate(each)]
+    return [question for _, question in sorted(placed, key=lambda pair: pair[0])]
 
 
 def batches_by_length(items: list, length, batch_size: int, rng: random.Random) -> list[list]:

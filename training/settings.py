@@ -65,6 +65,7 @@ RANGES = {
     "lora_dropout": PART,
     "lora_rank": COUNT,
     "max_tokens": Range(16),
+    "missed_passes": ANY,
     "muon_learning_rate": ANY,
     "passes": Range(0.001),
     "phrasings": ANY,

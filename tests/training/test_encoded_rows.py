@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,13 +17,13 @@ from mera_core.errors import InputError
 from mera_core.model import common_direction
 from mera_core.ontology import Ontology
 from mera_core.recall import last_states
-from mera_core.recall_questions import CODE, question_ids
+from mera_core.recall_questions import CODE, DEFINITION, question_ids
 from tests.tiny import CODES, tiny_model, tiny_vocabulary
 from training import memorize
 from training.config import MemorizeConfig
 from training.encoded_rows import RUN_OF_CODES, EncodedBatches, encoded, encoded_loss, fill_rows, in_runs
 from training.memory import codes_exact, definitions_exact
-from training.questions import QuestionSampler
+from training.questions import Question, QuestionBatches, QuestionSampler
 
 BOOK = Ontology.load()
 SETTINGS = MemorizeConfig(
@@ -209,7 +210,7 @@ def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monke
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
         SETTINGS, word_pieces=600, passes=10, encoded_passes=120.0, batch_size=32, optimizer="muon", save_every=0,
-        muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0,
+        muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0, missed_passes=2,
     )  # fmt: skip
     memorize.run(config, tmp_path / "out")
     model, manifest = load_checkpoint(tmp_path / "out")
@@ -217,6 +218,65 @@ def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "out"]
     words, back = definitions_exact(model.eval(), codes, BOOK, 0)[0], codes_exact(model, codes, BOOK, 0)[0]
     assert sum(words) >= 0.9 * len(codes) and sum(back) >= 0.9 * len(codes)
+
+
+# --- what is not known after them is asked about most
+
+
+def test_rows_that_only_stand_against_an_answer_keep_still(model):
+    codes = list(model.vocabulary.ids)
+    sampler = QuestionSampler(model.vocabulary, BOOK, codes)
+    asked, rng = codes[3:6], random.Random(1)
+    parts = sampler.batch([Question(DEFINITION, asked[0]), Question(CODE, asked[1], asked[1])], rng)
+    parts += sampler.batch([Question("chapter", asked[2], codes[0])], rng)
+    losses = {}
+    for still in (False, True):
+        model.zero_grad()
+        torch.manual_seed(1)
+        losses[still] = memorize.memorize_loss(model, parts, 4, others_still=still)
+        losses[still].backward()
+        gradient = model.backbone.get_input_embeddings().weight.grad
+        moved = {code for code, row in model.vocabulary.ids.items() if gradient[row].abs().sum() > 0}
+        assert moved == ({*asked, codes[0]} if still else set(codes))
+        assert gradient[: model.vocabulary.n_words].abs().sum() > 0
+    assert losses[True].item() == pytest.approx(losses[False].item(), abs=1e-6)
+
+
+def test_missed_codes_are_asked_about_more_often_and_evenly(model):
+    codes = list(model.vocabulary.ids)
+    sampler = QuestionSampler(model.vocabulary, BOOK, codes)
+    config = replace(SETTINGS, passes=1, missed_passes=5, hierarchy_share=0.0, batch_size=4)
+    usual, more = QuestionBatches(sampler, config), QuestionBatches(sampler, config, codes[:2])
+    counts = Counter(question for batch in more._batches for question in batch)
+    told_apart = [question.code for question in sampler.backwards]
+    for code in codes:
+        times = 1 + 5 * (code in codes[:2])
+        assert counts[Question(DEFINITION, code)] == times
+        assert counts[Question(CODE, code, code)] == times * (code in told_apart)
+    half = [question.code for batch in more._batches[: len(more) // 2] for question in batch].count(codes[0])
+    assert len(more) > len(usual) and abs(half - counts[Question(DEFINITION, codes[0])]) <= 3
+
+
+def test_what_was_missed_is_found_once_and_kept(model, tmp_path, monkeypatch):
+    codes = list(model.vocabulary.ids)
+    sampler = QuestionSampler(model.vocabulary, BOOK, codes)
+    forgotten, asked_for = codes[4], [question.code for question in sampler.backwards]
+    right = dict.fromkeys(asked_for, True) | dict.fromkeys(asked_for[1::2], False)
+    monkeypatch.setattr(
+        memorize, "definitions_exact", lambda _, asked, *more, **options: ([c != forgotten for c in asked], [])
+    )
+    monkeypatch.setattr(memorize, "codes_exact", lambda _, asked, *more: ([right[c] for c in asked], []))
+    path, config = tmp_path / "missed.json", replace(SETTINGS, missed_passes=1)
+    expected = [code for code in codes if code == forgotten or not right.get(code, True)]
+    assert memorize.kept_missed(model, sampler, config, path) == expected and 1 < len(expected) < len(codes)
+    monkeypatch.setattr(memorize, "codes_exact", None)  # not looked for again
+    assert memorize.kept_missed(model, sampler, config, path) == expected
+    assert [file.name for file in tmp_path.iterdir()] == ["missed.json"]
+
+
+def test_missed_passes_need_encoded_ones():
+    with pytest.raises(InputError, match="set encoded_passes too"):
+        MemorizeConfig(missed_passes=2)
 
 
 @pytest.mark.parametrize("passes", [0.0, 1.0])
