@@ -221,12 +221,13 @@ def learn_encoded(
 ) -> None:
     """Train with rows that the model makes of definitions, then write them into its table; steps are kept under `out`.
 
-    The rates are the run's, but that of the rows: here these are words, which many steps move. A heading with a child's
-    title is not asked for: nothing could tell the two apart.
+    The rates are the run's, but that of the rows: here these are words, which many steps move. Settings of what comes
+    after do not count, so that other questions can be tried on the same rows. A heading with a child's title is not asked
+    for: nothing could tell the two apart.
     """
     refuse(model)
     common = config.common_direction
-    first = replace(config, row_learning_rate=0.0)
+    first = replace(config, row_learning_rate=0.0, passes=1.0, missed_passes=0, rates_after_encoding=1.0)
     run_trainer(
         model,
         EncodedBatches(sampler, [question.code for question in sampler.backwards], config),

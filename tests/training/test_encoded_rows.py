@@ -274,6 +274,20 @@ def test_what_was_missed_is_found_once_and_kept(model, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["missed.json"]
 
 
+def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
+    codes = list(model.vocabulary.ids)
+    sampler = QuestionSampler(model.vocabulary, BOOK, codes)
+    config = replace(SETTINGS, encoded_passes=1.0, save_every=1, passes=2)
+    memorize.learn_encoded(model, codes, sampler, config, BOOK, tmp_path / "first")
+    table = model.backbone.get_input_embeddings().weight.detach().clone()
+    other = tiny_model(codes, tiny_vocabulary(codes), seed=5)
+    changed = replace(config, passes=0.5, missed_passes=3, rates_after_encoding=0.1, row_learning_rate=0.001)
+    memorize.learn_encoded(other, codes, sampler, changed, BOOK, tmp_path / "first")
+    assert torch.equal(other.backbone.get_input_embeddings().weight, table)
+    with pytest.raises(InputError, match="other settings"):
+        memorize.learn_encoded(other, codes, sampler, replace(config, learning_rate=0.1), BOOK, tmp_path / "first")
+
+
 def test_missed_passes_need_encoded_ones():
     with pytest.raises(InputError, match="set encoded_passes too"):
         MemorizeConfig(missed_passes=2)
