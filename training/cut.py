@@ -36,7 +36,7 @@ REACH_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 AS_GOOD = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
 COLLAPSE = 0.02
-"""By how much the list's weighted F1 at the true number of codes may fall behind that of the plain scores."""
+"""By how much the list's weighted F1 at the true number of codes, or its recall@20, may fall behind that of the plain scores."""
 ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Powers of a code's frequency that the order below the cut may take off."""
 CUT_SCORES = 2**25
@@ -129,7 +129,8 @@ def _cut_offset(
 
     The highest weighted F1 of the cut counts. Weighted F1 hardly minds rare codes that are predicted for everybody, though
     a reader of the list does: of the cuts that are as good (`AS_GOOD`), the one stays whose list has the highest weighted
-    F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`COLLAPSE`).
+    F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`COLLAPSE`), be it
+    in that F1 or in recall@20.
     """
     margin, bootstrap, tried = scores.astype(np.float64) - eov[:, None], Bootstrap(len(truth), 1), []
     for share in REACH_SHARES:
@@ -141,12 +142,16 @@ def _cut_offset(
     def at_true_length(ranked: np.ndarray) -> float:
         return metrics.weighted_f1(metrics.top_sets(ranked, truth.size), truth, bootstrap).value
 
-    least, found = at_true_length(scores) - COLLAPSE, []
+    def recall(ranked: np.ndarray) -> float:
+        return float(np.nanmean(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20)))
+
+    least, least_recall, found = at_true_length(scores) - COLLAPSE, recall(scores) - COLLAPSE, []
     for values, offset in sorted(tried, key=lambda one: -one[0]["weighted_f1"]):
         if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - AS_GOOD:
             break
-        worth = at_true_length(ranking_scores(scores, eov, offset))
-        if worth >= least:
+        ranked = ranking_scores(scores, eov, offset)
+        worth = at_true_length(ranked)
+        if worth >= least and recall(ranked) >= least_recall:
             found.append((worth, values, offset))
     _, values, offset = max(found, key=lambda one: one[0])  # one without tilt or share lists as the plain scores do
     return values, offset

@@ -218,6 +218,32 @@ def test_a_cut_whose_list_is_worthless_is_not_taken_for_its_f1() -> None:
     assert list_f1(offset) > list_f1(np.full(22, 99.0)) - COLLAPSE
 
 
+def test_a_cut_that_puts_codes_that_never_come_above_those_that_may_is_not_taken_for_its_f1() -> None:
+    """Five codes that need thresholds of their own; with these, forty that are never true come before what is not named."""
+    draw = np.random.default_rng(7)
+    true = np.zeros((500, 45), bool)
+    true[:, :5] = draw.random((500, 5)) < 0.4
+    own = np.concatenate([np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.full(40, -9.0)])
+    scores = draw.normal(-8.5, 0.1, size=true.shape)
+    scores[:, :5] = own[:5] + np.where(true[:, :5], 0.6, -0.6) + draw.normal(0, 0.7, (500, 5))
+    truth = Truth.from_sets([np.flatnonzero(row) for row in true], [[]] * 500, 45)
+    eov = np.zeros(500)
+
+    def list_figures(offset) -> tuple[float, float]:
+        ranked = ranking_scores(scores, eov, offset)
+        sets = metrics.top_sets(ranked, truth.size)
+        recall = np.nanmean(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20))
+        return metrics.weighted_f1(sets, truth, Bootstrap(500, 1)).value, float(recall)
+
+    plain = list_figures(np.full(45, 99.0))
+    a, tempting = metrics.best_threshold(scores - own, truth)
+    chosen, offset = _cut_offset(scores, eov, truth, np.log(np.full(45, 0.1)), own)
+    flooded = list_figures(a + own)
+    assert tempting > chosen["weighted_f1"] + AS_GOOD
+    assert flooded[0] > plain[0] - COLLAPSE and flooded[1] < plain[1] - 0.1  # its F1 alone would let it through
+    assert list_figures(offset)[1] >= plain[1] - COLLAPSE
+
+
 # --- a checkpoint's cut on another population
 
 
