@@ -14,6 +14,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import ipaddress
 import random
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit, to_table, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a run of the tests that was started in the background ignores these, and so would every process that a test starts
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 class NetworkUseError(ConnectionError):
