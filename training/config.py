@@ -95,7 +95,7 @@ class RunConfig:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
         later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
-        later |= {"rates_after_encoding": 1.0, "missed_passes": 0}
+        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "start": ""}
         for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
@@ -111,6 +111,9 @@ class MemorizeConfig(RunConfig):
     backbone: str = ""
     """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
     (T5); empty trains a small LLaMA-architecture model from scratch."""
+    start: str = ""
+    """Folder of an earlier stage 1 to go on from, with its codes and their rows; empty begins with the settings above and
+    below."""
     systems: tuple[str, ...] = ("ICD9",)
     """Code systems whose every node gets a token."""
     word_pieces: int = 4000
@@ -135,7 +138,8 @@ class MemorizeConfig(RunConfig):
     rates_after_encoding: float = 1.0
     """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
     missed_passes: int = 0
-    """Passes, after encoded ones, over the codes that these leave unknown; they are spread among the other questions."""
+    """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
+    questions."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
@@ -157,8 +161,18 @@ class MemorizeConfig(RunConfig):
             raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
         if self.tuning != "full" and self.encoded_passes:
             raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
-        if self.missed_passes and not self.encoded_passes:
-            raise InputError("missed_passes come after encoded ones, of which there are none: set encoded_passes too.")
+        if self.missed_passes and not (self.encoded_passes or self.start):
+            raise InputError(
+                "missed_passes come after encoded ones or an earlier stage 1, and there is neither: set encoded_passes or start."
+            )
+        if self.start and self.encoded_passes:
+            raise InputError(
+                f"encoded_passes make all rows anew, and {self.start} holds rows: set encoded_passes to 0."
+            )
+        if self.start and (self.backbone or self.tuning != "full"):
+            raise InputError(
+                "start goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
+            )
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
                 raise InputError(

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mera_core.checkpoint import Manifest, make_room
+from mera_core.checkpoint import Manifest, make_room, read_manifest
+from mera_core.errors import InputError
 from mera_core.model import MeraModel, start_code_rows
 from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings
@@ -138,6 +139,23 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
     return [*book.values(), *(asked + profile) * 200]
 
 
+def go_on(config: MemorizeConfig) -> tuple[MeraModel, list[Code]]:
+    """The model of an earlier stage 1, and its codes.
+
+    Raises InputError where it is no such checkpoint, has ranked since, or knows other code systems than the config names.
+    """
+    model, manifest = tuning.load_start(Path(config.start), config)
+    if manifest.stage != "memorize":
+        raise InputError(f"{config.start} has learned to rank: stage 1 goes on from a stage 1.")
+    if tuple(manifest.systems) != tuple(config.systems):
+        raise InputError(
+            f"{config.start} knows {' and '.join(manifest.systems)}, and the configuration names "
+            f"{' and '.join(config.systems)}: name the same systems."
+        )
+    model.train()
+    return model, list(model.vocabulary.ids)
+
+
 def run(config: MemorizeConfig, out: Path) -> Manifest:
     """Train stage 1 and write the checkpoint folder `out`; resumes from `out`'s last complete step if there is one.
 
@@ -147,20 +165,19 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     take_device()
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
-    model, codes = build(config, ontology)
+    model, codes = go_on(config) if config.start else build(config, ontology)
     tuning.prepare(model, config)
     sampler = QuestionSampler(
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
     )
     first = out.with_name(f"{out.name}-encoded")  # holds the steps of what comes first, and nothing else
-    after, missed = bool(config.encoded_passes), []
-    if after:
-        if last_complete(out / STEPS) is None:
-            make_room(first)
-            learn_encoded(model, codes, sampler, config, ontology, first)
-        if config.missed_passes:
-            missed = kept_missed(model, sampler, config, first / STEPS / MISSED)
-    refined = with_rates(config, config.rates_after_encoding) if after else config
+    if config.encoded_passes and last_complete(out / STEPS) is None:
+        make_room(first)
+        learn_encoded(model, codes, sampler, config, ontology, first)
+    after, missed = bool(config.encoded_passes or config.start), []
+    if config.missed_passes:
+        missed = kept_missed(model, sampler, config, (first if config.encoded_passes else out) / STEPS / MISSED)
+    refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
     run_trainer(
         model,
         QuestionBatches(sampler, config, missed),
@@ -173,6 +190,8 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         keep_steps=True,
     )
     manifest = manifest_of(config, out.name, ontology)
+    if config.start:
+        manifest.method["before"] = read_manifest(Path(config.start)).method
     if not is_first_process():
         return manifest
     manifest = tuning.save(model, manifest, out, config, torch.float32)
@@ -188,6 +207,7 @@ def kept_missed(model: MeraModel, sampler: QuestionSampler, config: MemorizeConf
 
     They are found once and kept in `file`, so that a run that goes on asks for the same ones.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_file():
         return [Code(*code) for code in json.loads(file.read_text(encoding="utf-8"))]
     training = model.training

@@ -289,8 +289,40 @@ def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
 
 
 def test_missed_passes_need_encoded_ones():
-    with pytest.raises(InputError, match="set encoded_passes too"):
+    with pytest.raises(InputError, match="set encoded_passes or start"):
         MemorizeConfig(missed_passes=2)
+
+
+def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monkeypatch):
+    codes = BOOK.billable("ICD9")[:40]
+    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    config = replace(
+        SETTINGS, word_pieces=500, passes=2, encoded_passes=2.0, batch_size=16, save_every=0, hierarchy_share=0.0
+    )
+    memorize.run(config, tmp_path / "first")
+    before, _ = load_checkpoint(tmp_path / "first")
+    further = replace(
+        config, encoded_passes=0.0, passes=1, missed_passes=30, start=str(tmp_path / "first"), learning_rate=0.005,
+        optimizer="muon", muon_learning_rate=0.01,
+    )  # fmt: skip
+    memorize.run(further, tmp_path / "second")
+    after, manifest = load_checkpoint(tmp_path / "second")
+    assert list(after.vocabulary.ids) == list(before.vocabulary.ids) == list(codes)
+    known = [sum(codes_exact(model.eval(), codes, BOOK, 0)[0]) for model in (before, after)]
+    assert known[1] > known[0]
+    assert manifest.method["before"]["memorize"]["encoded_passes"] == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "logs", "second"]
+    with pytest.raises(InputError, match="knows ICD9, and the configuration names ICD10"):
+        memorize.run(replace(further, systems=("ICD10",)), tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"encoded_passes": 1.0}, "make all rows anew"), ({"backbone": "x"}, "leave backbone empty")],
+)
+def test_what_cannot_go_on_from_an_earlier_stage_1(changes, words):
+    with pytest.raises(InputError, match=words):
+        MemorizeConfig(start="runs/first", **changes)
 
 
 @pytest.mark.parametrize("passes", [0.0, 1.0])
