@@ -95,7 +95,7 @@ class RunConfig:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
         later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
-        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "start": ""}
+        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "go_on_from": ""}
         for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
@@ -111,7 +111,7 @@ class MemorizeConfig(RunConfig):
     backbone: str = ""
     """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
     (T5); empty trains a small LLaMA-architecture model from scratch."""
-    start: str = ""
+    go_on_from: str = ""
     """Folder of an earlier stage 1 to go on from, with its codes and their rows; empty begins with the settings above and
     below."""
     systems: tuple[str, ...] = ("ICD9",)
@@ -161,17 +161,17 @@ class MemorizeConfig(RunConfig):
             raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
         if self.tuning != "full" and self.encoded_passes:
             raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
-        if self.missed_passes and not (self.encoded_passes or self.start):
+        if self.missed_passes and not (self.encoded_passes or self.go_on_from):
             raise InputError(
-                "missed_passes come after encoded ones or an earlier stage 1, and there is neither: set encoded_passes or start."
+                "missed_passes come after encoded ones or an earlier stage 1: set encoded_passes or go_on_from as well."
             )
-        if self.start and self.encoded_passes:
+        if self.go_on_from and self.encoded_passes:
             raise InputError(
-                f"encoded_passes make all rows anew, and {self.start} holds rows: set encoded_passes to 0."
+                f"encoded_passes make all rows anew, and {self.go_on_from} holds rows: set encoded_passes to 0."
             )
-        if self.start and (self.backbone or self.tuning != "full"):
+        if self.go_on_from and (self.backbone or self.tuning != "full"):
             raise InputError(
-                "start goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
+                "go_on_from goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
             )
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:

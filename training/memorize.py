@@ -144,12 +144,12 @@ def go_on(config: MemorizeConfig) -> tuple[MeraModel, list[Code]]:
 
     Raises InputError where it is no such checkpoint, has ranked since, or knows other code systems than the config names.
     """
-    model, manifest = tuning.load_start(Path(config.start), config)
+    model, manifest = tuning.load_start(Path(config.go_on_from), config)
     if manifest.stage != "memorize":
-        raise InputError(f"{config.start} has learned to rank: stage 1 goes on from a stage 1.")
+        raise InputError(f"{config.go_on_from} has learned to rank: stage 1 goes on from a stage 1.")
     if tuple(manifest.systems) != tuple(config.systems):
         raise InputError(
-            f"{config.start} knows {' and '.join(manifest.systems)}, and the configuration names "
+            f"{config.go_on_from} knows {' and '.join(manifest.systems)}, and the configuration names "
             f"{' and '.join(config.systems)}: name the same systems."
         )
     model.train()
@@ -165,7 +165,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     take_device()
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
-    model, codes = go_on(config) if config.start else build(config, ontology)
+    model, codes = go_on(config) if config.go_on_from else build(config, ontology)
     tuning.prepare(model, config)
     sampler = QuestionSampler(
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
@@ -174,7 +174,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     if config.encoded_passes and last_complete(out / STEPS) is None:
         make_room(first)
         learn_encoded(model, codes, sampler, config, ontology, first)
-    after, missed = bool(config.encoded_passes or config.start), []
+    after, missed = bool(config.encoded_passes or config.go_on_from), []
     if config.missed_passes:
         missed = kept_missed(model, sampler, config, (first if config.encoded_passes else out) / STEPS / MISSED)
     refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
@@ -190,8 +190,8 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
         keep_steps=True,
     )
     manifest = manifest_of(config, out.name, ontology)
-    if config.start:
-        manifest.method["before"] = read_manifest(Path(config.start)).method
+    if config.go_on_from:
+        manifest.method["before"] = read_manifest(Path(config.go_on_from)).method
     if not is_first_process():
         return manifest
     manifest = tuning.save(model, manifest, out, config, torch.float32)

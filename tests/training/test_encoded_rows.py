@@ -289,7 +289,7 @@ def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
 
 
 def test_missed_passes_need_encoded_ones():
-    with pytest.raises(InputError, match="set encoded_passes or start"):
+    with pytest.raises(InputError, match="set encoded_passes or go_on_from"):
         MemorizeConfig(missed_passes=2)
 
 
@@ -302,7 +302,7 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
     memorize.run(config, tmp_path / "first")
     before, _ = load_checkpoint(tmp_path / "first")
     further = replace(
-        config, encoded_passes=0.0, passes=1, missed_passes=30, start=str(tmp_path / "first"), learning_rate=0.005,
+        config, encoded_passes=0.0, passes=1, missed_passes=30, go_on_from=str(tmp_path / "first"), learning_rate=0.005,
         optimizer="muon", muon_learning_rate=0.01,
     )  # fmt: skip
     memorize.run(further, tmp_path / "second")
@@ -322,7 +322,7 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
 )
 def test_what_cannot_go_on_from_an_earlier_stage_1(changes, words):
     with pytest.raises(InputError, match=words):
-        MemorizeConfig(start="runs/first", **changes)
+        MemorizeConfig(go_on_from="runs/first", **changes)
 
 
 @pytest.mark.parametrize("passes", [0.0, 1.0])
