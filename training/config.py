@@ -58,7 +58,7 @@ class RunConfig:
     weight_decay: float = 0.01
     """AdamW's decoupled decay."""
     compile: bool = False
-    """Compile the backbone (torch.compile): minutes at the start, then faster steps on a GPU."""
+    """Compile the backbone (torch.compile): minutes at the start, then faster steps; on a CPU it needs a C++ compiler."""
     attention: str = ""
     """Kind of attention: "sdpa", "eager" or "flash_attention_2" (needs that package and a GPU); empty: the backbone's own."""
     save_every: int = 500
