@@ -95,7 +95,7 @@ class RunConfig:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
         later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
-        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "go_on_from": ""}
+        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "go_on_from": "", "rows_alone": False}
         for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
@@ -140,6 +140,9 @@ class MemorizeConfig(RunConfig):
     missed_passes: int = 0
     """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
     questions."""
+    rows_alone: bool = False
+    """Only the rows of codes that the stage 1 gone on from leaves unknown move, and nothing else (`training/rows_alone.py`):
+    `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
     hierarchy_share: float = 1.0
@@ -172,6 +175,14 @@ class MemorizeConfig(RunConfig):
         if self.go_on_from and (self.backbone or self.tuning != "full"):
             raise InputError(
                 "go_on_from goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
+            )
+        if self.rows_alone and not (self.go_on_from and self.missed_passes):
+            raise InputError(
+                "rows_alone moves the rows of codes that an earlier stage 1 missed: set go_on_from and missed_passes as well."
+            )
+        if self.rows_alone and (self.weight_decay or self.optimizer == "muon"):
+            raise InputError(
+                "rows_alone moves some rows and nothing else: set weight_decay to 0, which moves all, and optimizer to adamw."
             )
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from mera_core.checkpoint import Manifest, make_room, read_manifest
 from mera_core.errors import InputError
@@ -18,85 +17,15 @@ from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, p
 from mera_core.vocabulary import Vocabulary
 from training import backbone as backbones
 from training import tuning
+from training.answers import memorize_loss
 from training.config import MemorizeConfig
 from training.encoded_rows import EncodedBatches, encoded_loss, fill_rows, refuse
 from training.memory import codes_exact, definitions_exact
 from training.questions import QuestionBatches, QuestionSampler, code_book, equivalents
+from training.rows_alone import RowBatches, let_rows_move, refuse_known, rows_loss
 from training.trainer import STEPS, is_first_process, last_complete, run_trainer, take_device
 
 MISSED = "missed.json"
-NEIGHBOURS = 2
-"""Codes on either side of each code asked about, in book order, among the candidates for its definition's words."""
-
-
-def memorize_loss(
-    model: MeraModel, parts: list[dict[str, torch.Tensor]], undivided_codes: int, others_still: bool = False
-) -> torch.Tensor:
-    """Cross-entropy of the answers of a batch of questions: see `answer_loss`.
-
-    Args:
-        parts: `input_ids` and `labels` of each, as `QuestionSampler.batch` makes them.
-    """
-    decoder_ids = [part.get("decoder_ids") for part in parts]
-    hidden = model.hidden_of_parts([part["input_ids"] for part in parts], decoder_ids)
-    return answer_loss(model, parts, hidden, undivided_codes, others_still)
-
-
-def answer_loss(
-    model: MeraModel,
-    parts: list[dict[str, torch.Tensor]],
-    hidden: list[torch.Tensor],
-    undivided_codes: int,
-    others_still: bool = False,
-) -> torch.Tensor:
-    """Cross-entropy of words against words and some codes, plus that of codes against the whole vocabulary.
-
-    Mean over word answers plus mean over code answers. The codes that stand against words are those asked about, their
-    neighbours in the book, and `undivided_codes` drawn ones: they teach the model which alphabet a question wants, at a
-    fraction of a full softmax's cost.
-
-    Args:
-        hidden: states [B, T, H] of each part.
-        others_still: rows of codes that only stand against an answer take no gradient. Adam makes steps of like size of
-            gradients of any size, so that the small ones of all rows in every step would wear down what they hold.
-    """
-    asked = [part["labels"] >= 0 for part in parts]
-    states = torch.cat([state[where] for state, where in zip(hidden, asked, strict=True)])
-    labels = torch.cat([part["labels"][where] for part, where in zip(parts, asked, strict=True)])
-    n_words, total = model.vocabulary.n_words, len(model.vocabulary)
-    loss = states.new_zeros((), dtype=torch.float32)
-    is_word = labels < n_words
-    if is_word.any():
-        candidates = _word_candidates(parts, n_words, total, undivided_codes)
-        moved = candidates <= n_words if others_still else None
-        loss = loss + F.cross_entropy(_logits(model, states[is_word], candidates, moved).float(), labels[is_word])
-    if not is_word.all():
-        answers, moved = labels[~is_word], None
-        if others_still:
-            moved = torch.zeros(total, dtype=torch.bool, device=labels.device).index_fill(0, answers, True)
-        loss = loss + F.cross_entropy(_logits(model, states[~is_word], slice(0, total), moved).float(), answers)
-    return loss
-
-
-def _logits(
-    model: MeraModel, states: torch.Tensor, ids: torch.Tensor | slice, moved: torch.Tensor | None
-) -> torch.Tensor:
-    """`model.logits` where, of the rows of `ids`, those in the mask `moved` [K] take a gradient; None: all do."""
-    if moved is None:
-        return model.logits(states, ids)
-    table = model.backbone.get_output_embeddings()
-    rows, bias = table.weight[ids], getattr(table, "bias", None)
-    return model.against(states, torch.where(moved[:, None], rows, rows.detach()), None if bias is None else bias[ids])
-
-
-def _word_candidates(parts: list[dict[str, torch.Tensor]], n_words: int, total: int, drawn: int) -> torch.Tensor:
-    """Every word piece, EOV (at n_words), and the codes that stand against words in this batch."""
-    ids = torch.cat([part["input_ids"].flatten() for part in parts])
-    codes = ids[ids > n_words]
-    near = (codes[:, None] + torch.arange(-NEIGHBOURS, NEIGHBOURS + 1, device=ids.device)).flatten()
-    random_codes = torch.randint(n_words + 1, total, (min(drawn, total - n_words - 1),), device=ids.device)
-    against = torch.cat([near.clamp(n_words + 1, total - 1), random_codes]).unique()
-    return torch.cat([torch.arange(n_words + 1, device=ids.device), against])
 
 
 def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[Code]]:
@@ -178,17 +107,20 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     if config.missed_passes:
         missed = kept_missed(model, sampler, config, (first if config.encoded_passes else out) / STEPS / MISSED)
     refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
-    run_trainer(
-        model,
-        QuestionBatches(sampler, config, missed),
-        refined,
-        out,
-        tuning.in_precision(
-            lambda model, batch: memorize_loss(model, batch["questions"], config.undivided_codes, after), config
-        ),
-        tuning.optimizer_of(model, refined),
-        keep_steps=True,
-    )
+    if config.rows_alone:
+        refuse_known(missed, config.go_on_from)
+        let_rows_move(model, missed)
+        data = RowBatches(sampler, config, missed)
+    else:
+        data = QuestionBatches(sampler, config, missed)
+
+    def loss(model: MeraModel, batch: dict) -> torch.Tensor:
+        if config.rows_alone:
+            return rows_loss(model, batch, config.undivided_codes)
+        return memorize_loss(model, batch["questions"], config.undivided_codes, others_still=after)
+
+    optimizer = tuning.optimizer_of(model, refined)
+    run_trainer(model, data, refined, out, tuning.in_precision(loss, config), optimizer, keep_steps=True)
     manifest = manifest_of(config, out.name, ontology)
     if config.go_on_from:
         manifest.method["before"] = read_manifest(Path(config.go_on_from)).method

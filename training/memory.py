@@ -11,10 +11,8 @@ from mera_core.ontology import Code, Ontology
 from mera_core.recall import last_states
 from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
+from training.likeliest import likeliest
 from training.questions import IGNORE, equivalents, question_batch
-
-LOGITS_AT_ONCE = 2**26
-"""Logits that are held at a time: 256 MB in float32, whatever the number of codes."""
 
 
 @torch.inference_mode()
@@ -50,11 +48,11 @@ def definitions_exact(
         (hidden,) = model.hidden_of_parts([asked["input_ids"]], [asked.get("decoder_ids")])
         row, place = (asked["labels"] != IGNORE).nonzero(as_tuple=True)
         states, token = hidden[row, place], asked["labels"][row, place]
-        best, height = _best(model, states, slice(0, vocabulary.n_words))
+        best, height = likeliest(model, states, slice(0, vocabulary.n_words))
         right = best == token
         _note(words, rows, row, right)
         if with_undivided:
-            _, others = _best(model, states, slice(vocabulary.n_words, len(vocabulary)))
+            _, others = likeliest(model, states, slice(vocabulary.n_words, len(vocabulary)), height)
             _note(undivided, rows, row, right & (height >= others))
     return words, undivided
 
@@ -65,15 +63,6 @@ def _note(target: list[bool], rows: Sequence[int], row: torch.Tensor, right: tor
     whole.scatter_reduce_(0, row, right, "prod")
     for i, all_right in zip(rows, whole.tolist(), strict=True):
         target[i] = all_right
-
-
-def _best(model: MeraModel, states: torch.Tensor, among: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """The likeliest token of a range for each state [N], the first of equals, and its logit."""
-    found = [
-        model.logits(piece, among).max(-1)
-        for piece in states.split(max(1, LOGITS_AT_ONCE // max(1, among.stop - among.start)))
-    ]
-    return torch.cat([one.indices for one in found]) + among.start, torch.cat([one.values for one in found])
 
 
 def _codes_of(vocabulary: Vocabulary) -> slice:
@@ -91,8 +80,8 @@ def codes_exact(
         part = codes[begin : begin + batch_size]
         asked = [question_ids(CODE, ontology.definition(code), vocabulary, phrasing) for code in part]
         states = last_states(model, asked)
-        best, height = _best(model, states, _codes_of(vocabulary))
-        _, others = _best(model, states, slice(0, vocabulary.eov + 1))
+        best, height = likeliest(model, states, _codes_of(vocabulary))
+        _, others = likeliest(model, states, slice(0, vocabulary.eov + 1), height)
         for code, answer, first in zip(part, best.tolist(), (height > others).tolist(), strict=True):
             right = ontology.definition(vocabulary.code_at[answer]) == ontology.definition(code)
             over_codes.append(right)
@@ -109,7 +98,7 @@ def code_answers(
     for begin in range(0, len(codes), batch_size):
         part = codes[begin : begin + batch_size]
         asked = [question_ids(kind, code, vocabulary, phrasing) for code in part]
-        best, _ = _best(model, last_states(model, asked), _codes_of(vocabulary))
+        best, _ = likeliest(model, last_states(model, asked), _codes_of(vocabulary))
         answers += [vocabulary.code_at[answer] for answer in best.tolist()]
     return answers
 

@@ -96,6 +96,11 @@ class QuestionSampler:
         rng.shuffle(drawn)
         return drawn
 
+    def both_ways(self, codes: Sequence[Code]) -> list[Question]:
+        """Code -> definition of each, and definition -> code of those that it can tell apart."""
+        told_apart = {question.code: question for question in self.backwards}
+        return [Question(DEFINITION, code) for code in codes] + [told_apart[c] for c in codes if c in told_apart]
+
     def ancestors_asked(self, code: Code, share: float, rng: random.Random) -> list[Question]:
         """`share` hierarchy questions about `code`, on average; none about a code that has nothing above it."""
         asked = self.hierarchy.get(code, [])
@@ -182,9 +187,7 @@ class QuestionBatches(Dataset):
             yield drawn[: int(len(drawn) * (1 if index < whole else part))]
 
     def _about(self, missed: Sequence[Code], rng: random.Random) -> list[Question]:
-        told_apart = {question.code: question for question in self.sampler.backwards}
-        asked = [Question(DEFINITION, code) for code in missed]
-        asked += [told_apart[code] for code in missed if code in told_apart]
+        asked = self.sampler.both_ways(missed)
         return [question for _ in range(self.config.missed_passes) for question in rng.sample(asked, len(asked))]
 
     def __len__(self) -> int:

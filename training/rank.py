@@ -20,10 +20,10 @@ from mera_core.model import MeraModel
 from mera_core.records import Patient
 from mera_core.resampling import Bootstrap
 from training import tuning
+from training.answers import answer_loss
 from training.cohort import histories_and_truth
 from training.config import RankConfig
 from training.histories import HistoryBatches
-from training.memorize import answer_loss
 from training.rank_setup import cut, level_in_words, load_start, prepare, set_attention_dropout
 from training.trainer import is_first_process, run_trainer, take_device
 

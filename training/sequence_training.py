@@ -25,9 +25,9 @@ from mera_core.records import Patient
 from mera_core.seen import seen_features
 from mera_core.sequence import Encoded, Encoder
 from training import rank
+from training.answers import answer_loss
 from training.config import RankConfig
 from training.cut import fit_cut
-from training.memorize import answer_loss
 from training.questions import QuestionSampler, batches_by_length
 from training.rank_setup import Setup
 from training.trainer import run_trainer

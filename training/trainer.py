@@ -266,9 +266,12 @@ def refuse_with_shards(config: RunConfig) -> None:
         )
     if config.tuning == "qlora":
         raise InputError("Weights in 4 bits can't be divided among devices: with FSDP set tuning to lora or full.")
-    for name in ("average", "validate_every", "encoded_passes"):
-        if getattr(config, name, 0):
-            raise InputError(f"The setting {name} needs whole weights on each device, which FSDP divides: set it to 0.")
+    for name, off in (("average", 0), ("validate_every", 0), ("encoded_passes", 0), ("rows_alone", False)):
+        if (value := getattr(config, name, off)) != off:
+            raise InputError(
+                f"The setting {name} is {str(value).lower()}; it needs whole weights on each device, which FSDP divides: set it "
+                f"to {str(off).lower()}."
+            )
 
 
 def _copy_to_shard(model: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:

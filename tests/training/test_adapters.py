@@ -23,6 +23,7 @@ from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
 from tests.training.families import small_book, write_backbone
 from training import adapters, export, memorize, questions, rank, tuning
+from training.answers import memorize_loss
 from training.config import MemorizeConfig, RankConfig
 
 BOOK = Ontology.load()
@@ -68,7 +69,7 @@ def fixed_loss(model: MeraModel) -> float:
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2))
     torch.manual_seed(0)
     with torch.inference_mode():
-        return float(memorize.memorize_loss(model, parts, 32))
+        return float(memorize_loss(model, parts, 32))
 
 
 def assert_same_ranking(one: Engine, other: Engine, tolerance: float) -> None:
@@ -192,7 +193,7 @@ def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
     )
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2))
     torch.manual_seed(0)
-    memorize.memorize_loss(model, parts, 8).backward()
+    memorize_loss(model, parts, 8).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 

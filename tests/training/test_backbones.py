@@ -18,6 +18,7 @@ from mera_core.vocabulary import Vocabulary
 from tests.training.families import FAMILIES, SIZES, small_book, tokenizer_of, write_backbone
 from training import backbone as backbones
 from training import memorize, questions, rank, tuning
+from training.answers import memorize_loss
 from training.config import MemorizeConfig, RankConfig
 
 BOOK = Ontology.load()
@@ -114,7 +115,7 @@ def fixed_loss(model: MeraModel) -> float:
     parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2))
     torch.manual_seed(0)
     with torch.inference_mode():
-        return float(memorize.memorize_loss(model, parts, 32))
+        return float(memorize_loss(model, parts, 32))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

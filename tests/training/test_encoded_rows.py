@@ -20,6 +20,7 @@ from mera_core.recall import last_states
 from mera_core.recall_questions import CODE, DEFINITION, question_ids
 from tests.tiny import CODES, tiny_model, tiny_vocabulary
 from training import memorize
+from training.answers import memorize_loss
 from training.config import MemorizeConfig
 from training.encoded_rows import RUN_OF_CODES, EncodedBatches, encoded, encoded_loss, fill_rows, in_runs
 from training.memory import codes_exact, definitions_exact
@@ -233,7 +234,7 @@ def test_rows_that_only_stand_against_an_answer_keep_still(model):
     for still in (False, True):
         model.zero_grad()
         torch.manual_seed(1)
-        losses[still] = memorize.memorize_loss(model, parts, 4, others_still=still)
+        losses[still] = memorize_loss(model, parts, 4, others_still=still)
         losses[still].backward()
         gradient = model.backbone.get_input_embeddings().weight.grad
         moved = {code for code, row in model.vocabulary.ids.items() if gradient[row].abs().sum() > 0}

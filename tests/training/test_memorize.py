@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from mera_core.ontology import Code, Ontology
 from mera_core.recall_questions import CODE, DEFINITION, PHRASINGS, phrasings, question_ids
 from tests.tiny import CODES, icd9, tiny_model, tiny_vocabulary
+from training.answers import memorize_loss
 from training.config import MemorizeConfig
-from training.memorize import build, memorize_loss
+from training.memorize import build
 from training.questions import IGNORE, Question, QuestionBatches, QuestionSampler, questions
 
 BOOK = Ontology.load()

@@ -11,8 +11,8 @@ from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
 from mera_core.recall import recall_ancestors, recall_codes, recall_definitions
 from tests.tiny import tiny_model, tiny_vocabulary
-from training import memory
-from training.memorize import memorize_loss
+from training import likeliest
+from training.answers import memorize_loss
 from training.memory import codes_exact, definitions_exact, measure
 from training.questions import QuestionSampler
 
@@ -131,6 +131,6 @@ def test_however_many_codes_there_are_few_logits_are_held_at_a_time(half_taught,
         return found
 
     monkeypatch.setattr(MeraModel, "logits", noted)
-    monkeypatch.setattr(memory, "LOGITS_AT_ONCE", most)
+    monkeypatch.setattr(likeliest, "LOGITS_AT_ONCE", most)
     assert (definitions_exact(model, codes, BOOK, 0), codes_exact(model, codes, BOOK, 0)) == before
     assert len(held) > 20 and 0.8 * most < max(held) <= most

@@ -151,7 +151,7 @@ def scores(n):
     return n * len(labels)
 def codes(n):
     part = {"input_ids": torch.full((n, 1), 9), "labels": torch.full((n, 1), vocabulary.eov + 50)}
-    memorize.answer_loss(model, [part], [torch.randn(n, 1, 32, requires_grad=True)], 64).backward()
+    answer_loss(model, [part], [torch.randn(n, 1, 32, requires_grad=True)], 64).backward()
     return n * len(vocabulary)
 print(peak(scores, 500), peak(codes, 500))
 """
