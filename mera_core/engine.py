@@ -244,10 +244,11 @@ class Engine:
         own = [each for each in self._manifest.systems if each != code.system]
         if not own:
             raise InputError(f"{code} is of a system that this checkpoint memorized: ask for its definition.")
-        best = recall_equivalents(self.model, [code])[0]
+        subject = in_words(code, self.ontology.definition(code))
+        best = recall_equivalents(self.model, [subject])[0]
         truths = self.ontology.equivalents(code, own[0])
         return Recall(
-            question_text(EQUIVALENT, in_words(code)),
+            question_text(EQUIVALENT, subject),
             best[0][0].code,
             ", ".join(truth.code for truth in truths),
             best[0][0] in truths if truths else None,

@@ -90,10 +90,10 @@ def recall_ancestors(
 
 @torch.inference_mode()
 def recall_equivalents(
-    model: MeraModel, codes: Sequence[Code], phrasing: int = 0, top: int = 5
+    model: MeraModel, subjects: Sequence[Code | str], phrasing: int = 0, top: int = 5
 ) -> list[list[tuple[Code, float]]]:
-    """For each code, of a system without tokens or with, the `top` codes of the model that stand for it."""
-    asked = [question_ids(EQUIVALENT, code, model.vocabulary, phrasing) for code in codes]
+    """For each code, written out (`recall_questions.in_words`) where it has no token, the `top` codes that stand for it."""
+    asked = [question_ids(EQUIVALENT, subject, model.vocabulary, phrasing) for subject in subjects]
     return _top_codes(model, last_states(model, asked), top)
 
 

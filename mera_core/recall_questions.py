@@ -66,9 +66,9 @@ def question_text(kind: str, subject: str, phrasing: int = 0) -> str:
     return phrasings(kind)[phrasing].replace(SUBJECT, subject)
 
 
-def in_words(code: Code) -> str:
-    """A code as it is written where the vocabulary has no token for it: 'ICD-9-CM 428.0'."""
-    return f"{SYSTEM_NAMES[code.system]} {code.code}"
+def in_words(code: Code, definition: str) -> str:
+    """A code as it is written where the vocabulary has no token for it: 'ICD-9-CM 427.31, Atrial fibrillation'."""
+    return f"{SYSTEM_NAMES[code.system]} {code.code}, {definition}"
 
 
 def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasing: int = 0) -> list[int]:
@@ -77,8 +77,6 @@ def question_ids(kind: str, subject: Code | str, vocabulary: Vocabulary, phrasin
     Args:
         subject: the code asked about, written out (`in_words`) where it has no token; for kind `CODE` the definition.
     """
-    if isinstance(subject, Code) and subject not in vocabulary:
-        subject = in_words(subject)
     before, after = phrasings(kind)[phrasing].split(SUBJECT)
     if isinstance(subject, Code):
         middle = [

@@ -148,7 +148,7 @@ class MemorizeConfig(RunConfig):
     hierarchy_share: float = 1.0
     """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
     equivalents_share: float = 0.0
-    """Share of the other system's codes whose equivalent is asked for in a pass (CMS general equivalence maps)."""
+    """How often each of the other system's codes is asked for its equivalent in a pass (CMS general equivalence maps)."""
     phrasings: int = 0
     """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
     batches: str = "mixed"

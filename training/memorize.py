@@ -38,7 +38,9 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
         texts = tokenizer_texts(book, config.systems, ontology)
         if config.equivalents_share:
             texts += [phrase.replace("{}", " ") for phrase in phrasings(EQUIVALENT)] * 200
-            texts += [in_words(question.code) for question in equivalents(ontology, book) if question.code not in book]
+            texts += [
+                in_words(q.code, ontology.definition(q.code)) for q in equivalents(ontology, book) if q.code not in book
+            ]
         tokenizer = backbones.word_tokenizer(texts, config.word_pieces)
         backbone = None
     vocabulary = Vocabulary.extend(tokenizer, book)

@@ -9,7 +9,7 @@ import torch
 from mera_core.model import MeraModel
 from mera_core.ontology import Code, Ontology
 from mera_core.recall import last_states
-from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
 from training.likeliest import likeliest
 from training.questions import IGNORE, equivalents, question_batch
@@ -91,13 +91,12 @@ def codes_exact(
 
 @torch.inference_mode()
 def code_answers(
-    model: MeraModel, kind: str, codes: Sequence[Code], phrasing: int, batch_size: int = 8192
+    model: MeraModel, kind: str, subjects: Sequence[Code | str], phrasing: int, batch_size: int = 8192
 ) -> list[Code]:
-    """The likeliest code of all as the answer to a question of a kind about each of `codes`."""
+    """The likeliest code of all as the answer to a question of a kind about each of `subjects` (see `question_ids`)."""
     vocabulary, answers = model.vocabulary, []
-    for begin in range(0, len(codes), batch_size):
-        part = codes[begin : begin + batch_size]
-        asked = [question_ids(kind, code, vocabulary, phrasing) for code in part]
+    for begin in range(0, len(subjects), batch_size):
+        asked = [question_ids(kind, one, vocabulary, phrasing) for one in subjects[begin : begin + batch_size]]
         best, _ = likeliest(model, last_states(model, asked), _codes_of(vocabulary))
         answers += [vocabulary.code_at[answer] for answer in best.tolist()]
     return answers
@@ -106,7 +105,8 @@ def code_answers(
 def equivalents_right(model: MeraModel, ontology: Ontology, phrasing: int) -> list[bool]:
     """Whether the model names one of the codes that the CMS maps give, for each code of the other system that they map."""
     asked = equivalents(ontology, model.vocabulary.ids)
-    answers = code_answers(model, EQUIVALENT, [question.code for question in asked], phrasing)
+    subjects = [q.code if q.code in model.vocabulary else in_words(q.code, ontology.definition(q.code)) for q in asked]
+    answers = code_answers(model, EQUIVALENT, subjects, phrasing)
     return [
         answer in ontology.equivalents(question.code, question.answer.system)
         for question, answer in zip(asked, answers, strict=True)

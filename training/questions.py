@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mera_core.ontology import SYSTEMS, Code, Ontology
-from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, phrasings, question_ids
+from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
 from mera_core.vocabulary import Vocabulary
 from training.config import MemorizeConfig
 
@@ -92,7 +92,7 @@ class QuestionSampler:
         drawn += rng.sample(self.backwards, int(backwards_share * len(self.backwards)))
         for code in self.hierarchy:
             drawn += self.ancestors_asked(code, hierarchy_share, rng)
-        drawn += rng.sample(self.equivalents, int(equivalents_share * len(self.equivalents)))
+        drawn += repeated(self.equivalents, equivalents_share, rng)
         rng.shuffle(drawn)
         return drawn
 
@@ -110,13 +110,21 @@ class QuestionSampler:
 
     def length(self, question: Question) -> int:
         """About how many tokens question and answer take."""
-        return 8 if question.kind not in (DEFINITION, CODE) else 8 + len(self._answers[question.code])
+        if question.kind in (DEFINITION, CODE):
+            return 8 + len(self._answers[question.code])
+        if question.code in self.vocabulary:
+            return 8
+        return 16 + len(self.vocabulary.words(self.ontology.definition(question.code)))
 
     def encode(self, question: Question, rng: random.Random) -> tuple[list[int], list[int]]:
         """Token ids of the question and of its answer (a definition ends with EOS)."""
         allowed = len(phrasings(question.kind)) - 1
         phrasing = rng.randrange(min(self.used_phrasings or allowed, allowed))
-        subject = self.ontology.definition(question.code) if question.kind == CODE else question.code
+        definition, subject = self.ontology.definition(question.code), question.code
+        if question.kind == CODE:
+            subject = definition
+        elif subject not in self.vocabulary:
+            subject = in_words(subject, definition)
         ids = question_ids(question.kind, subject, self.vocabulary, phrasing)
         if question.kind == DEFINITION:
             return ids, [*self._answers[question.code], self.vocabulary.eos]
@@ -196,6 +204,11 @@ class QuestionBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
         rng = random.Random(self.config.seed * 1_000_003 + index)
         return {"questions": self.sampler.batch(self._batches[index], rng)}
+
+
+def repeated(asked: Sequence[Question], times: float, rng: random.Random) -> list[Question]:
+    """Each question as often as `times` is whole, and a sample of them for the rest."""
+    return [*asked] * int(times) + rng.sample(asked, int(times % 1 * len(asked)))
 
 
 def spread(first: Sequence[Question], second: Sequence[Question]) -> list[Question]:

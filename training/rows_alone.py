@@ -20,7 +20,7 @@ from mera_core.ontology import Code
 from training.answers import answer_loss
 from training.config import MemorizeConfig
 from training.optimizer import embedding_rows
-from training.questions import Question, QuestionSampler
+from training.questions import Question, QuestionSampler, repeated
 
 
 def let_rows_move(model: MeraModel, codes: Sequence[Code]) -> None:
@@ -71,13 +71,8 @@ def _one_pass(
 
 def _still(sampler: QuestionSampler, config: MemorizeConfig, rng: random.Random) -> list[Question]:
     kinds = ((sampler.backwards, config.backwards_share), (sampler.equivalents, config.equivalents_share))
-    drawn = [q for questions, share in kinds for q in _passes(questions, share * config.passes, rng)]
+    drawn = [q for questions, share in kinds for q in repeated(questions, share * config.passes, rng)]
     return rng.sample(drawn, len(drawn))
-
-
-def _passes(questions: Sequence[Question], passes: float, rng: random.Random) -> list[Question]:
-    """Each question as often as there are whole passes, and a sample of them for the rest."""
-    return [*questions] * int(passes) + rng.sample(questions, int(passes % 1 * len(questions)))
 
 
 def _share(items: Sequence, step: int, steps: int) -> Sequence:

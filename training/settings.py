@@ -53,7 +53,7 @@ RANGES = {
     "hidden_size": COUNT,
     "encoded_passes": ANY,
     "rates_after_encoding": Range(0, 1, above=True),
-    "equivalents_share": SHARE,
+    "equivalents_share": ANY,
     "hierarchy_share": ANY,
     "intermediate_size": COUNT,
     "layers": COUNT,

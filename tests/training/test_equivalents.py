@@ -86,7 +86,10 @@ def test_a_code_without_a_token_is_written_and_the_held_out_sentence_is_never_dr
     question = next(question for question in sampler.equivalents if question.code == OLD_FAILURE)
     asked = {tuple(sampler.encode(question, random.Random(seed))[0]) for seed in range(99)}
     texts = {model.vocabulary.text(ids) for ids in asked}
-    sentences = {phrase.replace("{}", in_words(OLD_FAILURE)) for phrase in phrasings(EQUIVALENT)[:-1]}
+    sentences = {
+        phrase.replace("{}", in_words(OLD_FAILURE, BOOK.definition(OLD_FAILURE)))
+        for phrase in phrasings(EQUIVALENT)[:-1]
+    }
     assert texts == sentences
     assert sampler.encode(question, random.Random(1))[1] == [model.vocabulary.ids[FAILURE]]
     drawn = sampler.one_pass(random.Random(1), 0.0, 0.0, 0.5)
@@ -103,7 +106,7 @@ def test_the_maps_are_learned_measured_and_asked(folder, small_book) -> None:
     answer = engine.recall_equivalent("428.0", "ICD9")
     assert (answer.answer, answer.truth, answer.exact) == ("I50.9", "I50.9", True)
     assert answer.question == "Equivalent of ICD-9-CM 428.0:" and len(answer.alternatives) == 5
-    (best,) = recall_equivalents(engine.model, [OLD_FAILURE], top=1)
+    (best,) = recall_equivalents(engine.model, [in_words(OLD_FAILURE, BOOK.definition(OLD_FAILURE))], top=1)
     assert best[0][0] == FAILURE
     with pytest.raises(InputError, match="ask for its definition"):
         engine.recall_equivalent("I50.9", "ICD10")
