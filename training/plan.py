@@ -60,8 +60,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run's needs. parameters: of the backbone with its added rows. trained: parameters that change.
+    """One run's needs. parameters: of the backbone with its added rows. trained: parameters that change, or could.
 
+    missed_passes: over codes whose number only the run will show, so that steps and what follows from them lack these.
     fits: the smallest change of settings that fits the GPU; "" where nothing need be changed or nothing is known of it.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     base_parameters: int
     added_rows: int
     trained: int
+    missed_passes: int
     checkpoint_bytes: float
     memory: Memory
     steps: int
@@ -93,7 +95,7 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     """The plan of a run.
 
     Args:
-        before: the stage-1 configuration that a rank configuration goes on from.
+        before: the stage-1 configuration that a rank configuration, or one with `go_on_from`, goes on from.
 
     Raises:
         InputError: the file is no configuration, or it is not known which backbone it is about.
@@ -102,9 +104,11 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     first = config if isinstance(config, MemorizeConfig) else before
     if first is None:
         raise InputError(f"{path} is a configuration of stage 2: name that of its stage 1 before it, by --config too.")
-    shape = backbone_shape(first)
+    if first.go_on_from and before is None:
+        raise InputError(f"{path} goes on from a stage 1: name the configuration of that before it, by --config too.")
+    shape = backbone_shape(before if first.go_on_from else first)
     steps, tokens = work(config, first, cohort)
-    if not steps:
+    if not steps and not getattr(config, "missed_passes", 0):
         raise InputError(f"{path} makes no step: its passes are fewer than one batch.")
     memory = memory_of(config, first, shape, cohort)
     rate = machine.tokens_per_second
@@ -112,12 +116,13 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     return Plan(
         config=path.name,
         stage="memorize" if isinstance(config, MemorizeConfig) else "rank",
-        backbone=first.backbone or "small LLaMA from scratch",
+        backbone=first.backbone or f"small LLaMA {'gone on from' if first.go_on_from else 'from scratch'}",
         tuning=config.tuning,
         parameters=shape.parameters,
         base_parameters=shape.base_parameters,
         added_rows=shape.rows - shape.words,
         trained=trained,
+        missed_passes=getattr(config, "missed_passes", 0),
         checkpoint_bytes=checkpoint_bytes(config, shape),
         memory=memory,
         steps=steps,
@@ -135,7 +140,8 @@ def make_all(paths: Sequence[Path], cohort: CohortSize, machine: Machine) -> lis
     for path in paths:
         plans.append(make(path, cohort, machine, before))
         config = read(path)
-        before = config if isinstance(config, MemorizeConfig) else before
+        if isinstance(config, MemorizeConfig) and not config.go_on_from:
+            before = config
     return plans
 
 
@@ -214,6 +220,10 @@ def in_words(plan: Plan) -> str:
     lines.append(
         f"  work          {plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
     )
+    if plan.missed_passes:
+        lines.append(
+            f"                and {plan.missed_passes} passes over the codes not known then, which can't be counted before"
+        )
     if plan.hours is not None:
         rate, gpus = plan.machine.tokens_per_second, plan.machine.gpus
         lines.append(

@@ -76,9 +76,16 @@ def trained_parameters(config: RunConfig, shape: Shape) -> int:
 
 def questions_a_pass(config: MemorizeConfig) -> int:
     """Questions of one pass."""
+    return int(sum(_asked(config)))
+
+
+def _asked(config: MemorizeConfig) -> tuple[float, float]:
+    """Questions of one pass that hold a definition, and those that don't; what is asked of missed rows alone is not known."""
     definitions, backwards, hierarchy = _counts(config.systems)
     mapped = config.equivalents_share * _equivalents(config.systems) if config.equivalents_share else 0
-    return int(definitions + config.backwards_share * backwards + config.hierarchy_share * hierarchy + mapped)
+    if config.rows_alone:
+        return config.backwards_share * backwards + mapped, 0
+    return definitions + config.backwards_share * backwards + mapped, config.hierarchy_share * hierarchy
 
 
 @lru_cache(maxsize=4)
@@ -98,11 +105,9 @@ def told_apart(config: MemorizeConfig) -> int:
 
 
 def question_tokens(config: MemorizeConfig) -> float:
-    """Tokens of a question with its answer, on average over a pass: the definition is in two kinds of three."""
-    definitions, backwards, hierarchy = _counts(config.systems)
-    long = definitions + config.backwards_share * backwards
-    whole = long + config.hierarchy_share * hierarchy
-    return QUESTION_TOKENS + long / whole * (definition_tokens(config) - QUESTION_TOKENS)
+    """Tokens of a question with its answer, on average over a pass: a definition is in all but those up the tree."""
+    long, short = _asked(config)
+    return QUESTION_TOKENS + long / (long + short) * (definition_tokens(config) - QUESTION_TOKENS)
 
 
 def definition_tokens(config: MemorizeConfig) -> float:

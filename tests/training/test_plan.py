@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
+from tests.tiny import tiny_vocabulary
 from tests.training.families import FAMILIES, small_book, write_backbone
 from training import memorize, plan, plan_memory, questions, tuning
 from training.__main__ import app
 from training.architecture import Architecture, kept_bytes, shape_of
 from training.config import MemorizeConfig, RankConfig
-from training.plan import Machine, make, make_all
+from training.plan import Machine, in_words, make, make_all
 from training.plan_memory import CohortSize, lighter, memory_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +128,8 @@ import os, sys, torch
 from tests.tiny import tiny_model, tiny_vocabulary
 from mera_core.losses import Hierarchy
 from mera_core.ontology import Ontology
-from training import memorize, rank
+from training import rank
+from training.answers import answer_loss
 from training.config import RankConfig
 
 torch.set_num_threads(1)
@@ -232,10 +235,6 @@ def test_steps_and_tokens_by_hand(tmp_path) -> None:
 
 
 def test_stage_1_asks_as_many_questions_as_training_does() -> None:
-    import random
-
-    from tests.tiny import tiny_vocabulary
-
     config = MemorizeConfig(backwards_share=0.5, hierarchy_share=0.75)
     nodes = list(plan_memory.book(("ICD9",)))
     sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes)
@@ -253,6 +252,22 @@ def test_passes_with_encoded_rows_are_steps_of_their_own(tmp_path) -> None:
     assert both.steps - without.steps == 2 * codes // MemorizeConfig().batch_size
     a_code = 2 * plan_memory.definition_tokens(MemorizeConfig()) + plan_memory.QUESTION_TOKENS
     assert both.tokens - without.tokens == pytest.approx(2 * codes * a_code, 1e-6)
+
+
+def test_a_stage_1_that_goes_on_has_the_shape_of_the_one_before() -> None:
+    paths = [CONFIGS / f"mera-icd10-{name}.yaml" for name in ("memorize", "maps", "rows", "rank")]
+    made = make_all(paths, CohortSize(), Machine())
+    assert len({one.parameters for one in made}) == 1 and [one.stage for one in made] == ["memorize"] * 3 + ["rank"]
+    assert "small LLaMA gone on from" in in_words(made[1]) and "8 passes over the codes not known" in in_words(made[2])
+    config, rows = MemorizeConfig.load(paths[1]), MemorizeConfig.load(paths[2])
+    nodes = list(plan_memory.book(("ICD10",)))
+    sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes, with_equivalents=True)
+    drawn = sampler.one_pass(random.Random(0), config.backwards_share, config.hierarchy_share, config.equivalents_share)
+    assert plan_memory.questions_a_pass(config) == pytest.approx(len(drawn), rel=0.01)
+    assert made[1].steps == pytest.approx(0.5 * len(drawn) / 128, rel=0.01)
+    assert plan_memory.questions_a_pass(rows) == len(sampler.backwards) + len(sampler.equivalents)
+    with pytest.raises(InputError, match="goes on from a stage 1: name the configuration of that"):
+        make(paths[1], CohortSize(), Machine())
 
 
 def test_hours_are_tokens_over_throughput(tmp_path) -> None:
