@@ -13,6 +13,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from training.report_words import significant
 
@@ -135,6 +136,11 @@ def _growth(found: dict[str, Any], path: Path) -> None:
     with_cut = [row["peak_memory_with_cut_gb"] for row in found["rows"]]
     cost.plot(labels, with_cut, color=QUIET, marker="s", linestyle="--", label="peak memory with the cut, GB")
     cost.set(xscale="log", yscale="log", xlabel="labels", title="Cost of training")
+    cost.set_xticks(labels, [f"{count:,}" for count in labels])
+    cost.set_xticks([], minor=True)
+    cost.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    cost.yaxis.set_major_formatter("{x:g}")
+    cost.yaxis.set_minor_formatter(NullFormatter())
     cost.legend(frameon=False)
     save(drawing, path)
 
