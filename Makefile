@@ -8,16 +8,17 @@ BIN := .venv/bin
 STAGE1 := $(RUNS)/mera-mini-stage1
 STAGE2 := $(RUNS)/mera-mini
 BUNDLED := sample_data/mera-mini
+ICD10 := $(RUNS)/mera-icd10
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint format checkpoint clean data-named always
+.PHONY: help app test lint format checkpoint checkpoint-icd10 clean data-named always
 
 help: ## Show this list
 	@echo "MERA: diagnosis ranking from a patient's history. Research use, not for clinical decisions."
 	@echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 25
 
 app: ## Start the app in the browser (PORT=8501 to change)
 	@.ci/prepare app
@@ -58,6 +59,24 @@ $(STAGE1)/mera.json: training/configs/mera-mini-memorize.yaml
 $(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(RUNS)/data-used
 	@echo "== Stage 2 of 3: rank the next visit's codes -> $(STAGE2)"
 	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --data "$(DATA)" --out $(STAGE2)
+
+checkpoint-icd10: ## Rebuild the checkpoint that memorized ICD-10-CM (hours; needs no patients)
+	@.ci/prepare app
+	@$(MAKE) --no-print-directory $(ICD10)-rows/mera.json
+	@echo "== Stage 4 of 4: measure it and put it in place -> sample_data/mera-icd10"
+	@$(BIN)/python -m training publish $(ICD10)-rows sample_data/mera-icd10
+
+$(ICD10)/mera.json: training/configs/mera-icd10-memorize.yaml
+	@echo "== Stage 1 of 4: memorize the code book -> $(ICD10)"
+	@$(BIN)/python -m training memorize --config $< --out $(ICD10)
+
+$(ICD10)-maps/mera.json: training/configs/mera-icd10-maps.yaml $(ICD10)/mera.json
+	@echo "== Stage 2 of 4: the equivalence maps -> $(ICD10)-maps"
+	@$(BIN)/python -m training memorize --config $< --out $(ICD10)-maps
+
+$(ICD10)-rows/mera.json: training/configs/mera-icd10-rows.yaml $(ICD10)-maps/mera.json
+	@echo "== Stage 3 of 4: rows of what is still unknown -> $(ICD10)-rows"
+	@$(BIN)/python -m training memorize --config $< --out $(ICD10)-rows
 
 $(RUNS)/data-used: always
 	@mkdir -p $(RUNS)

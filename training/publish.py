@@ -293,7 +293,8 @@ def fill_readme(readme: Path, manifest: Manifest) -> None:
 
 
 def _origin(manifest: Manifest) -> str:
-    backbone = manifest.method.get("memorize", {}).get("backbone")
+    first, *_ = _memorized(manifest) or [{}]
+    backbone = first.get("backbone")
     return (
         f"The language model {backbone}"
         if backbone
@@ -311,7 +312,19 @@ def _on_probabilities(manifest: Manifest) -> list[str]:
 
 
 def _seeds(manifest: Manifest) -> str:
-    return ", ".join(f"{stage} {settings['seed']}" for stage, settings in manifest.method.items() if "seed" in settings)
+    seeds = {stage: str(settings["seed"]) for stage, settings in manifest.method.items() if "seed" in settings}
+    if "memorize" in seeds:
+        seeds["memorize"] = " then ".join(str(settings["seed"]) for settings in _memorized(manifest))
+    return ", ".join(f"{stage} {seed}" for stage, seed in seeds.items())
+
+
+def _memorized(manifest: Manifest) -> list[dict[str, Any]]:
+    """The settings of each run of stage 1, the first one first."""
+    found, method = [], manifest.method
+    while settings := method.get("memorize"):
+        found.insert(0, settings)
+        method = method.get("before", {})
+    return found
 
 
 def _baseline_row(row: dict[str, Any]) -> str:

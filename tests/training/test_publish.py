@@ -12,6 +12,7 @@ from mera_core.engine import Engine
 from mera_core.errors import InputError
 from mera_core.ontology import Ontology
 from mera_core.records import Patient, Visit
+from tests.tiny import tiny_manifest
 from training import evaluate, publish
 
 CODES = 40
@@ -142,3 +143,13 @@ def test_a_folder_that_does_not_rank_is_refused_before_anything_is_measured(
     monkeypatch.setattr(publish.memory, "measure", lambda *args: pytest.fail("measured"))
     with pytest.raises(InputError, match="was not trained to rank"):
         publish.run(tiny_checkpoint, tmp_path / "out", "no-data", "table")
+
+
+def test_a_stage_1_that_went_on_tells_where_it_began() -> None:
+    method: dict = {"memorize": {"seed": 4, "backbone": "some/model"}}
+    for seed in (2, 7):
+        method = {"memorize": {"seed": seed, "backbone": ""}, "before": method}
+    manifest = tiny_manifest(method=method | {"rank": {"seed": 5}})
+    assert publish._seeds(manifest) == "memorize 4 then 2 then 7, rank 5"
+    assert publish._origin(manifest) == "The language model some/model"
+    assert publish._origin(tiny_manifest(method={})).startswith("A small LLaMA")
