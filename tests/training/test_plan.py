@@ -258,7 +258,7 @@ def test_a_stage_1_that_goes_on_has_the_shape_of_the_one_before() -> None:
     paths = [CONFIGS / f"mera-icd10-{name}.yaml" for name in ("memorize", "maps", "rows", "rank")]
     made = make_all(paths, CohortSize(), Machine())
     assert len({one.parameters for one in made}) == 1 and [one.stage for one in made] == ["memorize"] * 3 + ["rank"]
-    assert "small LLaMA gone on from" in in_words(made[1]) and "8 passes over the codes not known" in in_words(made[2])
+    assert "small LLaMA gone on from" in in_words(made[1]) and "10 passes over the codes not known" in in_words(made[2])
     config, rows = MemorizeConfig.load(paths[1]), MemorizeConfig.load(paths[2])
     nodes = list(plan_memory.book(("ICD10",)))
     sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes, with_equivalents=True)
