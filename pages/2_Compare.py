@@ -5,6 +5,7 @@ import streamlit as st
 from mera_core.number_words import counted
 from mera_core.ontology import Code
 from pages.shared import patient_editor
+from pages.shared.checkpoints import ranking_models
 from pages.shared.compare_view import show_comparison
 from pages.shared.session import (
     engine,
@@ -12,7 +13,6 @@ from pages.shared.session import (
     footer,
     heading,
     model_id,
-    models,
     open_demo,
     open_history,
     open_session,
@@ -103,9 +103,9 @@ def contents(slot: str) -> str:
 
 
 def checkpoints() -> dict[str, tuple[str, str | None]]:
-    """What the second model can be: name -> (id, quantize); every checkpoint as it is and in 4-bit weights."""
-    found = {name: (name, None) for name in models()}
-    return found | {f"{name} {FOUR_BIT}": (name, "nf4") for name in models()}
+    """What the second model can be: name -> (id, quantize); every one that ranks, as it is and in 4-bit weights."""
+    found = {name: (name, None) for name in ranking_models()}
+    return found | {f"{name} {FOUR_BIT}": (name, "nf4") for name in found}
 
 
 def show_checkpoints() -> None:

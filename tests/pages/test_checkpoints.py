@@ -32,6 +32,23 @@ def test_every_checkpoint_of_the_samples_is_offered_and_the_small_one_first(tmp_
     assert next(iter(checkpoints.models())) == tiny_checkpoint.name and "mera-mini" not in checkpoints.models()
 
 
+def test_only_models_that_rank_are_there_to_compare_with(tmp_path, monkeypatch, tiny_checkpoint, tiny_stage1):
+    """One that says nothing readable of itself is offered: choosing it says why it can't be had."""
+    for name, content in (
+        ("ranks", (tiny_checkpoint / "mera.json").read_text(encoding="utf-8")),
+        ("torn", '{"stage": "m'),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mera.json").write_text(content, encoding="utf-8")
+    shutil.copytree(tiny_stage1, tmp_path / "remembers")
+    monkeypatch.setattr(checkpoints, "BUNDLED_FOLDER", tmp_path / "none")
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tmp_path))
+    assert list(checkpoints.models()) == ["mera-mini", "ranks", "remembers", "torn"]
+    assert checkpoints.ranking_models() == ["mera-mini", "ranks", "torn"]
+    shutil.copy(tiny_checkpoint / "mera.json", tmp_path / "remembers")  # it has learned to rank since
+    assert "remembers" in checkpoints.ranking_models()
+
+
 def test_the_environment_says_how_weights_are_held(monkeypatch):
     asked = []
     monkeypatch.setattr(session, "_load", lambda folder, quantize=None: asked.append(quantize))
