@@ -115,6 +115,8 @@ def ranking_engine() -> Any:
             "choose another model.",
             icon=":material/menu_book:",
         )
+        if others := [name for name in checkpoints.ranking_models() if name != model_id()]:
+            st.button(f"Go on with {plain(others[0])}", on_click=st.session_state.update, kwargs={"model": others[0]})
         footer()
         st.stop()
     return loaded

@@ -67,6 +67,18 @@ def test_a_model_that_does_not_rank_says_so_where_rankings_are_shown(memory_only
     assert told.startswith(f"The model {session.plain(memory_only)} has memorized the code book")
 
 
+def test_one_click_goes_on_with_a_model_that_ranks(tmp_path, monkeypatch, tiny_stage1):
+    shutil.copytree(tiny_stage1, tmp_path / "remembers")
+    monkeypatch.setattr(checkpoints, "BUNDLED_FOLDER", tmp_path)
+    app = open_page("1_Predict.py")
+    (chooser,) = [box for box in app.selectbox if box.label == "Model"]
+    chooser.set_value("remembers").run()
+    (go_on,) = [button for button in app.button if button.label == "Go on with mera\\-mini"]
+    go_on.click().run()
+    assert not app.exception and not any("does not rank" in info.value for info in app.info)
+    assert [box.value for box in app.selectbox if box.label == "Model"] == ["mera-mini"]
+
+
 @pytest.mark.parametrize("file", ["3_Recall.py", "5_Model_Card.py", "6_Audit.py"])
 def test_the_other_pages_are_as_useful_with_it(memory_only, file):
     app = open_page(file)
