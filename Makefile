@@ -62,25 +62,24 @@ $(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(
 
 checkpoint-icd10: ## Rebuild the checkpoint that memorized ICD-10-CM (hours; needs no patients)
 	@.ci/prepare app
-	@$(MAKE) --no-print-directory $(ICD10)-last-rows/mera.json
-	@echo "== Stage 5 of 5: measure it and put it in place -> sample_data/mera-icd10"
-	@$(BIN)/python -m training publish $(ICD10)-last-rows sample_data/mera-icd10
+	@$(MAKE) --no-print-directory $(ICD10)-rows-3/mera.json
+	@echo "== Stage 4 of 4: measure it and put it in place -> sample_data/mera-icd10"
+	@$(BIN)/python -m training publish $(ICD10)-rows-3 sample_data/mera-icd10
 
 $(ICD10)/mera.json: training/configs/mera-icd10-memorize.yaml
-	@echo "== Stage 1 of 5: memorize the code book -> $(ICD10)"
+	@echo "== Stage 1 of 4: memorize the code book -> $(ICD10)"
 	@$(BIN)/python -m training memorize --config $< --out $(ICD10)
 
 $(ICD10)-maps/mera.json: training/configs/mera-icd10-maps.yaml $(ICD10)/mera.json
-	@echo "== Stage 2 of 5: the equivalence maps -> $(ICD10)-maps"
+	@echo "== Stage 2 of 4: the equivalence maps -> $(ICD10)-maps"
 	@$(BIN)/python -m training memorize --config $< --out $(ICD10)-maps
 
 $(ICD10)-rows/mera.json: training/configs/mera-icd10-rows.yaml $(ICD10)-maps/mera.json
-	@echo "== Stage 3 of 5: rows of what is still unknown -> $(ICD10)-rows"
-	@$(BIN)/python -m training memorize --config $< --out $(ICD10)-rows
-
-$(ICD10)-last-rows/mera.json: training/configs/mera-icd10-last-rows.yaml $(ICD10)-rows/mera.json
-	@echo "== Stage 4 of 5: the same once more -> $(ICD10)-last-rows"
-	@$(BIN)/python -m training memorize --config $< --out $(ICD10)-last-rows
+$(ICD10)-rows-2/mera.json: training/configs/mera-icd10-rows-2.yaml $(ICD10)-rows/mera.json
+$(ICD10)-rows-3/mera.json: training/configs/mera-icd10-rows-3.yaml $(ICD10)-rows-2/mera.json
+$(ICD10)-rows%/mera.json:
+	@echo "== Stage 3 of 4: rows of what is still unknown, in three turns -> $(@D)"
+	@$(BIN)/python -m training memorize --config $< --out $(@D)
 
 $(RUNS)/data-used: always
 	@mkdir -p $(RUNS)
