@@ -77,7 +77,7 @@ $(ICD10)-maps/mera.json: training/configs/mera-icd10-maps.yaml $(ICD10)/mera.jso
 $(ICD10)-rows/mera.json: training/configs/mera-icd10-rows.yaml $(ICD10)-maps/mera.json
 $(ICD10)-rows-2/mera.json: training/configs/mera-icd10-rows-2.yaml $(ICD10)-rows/mera.json
 $(ICD10)-rows-3/mera.json: training/configs/mera-icd10-rows-3.yaml $(ICD10)-rows-2/mera.json
-$(ICD10)-rows%/mera.json:
+$(ICD10)-row%/mera.json:
 	@echo "== Stage 3 of 4: rows of what is still unknown, in three turns -> $(@D)"
 	@$(BIN)/python -m training memorize --config $< --out $(@D)
 

@@ -16,7 +16,9 @@ import pytest
 from mera_core.limits import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT = ROOT / "sample_data" / "mera-mini"
+SAMPLES = ROOT / "sample_data"
+CHECKPOINT = SAMPLES / "mera-mini"
+SECOND = SAMPLES / "mera-icd10"
 MEGABYTE = 1_000_000
 SCRATCH = {".git", ".venv", "runs", "build", ".pytest_cache", ".ruff_cache", ".hypothesis", "__pycache__"}
 
@@ -80,11 +82,20 @@ def test_the_bundled_checkpoint_is_small_and_holds_no_code():
     assert sum(path.stat().st_size for path in contents) < 40 * MEGABYTE
 
 
+def test_the_samples_are_demo_patients_and_two_checkpoints():
+    assert {path.name for path in SAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
+        CHECKPOINT.name,
+        SECOND.name,
+    }
+    assert sum(path.stat().st_size for path in SECOND.iterdir()) < 80 * MEGABYTE
+    assert max(path.stat().st_size for path in SAMPLES.iterdir() if path.is_file()) < MEGABYTE
+
+
 def test_nothing_else_is_large():
     large = {
         str(path.relative_to(ROOT)): path.stat().st_size
         for path in files()
-        if CHECKPOINT not in path.parents and path.stat().st_size > 2 * MEGABYTE
+        if not path.is_relative_to(SAMPLES) and path.stat().st_size > 2 * MEGABYTE
     }
     assert large == {}
 
