@@ -25,8 +25,10 @@ def memorize(
     """Stage 1: memorize the code book."""
     from training import memorize as stage
     from training.config import MemorizeConfig
+    from training.trainer import leave_processes
 
     stage.run(MemorizeConfig.load(config, seed=seed), out)
+    leave_processes()
     typer.echo(f"Written: {out}")
 
 
@@ -42,8 +44,10 @@ def rank(
     """Stage 2: rank the next visit's codes."""
     from training import rank as stage
     from training.config import RankConfig
+    from training.trainer import leave_processes
 
     stage.run(RankConfig.load(config, data=data, format=format, start=start, seed=seed), out)
+    leave_processes()
     typer.echo(f"Written: {out}")
 
 

@@ -45,6 +45,12 @@ def is_sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
 
 
+def leave_processes() -> None:
+    """Say goodbye to the processes that trained together: one that just ends may abort, its connections still at work."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def take_device() -> None:
     """Turn to the GPU that the launcher gave this process, so that its weights are loaded there and not all on the first."""
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
@@ -266,11 +272,10 @@ def refuse_with_shards(config: RunConfig) -> None:
         )
     if config.tuning == "qlora":
         raise InputError("Weights in 4 bits can't be divided among devices: with FSDP set tuning to lora or full.")
-    for name, off in (("average", 0), ("validate_every", 0), ("encoded_passes", 0), ("rows_alone", False)):
-        if (value := getattr(config, name, off)) != off:
+    for name, off in {"average": "0", "validate_every": "0", "encoded_passes": "0", "rows_alone": "false"}.items():
+        if getattr(config, name, None):
             raise InputError(
-                f"The setting {name} is {str(value).lower()}; it needs whole weights on each device, which FSDP divides: set it "
-                f"to {str(off).lower()}."
+                f"The setting {name} needs whole weights on each device, which FSDP divides: set it to {off}."
             )
 
 

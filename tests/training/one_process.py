@@ -109,3 +109,4 @@ if __name__ == "__main__":
     folder, die_at = Path(asked.pop("folder")), asked.pop("die_at", None)
     result = train(folder / "out", [DieAt(die_at)] if die_at else (), **asked)
     torch.save(result, folder / f"process-{torch.distributed.get_rank()}.pt")
+    trainer.leave_processes()

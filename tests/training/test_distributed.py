@@ -171,6 +171,9 @@ def test_what_fsdp_can_not_do_is_refused_in_words(tmp_path, monkeypatch) -> None
         run(tuning="qlora", precision="bfloat16")
     with pytest.raises(InputError, match="average needs whole weights"):
         run(average=0.9)
+    rows = MemorizeConfig(go_on_from="x", rows_alone=True, missed_passes=1, weight_decay=0.0)
+    with pytest.raises(InputError, match=r"rows_alone needs whole weights .* set it to false"):
+        trainer.run_trainer(model, [], rows, tmp_path / "out", None, torch.optim.AdamW(model.parameters()))
     with pytest.raises(InputError, match="validate_every needs whole weights"):
         run(validate_every=10)
 
