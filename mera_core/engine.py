@@ -45,6 +45,9 @@ class Engine:
         self.label_space: tuple[Code, ...] = manifest.label_space
         self.name = f"{manifest.name} {folder_hash(manifest)}"
         self._index = {code: i for i, code in enumerate(self.label_space)}
+        self._labels = np.empty(len(self.label_space), object)  # in an array a whole list is put in order at once
+        for i, code in enumerate(self.label_space):
+            self._labels[i] = code
         self.input_codes = frozenset(manifest.input_codes)
         self.calibration = Calibration.from_dict(manifest.calibration) if manifest.calibration else None
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
@@ -177,7 +180,7 @@ class Engine:
         held = np.zeros(len(self.label_space), bool)
         held[[self._index[code] for visit in history.visits for code in visit.codes if code in self._index]] = True
         return Ranking(
-            codes=tuple(self.label_space[i] for i in order),
+            codes=tuple(self._labels[order].tolist()),
             scores=ranked[order],
             cut=float(eov),
             share=(share / share.sum())[order],
