@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,12 @@ class Calibration:
         """Probability at each margin, any shape: never falls as the margin rises."""
         margin = np.asarray(margin, np.float64)
         if self.kind == "isotonic":
-            return np.interp(margin, self.margin, self.probability)
+            return np.interp(margin, *self._points)
         return 1 / (1 + np.exp(-np.clip(self.slope * margin + self.intercept, -700, 700)))
+
+    @cached_property
+    def _points(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(self.margin, np.float64), np.asarray(self.probability, np.float64)
 
     def of_list(self, margin: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Probabilities of one list in the order in which it is shown, never rising: margin [C], order int [C]."""
