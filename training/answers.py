@@ -19,9 +19,12 @@ def memorize_loss(
     Args:
         parts: `input_ids` and `labels` of each, as `QuestionSampler.batch` makes them.
     """
-    decoder_ids = [part.get("decoder_ids") for part in parts]
-    hidden = model.hidden_of_parts([part["input_ids"] for part in parts], decoder_ids)
-    return answer_loss(model, parts, hidden, undivided_codes, others_still)
+    return answer_loss(model, parts, states_of(model, parts), undivided_codes, others_still)
+
+
+def states_of(model: MeraModel, parts: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+    """What the model is left with at each place of some questions: states [B, T, H] of each part."""
+    return model.hidden_of_parts([part["input_ids"] for part in parts], [part.get("decoder_ids") for part in parts])
 
 
 def answer_loss(

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from mera_core.errors import InputError
 from mera_core.model import MeraModel
 from mera_core.ontology import Code
-from training.answers import answer_loss
+from training.answers import answer_loss, memorize_loss, states_of
 from training.config import MemorizeConfig
 from training.optimizer import embedding_rows
 from training.questions import Question, QuestionSampler, repeated
@@ -88,16 +88,12 @@ def rows_loss(model: MeraModel, item: dict[str, list[dict[str, Tensor]]], undivi
     Args:
         item: as `RowBatches` makes it.
     """
-    loss = answer_loss(model, item["asked"], _hidden(model, item["asked"]), undivided_codes)
+    loss = memorize_loss(model, item["asked"], undivided_codes)
     if item["still"]:
         with torch.no_grad():
-            states = _hidden(model, item["still"])
+            states = states_of(model, item["still"])
         loss = loss + answer_loss(model, item["still"], states, undivided_codes)
     return loss
-
-
-def _hidden(model: MeraModel, parts: list[dict[str, Tensor]]) -> list[Tensor]:
-    return model.hidden_of_parts([part["input_ids"] for part in parts], [part.get("decoder_ids") for part in parts])
 
 
 def refuse_known(codes: Sequence[Code], before: str) -> None:
