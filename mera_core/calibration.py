@@ -1,7 +1,7 @@
 """Scores -> probabilities that hold on patients nobody trained on: one fitted curve, and its values in a list's order.
 
 Knows margins (a code's score minus that of EOV) and which codes came true; nothing of codes, models or files. Needs
-numpy alone.
+numpy, and scipy's isotonic regression.
 
 The curve is monotone, but a list is not sorted by the margin alone (`ranking.ranking_scores`: the cut weighs a code's
 frequency). `of_list` therefore takes the nearest probabilities, in squares, that never rise down the list as it is
@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from mera_core.errors import InputError
 
@@ -135,32 +136,7 @@ class Calibration:
 def never_rising(values: np.ndarray) -> np.ndarray:
     """The nearest sequence, in squares, that never rises: neighbours that do are pooled at their mean. [n] -> [n]."""
     values = np.asarray(values, np.float64)
-    lowest = np.minimum.accumulate(values)
-    risen = np.flatnonzero(values[1:] > lowest[:-1])
-    if not len(risen):
-        return values.copy()
-    end = int(risen[-1]) + 2  # what follows is below all before it and joins no pool
-    out = values.copy()
-    out[:end] = np.repeat(*_pools(-values[:end], np.ones(end))) * -1.0
-    return np.minimum.accumulate(out)  # a mean may round to just below its smallest part
-
-
-def _pools(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pool adjacent violators: means of the blocks, never falling, and how many values each block holds."""
-    means: list[float] = []
-    weights: list[float] = []
-    sizes: list[int] = []
-    for value, one in zip(values.tolist(), weight.tolist(), strict=True):
-        size = 1
-        while means and means[-1] >= value:
-            before = weights.pop()
-            value = (means.pop() * before + value * one) / (before + one)
-            one += before
-            size += sizes.pop()
-        means.append(value)
-        weights.append(one)
-        sizes.append(size)
-    return np.array(means), np.array(sizes)
+    return isotonic_regression(values, increasing=False).x if len(values) else values.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +222,5 @@ def _isotonic(margin: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[n
     group = np.minimum((true.cumsum() - true) // quota, max(true.sum() // quota - 1, 0)).astype(np.int64)
     _, group = np.unique(group, return_inverse=True)
     n, hits, place = (np.bincount(group, weights=weight) for weight in (size, true, size * margin))
-    rates, blocks = _pools(hits / n, n)
-    block = np.repeat(np.arange(len(blocks)), blocks)
+    rates, block = np.unique(isotonic_regression(hits / n, weights=n).x, return_inverse=True)
     return np.bincount(block, weights=place) / np.bincount(block, weights=n), rates

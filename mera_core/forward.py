@@ -66,6 +66,7 @@ def in_batches(
         tokens: most of a batch with its padding; a longer sequence has a batch of its own.
     """
     tokens = min(tokens, CACHED) if model.device.type == "cpu" else tokens
+    share = share and len(sequences) > 1
     shared = beginnings(sequences) if share else []
     groups = _groups(sequences, heads) if share and heads else {}
     in_groups = sum(heads[rows[0]] * (len(rows) - 1) for rows in groups.values())

@@ -16,6 +16,7 @@ from mera_core.ontology import Code
 from mera_core.vocabulary import Vocabulary
 
 HEAD_FILE = "score_head.safetensors"
+FEW_STATES, WIDEST_SPAN = 16, 2  # see `MeraModel._scored`
 SEEN_FEATURES = ("last visit", "any visit", "more than one visit", "first code of the last visit")
 """What is told of each label that the history already holds (see `ScoreHead`)."""
 
@@ -77,14 +78,14 @@ class ScoreHead(nn.Module):
                     p.sum() for p in (self.per_code, self.per_rarity, *self.per_state.parameters())
                 )
             return scores, eov
-        row, label, features = seen[:, 0].long(), seen[:, 1].long(), seen[:, 2:].to(scores.dtype)
-        weights = self.per_code[label] + self.per_rarity * self.rarity[label, None]
-        weights = weights + self.per_state(hidden)[row] / hidden.shape[1] ** 0.5
-        scores = scores.index_put((row, label), (features * weights).sum(-1), accumulate=True)
+        (row, label), features = seen[:, :2].long().unbind(1), seen[:, 2:].to(scores.dtype)
+        weights = torch.addcmul(self.per_code[label], self.rarity[label, None], self.per_rarity)
+        weights = torch.add(weights, self.per_state(hidden)[row], alpha=hidden.shape[1] ** -0.5)
+        term = (features * weights).sum(-1)
         if not self.training:
-            change = (self.recorded_slope - 1) * (scores[row, label] - eov[row]) + features @ self.recorded_shift
-            scores = scores.index_put((row, label), change, accumulate=True)
-        return scores, eov
+            margin = scores[row, label] + term - eov[row]
+            term = torch.addcmul(term, margin, self.recorded_slope - 1).addmv(features, self.recorded_shift)
+        return scores.index_put((row, label), term, accumulate=True), eov
 
 
 class MeraModel(nn.Module):
@@ -93,7 +94,7 @@ class MeraModel(nn.Module):
     Attributes:
         backbone: any `AutoModelForCausalLM` or `AutoModelForSeq2SeqLM`; its rows may be wrapped by peft.
         encoder_decoder: whether it reads with an encoder and answers with a decoder, as T5 does.
-        labels: the label space, in a fixed order (sorted); `label_ids` holds their token ids.
+        labels: the label space, in a fixed order (sorted); `scored_ids` [C + 1] holds their token ids, then that of EOV.
     """
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
@@ -107,11 +108,17 @@ class MeraModel(nn.Module):
         if unknown:
             raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
         self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
-        ids = torch.tensor([vocabulary.ids[code] for code in labels], dtype=torch.long)
-        self.register_buffer("label_ids", ids, persistent=False)
+        ids = [*(vocabulary.ids[code] for code in labels), vocabulary.eov]
+        self.register_buffer("scored_ids", torch.tensor(ids), persistent=False)
+        self._span = slice(min(ids), max(ids) + 1)
         self.text_config = backbone.config.get_text_config()
         self.encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
-        self.head = ScoreHead(self.text_config.hidden_size, len(ids), copy) if labels else None
+        self.head = ScoreHead(self.text_config.hidden_size, len(self.labels), copy) if labels else None
+
+    @property
+    def label_ids(self) -> Tensor:
+        """Token ids [C] of the label space."""
+        return self.scored_ids[:-1]
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +138,10 @@ class MeraModel(nn.Module):
         """
         if self.encoder_decoder:
             return self._decoded(input_ids, None)
-        return self.backbone.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        # a mask of ones spares decoders a look at whether several sequences were packed into one
+        return self.backbone.base_model(
+            input_ids=input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False
+        ).last_hidden_state
 
     def hidden_of_parts(self, parts: Sequence[Tensor], decoder_ids: Sequence[Tensor | None] = ()) -> list[Tensor]:
         """`hidden` of several batches of unlike length, with one look into the embedding table.
@@ -214,10 +224,19 @@ class MeraModel(nn.Module):
         Returns:
             scores [N, C] and the end-of-visit score [N], both float32.
         """
-        eov = torch.tensor([self.vocabulary.eov], device=self.label_ids.device)
-        logits = self.logits(hidden, torch.cat([self.label_ids, eov])).float()
-        hidden = hidden.float()
-        return self.head(logits[:, :-1], logits[:, -1], hidden, seen)
+        logits = self._scored(hidden).float()
+        return self.head(logits[:, :-1], logits[:, -1], hidden.float(), seen)
+
+    def _scored(self, hidden: Tensor) -> Tensor:
+        """Logits [N, C + 1] of `scored_ids`.
+
+        A few states against most of the table: what lies between is computed too, which costs less than a copy of the rows.
+        """
+        first, end = self._span.start, self._span.stop
+        few = len(hidden) <= FEW_STATES and end - first <= WIDEST_SPAN * len(self.scored_ids)
+        if torch.is_grad_enabled() or not few:
+            return self.logits(hidden, self.scored_ids)
+        return self.logits(hidden, self._span)[:, self.scored_ids - first]
 
     def save_head(self, folder: Path) -> None:
         """Write the score head beside the backbone's own files."""

@@ -125,7 +125,8 @@ def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple
                 notes.append(Note("duplicate", message, number, str(typed)))
             else:
                 kept[code] = position
-        visits.append(replace(visit, codes=tuple(kept), positions=tuple(kept.values())))
+        codes = tuple(kept)
+        visits.append(visit if codes == visit.codes else replace(visit, codes=codes, positions=tuple(kept.values())))
     return replace(patient, visits=tuple(visits)), tuple(notes)
 
 

@@ -123,8 +123,6 @@ def last_states(model: MeraModel, sequences: Sequence[Sequence[int]], batch_size
 
 def right_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     """Token ids [N, T], padded on the right, and the position [N] of each sequence's last token."""
-    ends = torch.tensor([len(sequence) - 1 for sequence in sequences])
-    ids = torch.full((len(sequences), int(ends.max()) + 1), pad)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-    return ids, ends
+    longest = max(map(len, sequences))
+    ids = [[*sequence, *[pad] * (longest - len(sequence))] for sequence in sequences]
+    return torch.tensor(ids), torch.tensor([len(sequence) - 1 for sequence in sequences])

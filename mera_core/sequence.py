@@ -91,14 +91,18 @@ def _rounded(text: str) -> str:
 
 
 class Encoder:
-    """Puts histories into tokens; remembers the token ids of phrases only if `remember` is set (in training)."""
+    """Puts histories into tokens; remembers the token ids of phrases.
+
+    Those that hold a patient's or a visit's details are remembered only if `remember` is set (in training).
+    """
 
     def __init__(self, vocabulary: Vocabulary, config: SequenceConfig, remember: bool = False):
         self.vocabulary, self.config = vocabulary, config
-        self._phrases: dict[str, list[int]] | None = {} if remember else None
+        self.remember = remember
+        self._phrases: dict[str, list[int]] = {}
 
-    def _words(self, text: str) -> list[int]:
-        if self._phrases is None:
+    def _words(self, text: str, details: Mapping[str, str]) -> list[int]:
+        if details and not self.remember:
             return self.vocabulary.words(text)
         if text not in self._phrases:
             self._phrases[text] = self.vocabulary.words(text)
@@ -115,7 +119,7 @@ class Encoder:
         ids, config, notes = self.vocabulary.ids, self.config, []
         head = self.vocabulary.prefix()
         if config.profile:
-            head = head + self._words(profile_sentence(patient, config))
+            head = head + self._words(profile_sentence(patient, config), patient.details)
         pieces: list[tuple[list[int], list[Code]]] = []
         for index, visit in enumerate(patient.visits):
             visit = self._with_age(patient, visit, index)
@@ -126,7 +130,7 @@ class Encoder:
                     order = [code for code in order if shuffle.random() >= drop]
                     if shuffle.random() < drop:
                         visit = Visit(visit.codes, visit.time)
-            pieces.append((self._words(visit_sentence(visit, config)), order))
+            pieces.append((self._words(visit_sentence(visit, config), visit.details), order))
         first, room = self._first_that_fits(len(head), pieces)
         if first:
             notes.append(

@@ -29,7 +29,9 @@ def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> 
                 codes |= dict.fromkeys(_read(code, known, ontology, index, notes))
             else:
                 codes[code] = None
-        if codes:
+        if codes and tuple(codes) == visit.codes:
+            visits.append(visit)
+        elif codes:
             visits.append(Visit(tuple(codes), visit.time, visit.age, visit.details))
         else:
             notes.append(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mera_core.errors import InputError
-from mera_core.model import SEEN_FEATURES, MeraModel, ScoreHead, start_code_rows
+from mera_core.model import FEW_STATES, SEEN_FEATURES, MeraModel, ScoreHead, start_code_rows
 from tests.tiny import CODES, icd9, tiny_model, tiny_vocabulary
 
 DEFINITIONS = dict(zip(CODES, ["acute heart failure", "pneumonia", "chronic pneumonia"], strict=False))
@@ -68,6 +68,19 @@ def test_labels_are_scored_in_the_order_of_the_label_space() -> None:
     hidden = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert torch.allclose(one.scores(hidden)[0], other.scores(hidden)[0].flip(1))
+
+
+@pytest.mark.parametrize("labels", [CODES, tuple(reversed(CODES)), CODES[::4], CODES[:1]])
+@pytest.mark.parametrize("states", [1, FEW_STATES, FEW_STATES + 1])
+@pytest.mark.parametrize("cap", [None, 0.5])
+def test_few_states_against_most_of_the_table_score_as_row_by_row(labels, states, cap) -> None:
+    model = tiny_model(labels=labels)
+    model.text_config.final_logit_softcapping = cap
+    hidden = torch.randn(states, 32, generator=torch.Generator().manual_seed(1))
+    by_rows = model.scores(hidden)  # where gradients are wanted rows are picked one by one
+    with torch.inference_mode():
+        scores, eov = model.scores(hidden)
+    assert torch.allclose(scores, by_rows[0], atol=1e-5) and torch.allclose(eov, by_rows[1], atol=1e-5)
 
 
 def test_rows_without_a_token_take_no_part() -> None:

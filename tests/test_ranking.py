@@ -90,6 +90,10 @@ def test_without_an_offset_the_order_is_that_of_the_scores() -> None:
 def test_equal_scores_stand_in_the_order_of_their_codes() -> None:
     assert best_first(np.array([1.0, 2.0, 1.0]), LABELS).tolist() == [1, 0, 2]
     assert best_first(np.zeros(3), LABELS).tolist() == [0, 1, 2]
+    draw = np.random.default_rng(0)
+    for levels in (3, 100, 10**9):
+        scores = draw.integers(-levels, levels, 400).astype(np.float64)
+        assert np.array_equal(best_first(scores, [None] * 400), np.lexsort((np.arange(400), -scores)))
 
 
 def test_scores_of_another_label_space_are_refused() -> None:

@@ -116,6 +116,16 @@ def test_remembered_phrases_change_nothing() -> None:
         assert remembering.encode(two_visits()).input_ids == encode(two_visits()).input_ids
 
 
+def test_words_of_a_patients_details_are_remembered_in_training_only() -> None:
+    patient = Patient([Visit([A], details={"medications": "secret"})], sex="F", details={"ethnicity": "hidden"})
+    for remember in (False, True):
+        encoder = Encoder(VOCABULARY, DETAILED, remember=remember)
+        encoder.encode(patient)
+        encoder.encode(Patient([Visit([A])], sex="M"))
+        held = repr(vars(encoder))
+        assert ("secret" in held, "hidden" in held, "Patient: male." in held) == (remember, remember, True)
+
+
 # --- no future in the past
 
 

@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from transformers.trainer_callback import tqdm
 
 from mera_core.checkpoint import read_manifest
 from tests.training.families import small_book
@@ -22,6 +24,7 @@ from training.trainer import last_complete
 STEPS = 48
 SAVE_EVERY = 3
 KILLS = 20
+LONGEST = 300.0  # seconds that a run of some seconds may take before it counts as hung
 
 
 def config_of(start: Path, data: Path) -> RankConfig:
@@ -62,6 +65,9 @@ def run_and_tell(config: RunConfig, out: Path, told: Path) -> None:
     """What the killed process does: the command's own run, with each logged step noted down as it comes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # forked processes share tqdm's own: whoever is killed with it in hand keeps it for good
     log = trainer.StageTrainer.log
     lines = os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -104,12 +110,14 @@ class Run:
             target=run_and_tell, args=(self.config, self.out, self._told), daemon=True
         )
         process.start()
-        while process.is_alive() and not began.exists():
+        hung = time.monotonic() + LONGEST
+        while process.is_alive() and not began.exists() and time.monotonic() < hung:
             time.sleep(0.005)
-        process.join(moment)
+        process.join(LONGEST if moment is None else moment)
         if alive := process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
             process.join()
+            assert moment is not None and began.exists(), f"the run hung: not through in {LONGEST:.0f} s"
             self.kills += 1
         assert alive or process.exitcode == 0
         self._check(0 if before is None else int(before.name.rpartition("-")[2]))
