@@ -125,8 +125,7 @@ def test_a_group_of_the_tree_is_judged_and_saved(visit):
     assert (kept.reader, kept.verdict) == ("ann", "disagree")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def test_pages_fit_the_screen_in_either_theme(visit, viewport, scheme):
     for path in ("/", "/Predict?demo=demo-heart-kidney-icd10", "/Recall", "/Compare?demo=demo-copd", "/Audit"):
         page = visit(path, viewport, scheme)

@@ -210,12 +210,12 @@ def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monke
     codes = BOOK.billable("ICD9")[:: len(BOOK.billable("ICD9")) // 60]
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
-        SETTINGS, word_pieces=600, passes=10, encoded_passes=120.0, batch_size=32, optimizer="muon", save_every=0,
+        SETTINGS, word_pieces=600, passes=10, encoded_passes=80.0, batch_size=32, optimizer="muon", save_every=0,
         muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0, missed_passes=2,
     )  # fmt: skip
     memorize.run(config, tmp_path / "out")
     model, manifest = load_checkpoint(tmp_path / "out")
-    assert manifest.method["memorize"]["encoded_passes"] == 120.0
+    assert manifest.method["memorize"]["encoded_passes"] == 80.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "out"]
     words, back = definitions_exact(model.eval(), codes, BOOK, 0)[0], codes_exact(model, codes, BOOK, 0)[0]
     assert sum(words) >= 0.9 * len(codes) and sum(back) >= 0.9 * len(codes)
