@@ -19,6 +19,7 @@ from pathlib import Path
 from mera_core import scoring
 from mera_core.scoring import store
 
+MOST_FURTHER = 8  # parts of an attempt that is killed by their number
 PATCHED = ("replace", "unlink")  # each a step after which the folder is in another state
 
 
@@ -42,9 +43,11 @@ def main() -> None:
 
 
 def at_random(job: scoring.Job, kills: int, draw: random.Random) -> dict:
-    """Kill so many attempts, each after a random share of the time that an unbroken one takes, then let one end.
+    """Kill so many attempts, then let one end.
 
-    A result that came to be before its process was killed is taken away, so that every kill has a scoring to hit.
+    Every other one is killed after a random share of the time that an unbroken one takes, the others when a random number of
+    further parts is there: parts come so quickly that few moments of the clock fall among them. A result that came to be
+    before its process was killed is taken away, so that every kill has a scoring to hit.
     """
     whole = unbroken(job)
     began = time.monotonic()
@@ -53,16 +56,29 @@ def at_random(job: scoring.Job, kills: int, draw: random.Random) -> dict:
     killed, parts_then = 0, []
     while killed < kills:
         child = start(lambda: scoring.run(job))
-        time.sleep(draw.uniform(0, took))
+        if len(parts_then) % 2:
+            _sleep_until(child, _parts(job) + draw.randint(1, MOST_FURTHER), job)
+        else:
+            time.sleep(draw.uniform(0, took))
         os.kill(child, signal.SIGKILL)
         died = finished(child) == -signal.SIGKILL
         if job.out.exists():  # it was through, or as good as through
             job.out.unlink()
         elif died:
             killed += 1
-            parts_then.append(len(list(store.parts_folder(job.out).glob("part-*.parquet"))))
+            parts_then.append(_parts(job))
     status = finished(start(lambda: scoring.run(job)))
     return _told(job, whole, status) | {"killed": killed, "seconds_unbroken": took, "parts_when_killed": parts_then}
+
+
+def _parts(job: scoring.Job) -> int:
+    return len(list(store.parts_folder(job.out).glob("part-*.parquet")))
+
+
+def _sleep_until(child: int, parts: int, job: scoring.Job) -> None:
+    """Until so many parts are there, or the process has ended."""
+    while _parts(job) < parts and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.0005)
 
 
 def at_every_step(job: scoring.Job) -> dict:
