@@ -44,7 +44,9 @@ class Code:
             raise InputError(f"There is no code system {self.system!r}: use ICD9 or ICD10.")
 
     def __hash__(self) -> int:
-        return hash(self.code)  # a text keeps its hash: a third of the time of a tuple's, wherever codes are looked up
+        return hash(
+            self.code
+        )  # a text keeps its hash, a tuple of two does not: codes are looked up wherever a history goes
 
     def __str__(self) -> str:
         return f"{self.system}:{self.code}"
