@@ -147,7 +147,7 @@ class Engine:
         heads = [encoded.codes[0][0] if encoded.codes and encoded.codes[0] else 0 for _, encoded in read]
         for rows, hidden in in_batches(self.model, sequences, batch_size, heads=heads, tokens=tokens):
             seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
-            tensor = torch.from_numpy(np.array(seen, np.float32)).to(self.model.device) if seen else None
+            tensor = torch.from_numpy(np.array(seen, np.float32)).to(hidden.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
             if self.threshold == "none":
                 batch_eov = batch_scores.float().logsumexp(1)

@@ -35,7 +35,7 @@ def ranking_scores(
     margin = scores.astype(np.float64) - eov[:, None]
     above = margin - offset
     ranked = np.where(above > 0, above, -np.logaddexp(0.0, order_offset - margin))
-    return (ranked + eov[:, None]).astype(np.float64)
+    return ranked + eov[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,17 @@ def best_first(scores: np.ndarray, labels: Sequence[Code]) -> np.ndarray:
     """Order [C] of the label space, best first; `labels` are sorted, so a stable sort breaks ties by code."""
     if len(scores) != len(labels):
         raise ValueError(f"{len(scores)} scores for {len(labels)} labels.")
-    order = np.argsort(-scores)  # several times as quick, where equal scores may stand in any order
-    found = scores[order]
-    return np.argsort(-scores, kind="stable") if (found[1:] == found[:-1]).any() else order
+    return in_order(scores[None])[0]
+
+
+def in_order(ranked: np.ndarray) -> np.ndarray:
+    """Labels [N, C] of each row of scores, best first and equal ones by label.
+
+    numpy sorts several times as fast where equal values may stand in any order, so only rows that have some are sorted again.
+    """
+    order = np.argsort(-ranked, axis=1)
+    found = ranked[np.arange(len(ranked))[:, None], order]
+    tied = (found[:, 1:] == found[:, :-1]).any(1)
+    if tied.any():
+        order[tied] = np.argsort(-ranked[tied], axis=1, kind="stable")
+    return order

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mera_core.calibration import Calibration
-from mera_core.ranking import ranking_scores
+from mera_core.ranking import in_order, ranking_scores
 from mera_core.scoring import lists
-from mera_core.scoring.lists import best, in_order, shares
+from mera_core.scoring.lists import best, shares
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from mera_core.calibration import Calibration, never_rising
+from mera_core.ranking import in_order
 
 AT_ONCE = 1 << 18  # scores worked on at once: what they come to stays in a core's cache
 Ranked = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -43,18 +44,6 @@ def best(scores: np.ndarray, eov: np.ndarray, ranked: Ranked, top: int, calibrat
         for begin in range(0, len(scores), size)
     ]
     return Lists(**{each.name: _joined([getattr(piece, each.name) for piece in pieces]) for each in fields(Lists)})
-
-
-def in_order(ranked: np.ndarray) -> np.ndarray:
-    """Labels [N, C] of each row of scores, best first and equal ones by label: `ranking.best_first` of many.
-
-    numpy sorts several times as fast where equal values may stand in any order, so only rows that have some are sorted again.
-    """
-    order = np.argsort(-ranked, axis=1)
-    found = np.take_along_axis(ranked, order, 1)
-    tied = (found[:, 1:] == found[:, :-1]).any(1)
-    order[tied] = np.argsort(-ranked[tied], axis=1, kind="stable")
-    return order
 
 
 def shares(scores: np.ndarray) -> np.ndarray:
