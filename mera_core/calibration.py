@@ -107,7 +107,7 @@ class Calibration:
 
     def of_list(self, margin: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Probabilities of one list in the order in which it is shown, never rising: margin [C], order int [C]."""
-        return never_rising(self.curve(margin)[order])
+        return never_rising(self.curve(margin[order]))  # in order, so that what stands near is looked up together
 
     def of_lists(self, margin: np.ndarray, ranked: np.ndarray) -> np.ndarray:
         """The same for many patients, in label order: margin and the scores that lists are sorted by, both [N, C]."""

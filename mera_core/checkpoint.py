@@ -305,7 +305,6 @@ def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
             raise InputError(f"The checkpoint {folder} lacks the file {HEAD_FILE}.")
         model.load_head(folder)
         model.head.to(model.device)
-        model.scored_ids = model.scored_ids.to(model.device)
     return model.eval()
 
 

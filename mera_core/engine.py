@@ -55,7 +55,7 @@ class Engine:
 
     @classmethod
     def load(cls, path: str | Path | None = None, quantize: str | None = None) -> Engine:
-        """Load a checkpoint folder, the bundled one by default.
+        """Load a checkpoint folder, the bundled one by default. Its weights take no gradients.
 
         Args:
             quantize: None for bfloat16 on a GPU and float32 on a CPU; "nf4" (4-bit) or "int8", through bitsandbytes, on
@@ -65,7 +65,7 @@ class Engine:
             InputError: no such folder, or a file of it is missing, altered, or does not fit the others.
         """
         model, manifest = load_checkpoint(Path(path) if path is not None else BUNDLED, quantize)
-        return cls(model, manifest, Ontology.load())
+        return cls(model.requires_grad_(False), manifest, Ontology.load())
 
     @property
     def scope(self) -> str:

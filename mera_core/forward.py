@@ -198,6 +198,9 @@ def _after(model: MeraModel, sequences: Sequences, begun: _Begun, batch_size: in
 
 
 def _states(model: MeraModel, sequences: Sequences, rows: Sequence[int]) -> Tensor:
+    """Last states [n, H] of whole sequences."""
+    if len(rows) == 1:
+        return model.hidden(torch.tensor([sequences[rows[0]]], device=model.device))[:, -1]
     ids, ends = right_padded([sequences[i] for i in rows], model.vocabulary.pad)
     return model.hidden(ids.to(model.device))[torch.arange(len(rows)), ends]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mera_core.errors import InputError
 from mera_core.ontology import Code
+from mera_core.table_rows import KeptRows, picked
 from mera_core.vocabulary import Vocabulary
 
 HEAD_FILE = "score_head.safetensors"
@@ -79,11 +80,14 @@ class ScoreHead(nn.Module):
                 )
             return scores, eov
         (row, label), features = seen[:, :2].long().unbind(1), seen[:, 2:].to(scores.dtype)
+        of_state, cut = self.per_state(hidden), eov
+        if len(hidden) > 1:  # a single state's are those of every row
+            of_state, cut = of_state[row], eov[row]
         weights = torch.addcmul(self.per_code[label], self.rarity[label, None], self.per_rarity)
-        weights = torch.add(weights, self.per_state(hidden)[row], alpha=hidden.shape[1] ** -0.5)
+        weights = torch.add(weights, of_state, alpha=hidden.shape[1] ** -0.5)
         term = (features * weights).sum(-1)
         if not self.training:
-            margin = scores[row, label] + term - eov[row]
+            margin = scores[row, label] + term - cut
             term = torch.addcmul(term, margin, self.recorded_slope - 1).addmv(features, self.recorded_shift)
         return scores.index_put((row, label), term, accumulate=True), eov
 
@@ -109,8 +113,10 @@ class MeraModel(nn.Module):
             raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
         self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
         ids = [*(vocabulary.ids[code] for code in labels), vocabulary.eov]
-        self.register_buffer("scored_ids", torch.tensor(ids), persistent=False)
+        where = next(backbone.parameters()).device
+        self.register_buffer("scored_ids", torch.tensor(ids, device=where), persistent=False)
         self._span = slice(min(ids), max(ids) + 1)
+        self._kept: KeptRows | None = None
         self.text_config = backbone.config.get_text_config()
         self.encoder_decoder: bool = bool(backbone.config.is_encoder_decoder)
         self.head = ScoreHead(self.text_config.hidden_size, len(self.labels), copy) if labels else None
@@ -120,9 +126,15 @@ class MeraModel(nn.Module):
         """Token ids [C] of the label space."""
         return self.scored_ids[:-1]
 
+    def train(self, mode: bool = True) -> MeraModel:
+        """As of any module; what training may change is not kept."""
+        self._kept = None
+        return super().train(mode)
+
     @property
     def device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
+        """Where token ids are wanted."""
+        return self.scored_ids.device
 
     @property
     def decoder_start(self) -> int | None:
@@ -200,14 +212,8 @@ class MeraModel(nn.Module):
     def logits(self, hidden: Tensor, token_ids: Tensor | slice) -> Tensor:
         """The backbone's logits [..., K] of the given tokens only, from states [..., H]."""
         table = self.backbone.get_output_embeddings()
-        # of the ways to pick rows the quickest, forward and backward: three times as quick as indexing
-        rows = (
-            table.weight[token_ids]
-            if isinstance(token_ids, slice)
-            else nn.functional.embedding(token_ids, table.weight)
-        )
         bias = getattr(table, "bias", None)
-        return self.against(hidden, rows, None if bias is None else bias[token_ids])
+        return self.against(hidden, picked(table.weight, token_ids), None if bias is None else bias[token_ids])
 
     def against(self, hidden: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """The logits [..., K] that output rows [K, H], with a bias [K], would give states [..., H]."""
@@ -230,13 +236,21 @@ class MeraModel(nn.Module):
     def _scored(self, hidden: Tensor) -> Tensor:
         """Logits [N, C + 1] of `scored_ids`.
 
-        A few states against most of the table: what lies between is computed too, which costs less than a copy of the rows.
+        A few states take less time than a copy of the rows they are multiplied with. Against most of the table, what lies
+        between is computed too; else the copy is kept where weights take no gradients.
         """
-        first, end = self._span.start, self._span.stop
-        few = len(hidden) <= FEW_STATES and end - first <= WIDEST_SPAN * len(self.scored_ids)
-        if torch.is_grad_enabled() or not few:
+        if torch.is_grad_enabled() or len(hidden) > FEW_STATES:
             return self.logits(hidden, self.scored_ids)
-        return self.logits(hidden, self._span)[:, self.scored_ids - first]
+        first, end = self._span.start, self._span.stop
+        if end - first <= WIDEST_SPAN * len(self.scored_ids):
+            return self.logits(hidden, self._span)[:, self.scored_ids - first]
+        table, kept = self.backbone.get_output_embeddings(), self._kept
+        if kept is None or not kept.hold(table.weight):
+            kept = self._kept = KeptRows.of(table.weight, self.scored_ids)
+        if kept is None:
+            return self.logits(hidden, self.scored_ids)
+        bias = getattr(table, "bias", None)
+        return self.against(hidden, kept.rows, None if bias is None else bias[self.scored_ids])
 
     def save_head(self, folder: Path) -> None:
         """Write the score head beside the backbone's own files."""

@@ -6,10 +6,11 @@ Knows nothing of files, tables, tokens or models. Everything here is imported th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from operator import is_
 from typing import Any
 
 from mera_core.errors import InputError
@@ -127,7 +128,14 @@ def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple
                 kept[code] = position
         codes = tuple(kept)
         visits.append(visit if codes == visit.codes else replace(visit, codes=codes, positions=tuple(kept.values())))
-    return replace(patient, visits=tuple(visits)), tuple(notes)
+    return with_visits(patient, visits), tuple(notes)
+
+
+def with_visits(patient: Patient, visits: Sequence[Visit]) -> Patient:
+    """The patient with these visits; itself where each is the one it has."""
+    if len(visits) == len(patient.visits) and all(map(is_, visits, patient.visits)):
+        return patient
+    return replace(patient, visits=tuple(visits))
 
 
 def _read_code(typed: Code | str, ontology: Ontology) -> Code:

@@ -42,12 +42,12 @@ from mera_core.history import (
     settled,
 )
 from mera_core.ontology import SYSTEMS, Code
-from mera_core.patient import SEXES, Note, Patient, Visit, resolve
+from mera_core.patient import SEXES, Note, Patient, Visit, resolve, with_visits
 
 __all__ = [
     "DEMO_PATIENTS", "MAX_CODES", "MAX_VISITS", "TABLE_SUFFIXES", "VISITS_TABLE_COLUMNS", "DemoPatient",
     "Note", "Patient", "Visit", "demo_patients", "from_table", "parse_json", "patient_from_json",
-    "patient_to_json", "read_table", "resolve", "to_table", "write_table",
+    "patient_to_json", "read_table", "resolve", "to_table", "with_visits", "write_table",
 ]  # fmt: skip
 
 VISITS_TABLE_COLUMNS = ("patient_id", "visit", "time", "system", "code", "position", "age", "sex")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from mera_core.ontology import Code, Ontology
-from mera_core.records import Note, Patient, Visit
+from mera_core.records import Note, Patient, Visit, with_visits
 
 CATEGORY = 3  # level of the three-character categories in both systems
 
@@ -42,7 +41,7 @@ def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> 
                     "",
                 )
             )
-    return replace(patient, visits=tuple(visits)), tuple(notes)
+    return with_visits(patient, visits), tuple(notes)
 
 
 def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]) -> list[Code]:

@@ -177,6 +177,19 @@ def test_margins_of_seen_codes_are_corrected_but_not_in_training() -> None:
     assert head.eval()(*given)[0].tolist() == [[7, 16, 7]]  # 3 + 0.5 * (7 - 3) + 1 + 2 + 8
 
 
+def test_a_state_by_itself_has_the_term_that_it_has_among_others() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.head.recorded_slope.fill_(0.5)
+    hidden = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    seen = torch.tensor([[0.0, 1, 1, 1, 0, 1], [0, 4, 0, 1, 1, 0], [1, 4, 1, 1, 0, 0]])
+    with torch.inference_mode():
+        both, cuts = model.scores(hidden, seen)
+        for state, rows in ((0, seen[:2]), (1, seen[2:] * torch.tensor([0, 1, 1, 1, 1, 1]))):
+            scores, cut = model.scores(hidden[state : state + 1], rows)
+            assert torch.allclose(scores[0], both[state], atol=1e-5) and torch.allclose(cut, cuts[state], atol=1e-5)
+
+
 def test_every_parameter_has_a_gradient_even_where_no_history_holds_a_label() -> None:
     """Processes that train together exchange gradients of the same parameters, whatever their patients hold."""
     head = ScoreHead(4, 3)

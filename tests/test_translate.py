@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mera_core.ontology import Code, Ontology
-from mera_core.records import Note, Patient, Visit
+from mera_core.records import Note, Patient, Visit, resolve
 from mera_core.translate import nearest, translate
 from tests.tiny import icd9
 
@@ -18,6 +18,14 @@ def read(known: tuple[Code, ...], *visits: list[Code]) -> tuple[list[tuple[Code,
 def test_known_codes_stay_as_they_are_without_a_note() -> None:
     known = icd9("428.0", "486")
     assert read(known, [known[1], known[0]], [known[0]]) == ([(known[1], known[0]), (known[0],)], ())
+
+
+def test_a_history_in_the_checkpoints_terms_is_given_back_as_it_is() -> None:
+    known, book = icd9("428.0", "486"), Ontology.load()
+    patient = Patient([Visit(known), Visit(known[1:])], sex="F", age=70, id="a")
+    assert resolve(patient, book)[0] is patient and translate(patient, frozenset(known), book)[0] is patient
+    shorter, _ = translate(patient, frozenset(known[:1]), book)
+    assert shorter == Patient([Visit(known[:1])], sex="F", age=70, id="a")
 
 
 def test_a_finer_code_is_rolled_up_to_its_nearest_known_ancestor() -> None:
