@@ -10,7 +10,7 @@ shown: a list is never reordered, and the expected number of true codes stays wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,12 +109,11 @@ class Calibration:
         """Probabilities of one list in the order in which it is shown, never rising: margin [C], order int [C]."""
         return never_rising(self.curve(margin[order]))  # in order, so that what stands near is looked up together
 
-    def of_lists(self, margin: np.ndarray, ranked: np.ndarray) -> np.ndarray:
-        """The same for many patients, in label order: margin and the scores that lists are sorted by, both [N, C]."""
+    def of_lists(self, margin: np.ndarray, orders: Iterable[np.ndarray]) -> np.ndarray:
+        """The same for many patients: margin [N, C], and each one's order [C] -> [N, C], in label order."""
         out = np.empty(margin.shape)
-        for row, scores in enumerate(ranked):
-            order = np.argsort(-scores, kind="stable")
-            out[row, order] = self.of_list(margin[row], order)
+        for row, (values, order) in enumerate(zip(margin, orders, strict=True)):
+            out[row, order] = self.of_list(values, order)
         return out
 
     def to_dict(self) -> dict[str, Any]:

@@ -113,9 +113,12 @@ def cut_figures(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
 
 def label_pairs(scores: np.ndarray, truth: Truth, seen: bool | None = None) -> Pairs:
     """(patient, label) pairs with scores and outcomes: all, or only labels the history held, or did not."""
-    outcome = truth.positive.toarray().astype(bool)
-    keep = np.ones(outcome.shape, bool) if seen is None else truth.seen.toarray().astype(bool) == seen
-    return Pairs(np.nonzero(keep)[0], scores[keep], outcome[keep])
+    outcome = truth.positive.astype(bool).toarray()
+    patient = np.arange(len(scores), dtype=np.int32)
+    if seen is None:
+        return Pairs(np.repeat(patient, scores.shape[1]), scores.ravel(), outcome.ravel())
+    keep = truth.seen.astype(bool).toarray() == seen
+    return Pairs(np.repeat(patient, keep.sum(1)), scores[keep], outcome[keep])
 
 
 # --- cuts chosen on validation patients

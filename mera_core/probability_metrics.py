@@ -7,6 +7,7 @@ all draws share, and a tie counts in them as scikit-learn counts it. Never impor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mera_core.resampling import Bootstrap, Estimate, divide, estimate
 
+BLOCK = 4_000_000  # pairs that are counted at a time
 MAX_STEPS = 1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
 BINS = 15  # of probability, equally wide, over which calibration is measured
 _LOGIT_WIDTH, _LOGIT_LIMIT = 0.05, 25.0
@@ -28,9 +30,11 @@ class Pairs:
     score: np.ndarray
     outcome: np.ndarray
 
-    def take(self, keep: np.ndarray) -> Pairs:
-        """The pairs at a mask or at indices."""
-        return Pairs(self.patient[keep], self.score[keep], self.outcome[keep])
+    def blocks(self) -> Iterator[Pairs]:
+        """All pairs, BLOCK at a time: what is computed of each pair never stands in memory for all of them."""
+        for start in range(0, len(self.score), BLOCK):
+            part = slice(start, start + BLOCK)
+            yield Pairs(self.patient[part].astype(np.int64), self.score[part], self.outcome[part])
 
 
 def average_precision(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
@@ -42,26 +46,40 @@ def average_precision(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     steps = np.unique(pairs.score[pairs.outcome])
     if not len(steps):
         return estimate(np.nan, np.full(len(bootstrap.counts), np.nan))
-    value = float(average_precision_score(pairs.outcome, pairs.score))
-    kept = steps[np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))]
-    counts = _counts_by_step(pairs, kept, bootstrap.counts.shape[1])
-    rough = _step_precision(*(c.sum(0, keepdims=True) for c in counts))[0]
-    draws = _step_precision(*(bootstrap.sums(c) for c in counts))
+    kept = np.unique(np.linspace(0, len(steps) - 1, MAX_STEPS).round().astype(int))
+    together, each = _counts_by_step(pairs, steps, kept, bootstrap.counts.shape[1])
+    value = _precision_of_counts(steps, *together)
+    rough = _step_precision(*each.sum(1, keepdims=True))[0]
+    draws = _step_precision(*(bootstrap.sums(counts) for counts in each))
     return estimate(value, np.clip(draws + (value - rough), 0, 1))
 
 
-def _counts_by_step(pairs: Pairs, steps: np.ndarray, n_patients: int) -> tuple[np.ndarray, np.ndarray]:
-    """True and all pairs with a score in [steps[j], steps[j + 1]): two float64 [n_patients, steps].
+def _counts_by_step(
+    pairs: Pairs, steps: np.ndarray, kept: np.ndarray, n_patients: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """True pairs and all pairs with a score in [steps[j], steps[j + 1]): [2, steps], and of each patient [2, patients, kept].
 
-    n_patients = 1 counts all patients together.
+    kept: indices of steps, the first among them, which the steps of each patient are rounded down to. Counting takes less
+    time than sorting, and less memory.
     """
-    step = np.searchsorted(steps, pairs.score, side="right") - 1
-    above = step >= 0  # lower scores than any positive's change nothing
-    cell = step[above] + (pairs.patient[above] * len(steps) if n_patients > 1 else 0)
-    size = n_patients * len(steps)
-    true = np.bincount(cell, weights=pairs.outcome[above], minlength=size)
-    every = np.bincount(cell, minlength=size).astype(np.float64)
-    return true.reshape(n_patients, -1), every.reshape(n_patients, -1)
+    coarse = np.searchsorted(kept, np.arange(len(steps)), side="right") - 1
+    together, each = np.zeros((2, len(steps))), np.zeros((2, n_patients * len(kept)))
+    for block in pairs.blocks():
+        step = np.searchsorted(steps, block.score, side="right") - 1
+        above = step >= 0  # lower scores than any positive's change nothing
+        for row, counted in enumerate((above & block.outcome, above)):
+            at = step[counted]
+            together[row] += np.bincount(at, minlength=len(steps))
+            cell = block.patient[counted] * len(kept) + coarse[at]
+            each[row] += np.bincount(cell, minlength=each.shape[1])
+    return together, each.reshape(2, n_patients, -1)
+
+
+def _precision_of_counts(steps: np.ndarray, true: np.ndarray, every: np.ndarray) -> float:
+    """Average precision of true pairs and all pairs [steps] counted by rising score."""
+    outcome = np.repeat([True, False], len(steps))
+    weights = np.concatenate([true, every - true])
+    return float(average_precision_score(outcome, np.tile(steps, 2), sample_weight=weights))
 
 
 def _step_precision(true: np.ndarray, every: np.ndarray) -> np.ndarray:
@@ -129,11 +147,13 @@ def f1(predicted: np.ndarray, outcome: np.ndarray, bootstrap: Bootstrap) -> Esti
 
 def brier(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     """Mean squared difference of probability and outcome over the pairs."""
-    error = (pairs.score.astype(np.float64) - pairs.outcome) ** 2
     n = bootstrap.counts.shape[1]
-    return bootstrap.ratio(
-        np.bincount(pairs.patient, weights=error, minlength=n), np.bincount(pairs.patient, minlength=n)
-    )
+    error, size = np.zeros(n), np.zeros(n)
+    for block in pairs.blocks():
+        squared = (block.score.astype(np.float64) - block.outcome) ** 2
+        error += np.bincount(block.patient, weights=squared, minlength=n)
+        size += np.bincount(block.patient, minlength=n)
+    return bootstrap.ratio(error, size)
 
 
 def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = BINS) -> tuple[Estimate, list[dict[str, float]]]:
@@ -143,15 +163,12 @@ def reliability(pairs: Pairs, bootstrap: Bootstrap, bins: int = BINS) -> tuple[E
     bins are left out. Source: Guo et al. 2017.
     """
     n = bootstrap.counts.shape[1]
-    edge = np.minimum((pairs.score * bins).astype(np.int64), bins - 1)
-    cell = pairs.patient.astype(np.int64) * bins + edge
-    sums = np.stack(
-        [
-            np.bincount(cell, weights=weight, minlength=n * bins).reshape(n, bins)
-            for weight in (None, pairs.score.astype(np.float64), pairs.outcome.astype(np.float64))
-        ],
-        axis=1,
-    )  # [patients, (n, probability, outcome), bins]
+    sums = np.zeros((n, 3, bins))  # pairs, their probability, their outcome
+    for block in pairs.blocks():
+        edge = np.minimum((block.score * bins).astype(np.int64), bins - 1)
+        cell = block.patient * bins + edge
+        for row, weights in enumerate((None, block.score.astype(np.float64), block.outcome.astype(np.float64))):
+            sums[:, row] += np.bincount(cell, weights=weights, minlength=n * bins).reshape(n, bins)
 
     def error(totals: np.ndarray) -> np.ndarray:
         return divide(np.abs(totals[..., 1, :] - totals[..., 2, :]).sum(-1), totals[..., 0, :].sum(-1))
@@ -237,14 +254,19 @@ def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     Logits are gathered in bins 0.05 wide (each at the mean of its pairs), and clipped at +-25. NaN where all
     outcomes are equal.
     """
-    p = np.clip(pairs.score.astype(np.float64), 1e-12, 1 - 1e-12)
-    logit = np.clip(np.log(p) - np.log1p(-p), -_LOGIT_LIMIT, _LOGIT_LIMIT)
-    used, bin_ = np.unique(np.floor(logit / _LOGIT_WIDTH).astype(np.int64), return_inverse=True)
-    n, k = bootstrap.counts.shape[1], len(used)
-    x = np.bincount(bin_, weights=logit, minlength=k) / np.bincount(bin_, minlength=k)
-    cell = pairs.patient.astype(np.int64) * k + bin_
-    size = np.bincount(cell, minlength=n * k).reshape(n, k)
-    true = np.bincount(cell, weights=pairs.outcome, minlength=n * k).reshape(n, k)
+    n, bins = bootstrap.counts.shape[1], 2 * round(_LOGIT_LIMIT / _LOGIT_WIDTH) + 1
+    total, size, true = np.zeros(bins), np.zeros(n * bins), np.zeros(n * bins)
+    for block in pairs.blocks():
+        p = np.clip(block.score.astype(np.float64), 1e-12, 1 - 1e-12)
+        logit = np.clip(np.log(p) - np.log1p(-p), -_LOGIT_LIMIT, _LOGIT_LIMIT)
+        bin_ = np.floor((logit + _LOGIT_LIMIT) / _LOGIT_WIDTH).astype(np.int64)
+        cell = block.patient * bins + bin_
+        total += np.bincount(bin_, weights=logit, minlength=bins)
+        size += np.bincount(cell, minlength=n * bins)
+        true += np.bincount(cell[block.outcome], minlength=n * bins)
+    size, true = size.reshape(n, bins), true.reshape(n, bins)
+    used = size.any(0)
+    x, size, true = total[used] / size.sum(0)[used], size[:, used], true[:, used]
     value = _logistic_slope(x, size.sum(0, keepdims=True), true.sum(0, keepdims=True))[0]
     return estimate(value, _logistic_slope(x, bootstrap.sums(size), bootstrap.sums(true)))
 

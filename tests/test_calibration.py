@@ -16,6 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from mera_core.calibration import MOST_KNOTS, Calibration, never_rising
+from mera_core.ranking import in_order
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,8 +135,8 @@ def test_a_list_by_hand():
     shown = calibration.of_list(margin, np.array([1, 0, 2, 3, 4]))
     # 10 % and 50 % are pooled at 30 %; 30 % stands; 40 % rises above them: (10 + 50 + 30 + 40) / 4.
     np.testing.assert_allclose(shown, [0.325, 0.325, 0.325, 0.325, 0.05])
-    in_order = calibration.of_list(margin, np.array([0, 3, 2, 1, 4]))
-    np.testing.assert_allclose(in_order, [0.5, 0.4, 0.3, 0.1, 0.05])  # sorted by margin: nothing to do
+    falling = calibration.of_list(margin, np.array([0, 3, 2, 1, 4]))
+    np.testing.assert_allclose(falling, [0.5, 0.4, 0.3, 0.1, 0.05])  # sorted by margin: nothing to do
 
 
 @settings(max_examples=50, deadline=None)
@@ -145,7 +146,7 @@ def test_no_list_is_reordered_whatever_it_is_sorted_by(seed):
     margin = rng.normal(-3, 2, size=(6, 30))
     ranked = margin - rng.normal(0, 2, size=30)  # each code has a threshold of its own
     ranked[0] = np.round(ranked[0])  # with ties
-    p = Calibration("platt", 0.8, -0.2).of_lists(margin, ranked)
+    p = Calibration("platt", 0.8, -0.2).of_lists(margin, in_order(ranked))
     for row in range(len(p)):
         order = np.argsort(-ranked[row], kind="stable")
         assert (np.diff(p[row, order]) <= 0).all()
@@ -155,7 +156,7 @@ def test_no_list_is_reordered_whatever_it_is_sorted_by(seed):
 
 def test_a_list_sorted_by_the_margin_keeps_the_curves_values():
     margin = np.random.default_rng(0).normal(size=(5, 200))
-    np.testing.assert_array_equal(Calibration("platt").of_lists(margin, margin), sigmoid(margin))
+    np.testing.assert_array_equal(Calibration("platt").of_lists(margin, in_order(margin)), sigmoid(margin))
 
 
 # --- kept, and refused

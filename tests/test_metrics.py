@@ -37,7 +37,7 @@ from mera_core.probability_metrics import (
     macro_average_precision,
     reliability,
 )
-from mera_core.resampling import Bootstrap, estimate, over_seeds, paired_differences
+from mera_core.resampling import Bootstrap, Estimate, estimate, over_seeds, paired_differences
 from mera_core.truth import Truth, rows_of_labels
 
 
@@ -293,6 +293,23 @@ def test_drawn_average_precision_with_many_thresholds_stays_near_the_exact_one(m
     rough = average_precision(label_pairs(scores, truth), bootstrap)
     assert rough.value == exact.value == pytest.approx(sk.average_precision_score(positive, scores, average="micro"))
     np.testing.assert_allclose(rough.draws, exact.draws, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [1000, 20])
+def test_pairs_that_are_counted_in_blocks_give_what_they_give_at_once(monkeypatch, steps):
+    scores, truth, *_ = cohort(4, n=60, labels=30)
+    bootstrap, pairs = Bootstrap(60, 20, 1), label_pairs(1 / (1 + np.exp(-scores)), truth)
+    monkeypatch.setattr("mera_core.probability_metrics.MAX_STEPS", steps)
+
+    def figures() -> list[Estimate]:
+        of = (average_precision, calibration_slope, brier, lambda *of: reliability(*of)[0])
+        return [figure(pairs, bootstrap) for figure in of]
+
+    at_once = figures()
+    monkeypatch.setattr("mera_core.probability_metrics.BLOCK", 7)
+    for whole, parts in zip(at_once, figures(), strict=True):
+        assert parts.value == pytest.approx(whole.value, abs=1e-12)
+        np.testing.assert_allclose(parts.draws, whole.draws, atol=1e-12)
 
 
 def test_areas_without_positives_are_not_defined():

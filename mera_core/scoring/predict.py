@@ -18,7 +18,7 @@ from mera_core.errors import InputError
 from mera_core.forward import TOKENS
 from mera_core.ontology import Code
 from mera_core.precision import refuse_unknown
-from mera_core.ranking import NOTICE, Ranking
+from mera_core.ranking import NOTICE, Ranking, in_order
 from mera_core.records import Note, Patient, resolve
 from mera_core.scoring.lists import best, shares
 from mera_core.sequence import Encoded, Encoder, SequenceConfig
@@ -249,7 +249,7 @@ class Scorer:
         ranked, watched, share = self.engine.ranked(scores, eov), self._watched, shares(scores)
         calibration = self.engine.calibration
         margin = scores.astype(np.float64) - eov[:, None]
-        probability = None if calibration is None else calibration.of_lists(margin, ranked)
+        probability = None if calibration is None else calibration.of_lists(margin, in_order(ranked))
         samples = []
         for n, one in enumerate(ready):
             ranking = Ranking(
