@@ -84,13 +84,19 @@ def weighted_f1(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
     Equals scikit-learn's f1_score(average="weighted", zero_division=0) with one more label, never predicted,
     for each true code outside the label space. 0 when nothing is true.
     """
-    parts = [as_csr(part) for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
+    label = _ever_true(truth)
+    parts = [as_csr(part)[:, label] for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
     value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), truth.missing.sum())
     draws = []
     for start in range(0, len(bootstrap.counts), 100):
         counts = bootstrap.counts[start : start + 100].astype(np.float64)
         draws.append(_weighted_f1(*((part.T @ counts.T).T for part in parts), counts @ truth.missing))
     return estimate(value[0], np.concatenate(draws))
+
+
+def _ever_true(truth: Truth) -> np.ndarray:
+    """The labels that are true of some patient: no other weighs anything in weighted F1, and most are never true."""
+    return np.flatnonzero(np.asarray(truth.positive.sum(0)).ravel())
 
 
 def _weighted_f1(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray, missing: Any) -> np.ndarray:
@@ -144,20 +150,24 @@ def best_threshold(scores: np.ndarray, truth: Truth, steps: int = 400) -> tuple[
     Tries `steps` thresholds, spaced evenly in the logarithm of the number of codes predicted a patient, from
     0.05 to 50. Scores on the way from one patient to another must be comparable for it to be any good.
     """
-    flat = np.sort(scores, axis=None)[::-1]
     sizes = np.geomspace(0.05, min(50.0, scores.shape[1] * 0.999), steps) * len(scores)
+    lowest = max(0, scores.size - 1 - int(sizes[-1]))
+    flat = np.sort(np.partition(scores, lowest, axis=None)[lowest:])[::-1]  # only the best can be a cut
     cuts = np.unique(flat[np.minimum(sizes.astype(np.int64), len(flat) - 1)])
-    step = np.searchsorted(cuts, scores, side="left")  # how many cuts the score is above
-    row, label = np.nonzero(step)
-    n_labels, shape = scores.shape[1], (len(cuts) + 1, scores.shape[1])
-    cell = step[row, label] * n_labels + label
+    row, label = np.nonzero(scores > cuts[0])
+    wanted = _ever_true(truth)
+    weighs = np.isin(label, wanted)
+    row, label = row[weighs], label[weighs]
+    above = np.searchsorted(cuts, scores[row, label], side="left")  # how many cuts the score is above
+    n_labels, shape = len(wanted), (len(cuts) + 1, len(wanted))
+    cell = above * n_labels + np.searchsorted(wanted, label)
     hit = np.asarray(truth.positive[row, label]).ravel()
 
     def by_cut(weights: np.ndarray | None) -> np.ndarray:
         counted = np.bincount(cell, weights=weights, minlength=shape[0] * shape[1]).reshape(shape)
         return counted[:0:-1].cumsum(0)[::-1]  # [cuts, labels]: scores above cut i
 
-    each = _weighted_f1(by_cut(hit), by_cut(None), np.asarray(truth.positive.sum(0)), truth.missing.sum())
+    each = _weighted_f1(by_cut(hit), by_cut(None), np.asarray(truth.positive.sum(0))[:, wanted], truth.missing.sum())
     # The highest of several equal cuts: fewest codes.
     best = len(each) - 1 - int(each[::-1].argmax())
     return float(cuts[best]), float(each[best])

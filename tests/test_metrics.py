@@ -228,6 +228,20 @@ def test_best_fixed_size_and_threshold_equal_a_search(seed, ties):
     assert value == pytest.approx(max(by_cut), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_labels_that_never_come_true_weigh_nothing_but_take_places(seed):
+    scores, truth, positive, _, missing = cohort(seed, n=6)
+    noise = np.random.default_rng(seed).normal(size=(6, 200)).astype(np.float32)
+    scores, positive = np.hstack([noise, scores]), np.hstack([np.zeros(noise.shape, bool), positive])
+    truth = Truth.from_sets([list(np.flatnonzero(row)) for row in positive], [[]] * 6, 212, missing)
+    result = weighted_f1(above_cut(scores, 0.5), truth, Bootstrap(6, 5))
+    assert result.value == pytest.approx(slow_weighted_f1(scores > 0.5, positive, missing))
+    threshold, value = best_threshold(scores, truth, steps=4000)
+    cuts = np.sort(scores, axis=None)[::-1][: 50 * 6 + 1]
+    assert value == pytest.approx(max(slow_weighted_f1(scores > cut, positive, missing) for cut in cuts))
+    assert value == pytest.approx(slow_weighted_f1(scores > threshold, positive, missing))
+
+
 # --- areas
 
 
