@@ -100,6 +100,17 @@ def test_regression_chooses_the_penalty_on_validation_patients():
     assert np.abs(chosen[1.0]).max() > np.abs(chosen[100.0]).max()  # less penalty, bolder scores
 
 
+def test_labels_that_no_training_patient_has_stand_at_half_a_visit_and_change_nothing():
+    training, asked = random_patients(60, 2), random_patients(20, 3)
+    alone = HistoryRegression(LABELS).fit(training, asked)
+    more = HistoryRegression((*LABELS, OUTSIDE), l2=alone.l2).fit(training, asked)
+    scores = more.scores(asked)
+    np.testing.assert_array_equal(scores[:, :4], alone.scores(asked))
+    visits = sum(len(p.visits) - 1 for p in training)
+    assert 1 / (1 + np.exp(-scores[:, 4])) == pytest.approx(0.5 / (visits + 1))
+    assert (HistoryRegression((OUTSIDE,)).fit(training).scores(asked) == scores[:, 4:]).all()
+
+
 def test_target_visit_never_changes_a_score():
     training = random_patients(50, 4)
     for model in all_baselines(LABELS):

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.special import logit
 from torch import Tensor
 
 from mera_core.ontology import Code
@@ -26,7 +27,8 @@ class HistoryRegression:
         "recent", the binary ones and again those of the newest visit.
     l2: penalties to try, falling: weights of half the squared norm beside the loss summed over samples. One
         with the best recall@20 stays; without validation patients, the first.
-    scores are logits: their sigmoid is each label's probability, as these patients have it.
+    scores are logits: their sigmoid is each label's probability, as these patients have it. A label that no patient of the
+    training has is not fitted: its probability is that of half a visit, whatever the history.
     """
 
     name = "logistic regression on the history"
@@ -42,7 +44,9 @@ class HistoryRegression:
         self.l2, self.max_iterations = tuple(l2), max_iterations
         self.chosen_l2 = self.l2[0]
         self._codes: Mapping[Code, int] = {}
-        self._weight: Tensor = torch.zeros(1, len(self.labels))
+        self._fitted = np.arange(0)
+        self._weight: Tensor = torch.zeros(1, 0)
+        self._elsewhere = 0.0
 
     @property
     def settings(self) -> dict[str, float | int | str]:
@@ -50,7 +54,10 @@ class HistoryRegression:
 
     def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> HistoryRegression:
         pairs = samples(patients)
-        index = index_of(self.labels)
+        held = {code for patient in patients for visit in patient.visits for code in visit.codes}
+        self._fitted = np.array([label for label, code in enumerate(self.labels) if code in held], np.int64)
+        self._elsewhere = float(logit(0.5 / (len(pairs) + 1)))
+        index = index_of([self.labels[label] for label in self._fitted])
         self._codes = index_of(sorted({code for past, _ in pairs for visit in past for code in visit.codes}))
         inputs = self._inputs([past for past, _ in pairs])
         targets = rows_of_labels(
@@ -72,7 +79,10 @@ class HistoryRegression:
         return self._logits(patients, self._weight)
 
     def _logits(self, patients: Sequence[Patient], weight: Tensor) -> np.ndarray:
-        return self._inputs([last_visit(patient)[0] for patient in patients]) @ weight.numpy()
+        inputs = self._inputs([last_visit(patient)[0] for patient in patients])
+        logits = np.full((len(patients), len(self.labels)), self._elsewhere, np.float32)
+        logits[:, self._fitted] = inputs @ weight.numpy()
+        return logits
 
     def _inputs(self, pasts: Sequence[Sequence[Visit]]) -> sparse.csr_matrix:
         """float32 [samples, features], the last feature 1 for all: the intercept."""
@@ -103,6 +113,8 @@ def _fit_logistic(
     rare labels would make L-BFGS crawl, so it works on weights scaled by their curvature at the start.
     """
     n, width = inputs.shape
+    if not targets.shape[1]:
+        return torch.zeros(width, 0)
     rate = torch.from_numpy((np.asarray(targets.sum(0)).ravel() + 0.5) / (n + 1))
     held = torch.from_numpy(np.asarray(inputs.power(2).sum(0)).ravel())
     penalty = torch.full((width, 1), l2)
