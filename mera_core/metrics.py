@@ -84,8 +84,8 @@ def weighted_f1(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
     Equals scikit-learn's f1_score(average="weighted", zero_division=0) with one more label, never predicted,
     for each true code outside the label space. 0 when nothing is true.
     """
-    label = _ever_true(truth)
-    parts = [as_csr(part)[:, label] for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
+    wanted = _ever_true(truth)
+    parts = [as_csr(part)[:, wanted] for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
     value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), truth.missing.sum())
     draws = []
     for start in range(0, len(bootstrap.counts), 100):
