@@ -12,7 +12,7 @@ from mera_core import metrics
 from mera_core.calibration import Calibration
 from mera_core.engine import Engine
 from mera_core.ontology import Code
-from mera_core.ranking import in_order
+from mera_core.ranking import best_first
 from mera_core.records import Patient
 from mera_core.truth import Truth
 from training.cohort import histories_and_truth
@@ -69,7 +69,7 @@ class Scored:
         """[N, C] as a user sees them: calibrated and never rising down the list; without a curve, sigmoid(margin)."""
         if self.calibration is None:
             return AS_TRAINED.curve(self.margin)
-        return self.calibration.of_lists(self.margin, (in_order(row[None])[0] for row in self.ranked))
+        return self.calibration.of_lists(self.margin, (best_first(row, self.engine.label_space) for row in self.ranked))
 
     def event(self, columns: Sequence[int]) -> np.ndarray:
         """[N] probability of the likeliest of some codes, read off the curve itself (no list is involved)."""

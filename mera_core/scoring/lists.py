@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from mera_core.calibration import Calibration, never_rising
+from mera_core.calibration import Calibration
 from mera_core.ranking import in_order
 
 AT_ONCE = 1 << 18  # scores worked on at once: what they come to stays in a core's cache
@@ -52,14 +52,6 @@ def shares(scores: np.ndarray) -> np.ndarray:
     return mass / mass.sum(1, keepdims=True)
 
 
-def probabilities(
-    scores: np.ndarray, eov: np.ndarray, order: np.ndarray, calibration: Calibration
-) -> Iterator[np.ndarray]:
-    """Calibrated probabilities [C] of each list in its order, as `Calibration.of_list`."""
-    curve = calibration.curve(scores.astype(np.float64) - eov[:, None])
-    return map(never_rising, np.take_along_axis(curve, order, 1))
-
-
 def _best(
     scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None, first: int
 ) -> Lists:
@@ -72,7 +64,8 @@ def _best(
     label = order[row, place]
     probability = None
     if calibration is not None:
-        whole = probabilities(scores, eov, order, calibration)
+        margin = scores.astype(np.float64) - eov[:, None]
+        whole = map(calibration.of_list, margin, order)
         probability = np.concatenate([one[:size] for one, size in zip(whole, sizes.tolist(), strict=True)])
     return Lists(
         row + first, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], probability
