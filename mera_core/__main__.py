@@ -132,7 +132,7 @@ def lookup(
         raise InputError("the query is empty.")
     if system is not None and system not in SYSTEMS:
         raise InputError(f"--system must be {' or '.join(SYSTEMS)}, not {system!r}.")
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "system": match.code.system,
             "code": match.code.code,

@@ -128,10 +128,10 @@ def mirrored_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
             orientation="h",
             name=escaped(names[side - 1]),
             marker={"color": [field_colour(row[0]) for row in shown]},
-            text=[percent(row[side]) for row in shown],
+            text=[percent(float(row[side])) for row in shown],
             textposition="outside",
             cliponaxis=False,
-            customdata=[[FIELDS[row[0]][0], percent(row[side]), escaped(names[side - 1])] for row in shown],
+            customdata=[[FIELDS[row[0]][0], percent(float(row[side])), escaped(names[side - 1])] for row in shown],
             hovertemplate="%{customdata[0]}<br>%{customdata[1]} in %{customdata[2]}<extra></extra>",
         )
         for side, sign in ((1, -1), (2, 1))

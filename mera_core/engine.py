@@ -173,7 +173,7 @@ class Engine:
         return ranking_scores(scores, eov, head.cut_offset.cpu().numpy(), head.order_offset.cpu().numpy())
 
     def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
-        ranked = self.ranked(scores[None], eov[None])[0]
+        ranked = self.ranked(scores[None], np.array([eov]))[0]
         order = best_first(ranked, self.label_space)
         margin = scores.astype(np.float64) - eov
         share = np.exp(scores.astype(np.float64) - scores.max())

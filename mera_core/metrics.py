@@ -86,11 +86,11 @@ def weighted_f1(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
     """
     wanted = _ever_true(truth)
     parts = [as_csr(part)[:, wanted] for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
-    value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), truth.missing.sum())
+    value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), missing=truth.missing.sum())
     draws = []
     for start in range(0, len(bootstrap.counts), 100):
         counts = bootstrap.counts[start : start + 100].astype(np.float64)
-        draws.append(_weighted_f1(*((part.T @ counts.T).T for part in parts), counts @ truth.missing))
+        draws.append(_weighted_f1(*((part.T @ counts.T).T for part in parts), missing=counts @ truth.missing))
     return estimate(value[0], np.concatenate(draws))
 
 

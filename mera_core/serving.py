@@ -49,7 +49,9 @@ class SharedEngine(Engine):
         vars(self).update(vars(engine))  # the same model, labels and calibration: nothing is loaded twice
         self._line, self._who, self._told = line, who, told
 
-    def scores(self, read: Sequence[Row], batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    def scores(  # type: ignore[override]
+        self, read: Sequence[Row], batch_size: int = 64
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `Engine.scores`; how many histories share a pass is the line's to decide, not `batch_size`'s."""
         tokens = [encoded.input_ids for _, encoded in read]
         if read and pays(tokens, beginnings(tokens)):

@@ -44,7 +44,7 @@ class VisitColumns:
     visit: np.ndarray
     code: np.ndarray
     position: np.ndarray
-    codes: tuple[Code | str, ...]
+    codes: tuple[Code, ...]
     person_words: Words = field(default_factory=dict)
     visit_words: Words = field(default_factory=dict)
 

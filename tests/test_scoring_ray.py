@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,6 @@ from mera_core.scoring import on_ray, store
 from mera_core.scoring.workers import Spec
 from tests.conftest import ROOT, invented_patients
 from tests.tiny import tiny_manifest, tiny_model
-
-installed = pytest.mark.skipif(
-    find_spec("ray") is None, reason="Ray is not installed here: pip install -r requirements-ray.txt"
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,6 @@ def command(source: Path, out: Path, checkpoint: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "mera_core", "score", *asked, *more]
 
 
-@installed
 def test_two_workers_of_ray_give_the_same_bytes(source, checkpoint, tmp_path):
     job = scoring.Job(source, tmp_path / "local.parquet", scoring.Settings(part=20), "table", checkpoint)
     scoring.run(job)

@@ -9,6 +9,7 @@ import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -77,7 +78,7 @@ class Architecture:
             ),
         )
 
-    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
+    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32) -> Any:
         """The model, with fewer layers where that is asked for. Call it under `FakeTensorMode` or on the meta device."""
         config = copy.deepcopy(self.config)
         if layers is not None:
@@ -215,7 +216,7 @@ class _Adapted(nn.Module):
         return (out + self.up(self.down(self.dropout(inputs.to(self.down.weight.dtype)))) * 2.0).to(out.dtype)
 
 
-def _put_adapters(model: nn.Module, rank: int, dropout: bool) -> None:
+def _put_adapters(model: Any, rank: int, dropout: bool) -> None:
     """Freeze the model and put an adapter, in float32, beside each matrix of the body. In place."""
     model.requires_grad_(False)
     out = model.get_output_embeddings()

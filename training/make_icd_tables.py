@@ -210,7 +210,7 @@ def _walk(rows: list[Row]):
 
 def tree_lines(chapters: list[Row]) -> list[tuple[str, ...]]:
     """The nodes in book order, parents first; `depth` (1 = chapter) alone says who the parent is."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
 
     def visit(row: Row, depth: int) -> None:
         lines.append((row.code, str(depth), STATUS[row.status], row.definition))

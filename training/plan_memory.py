@@ -94,7 +94,7 @@ def _equivalents(systems: tuple[str, ...]) -> int:
 
 
 @lru_cache(maxsize=4)
-def _counts(systems: tuple[str, ...]) -> tuple[int, int, int]:
+def _counts(systems: tuple[str, ...]) -> tuple[int, ...]:
     asked = questions(Ontology.load(), list(book(systems)))
     return tuple(map(len, asked))
 
@@ -116,7 +116,7 @@ def definition_tokens(config: MemorizeConfig) -> float:
     return QUESTION_TOKENS + letters / LETTERS_A_TOKEN
 
 
-def memory_of(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:
+def memory_of(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:
     """Bytes on one GPU when a step of the longest histories is at its peak."""
     number = 2 if config.precision == "bfloat16" else 4
     trained, full = trained_parameters(config, shape), config.tuning == "full"
@@ -150,7 +150,7 @@ def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> 
     return 2.0 * trained * (4 if config.optimizer == "paged_adamw" else number) + average
 
 
-def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> float:
+def _activations(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape) -> float:
     adapter_rank = 0 if config.tuning == "full" else config.lora_rank
     settings = (
         shape.architecture,
@@ -167,7 +167,7 @@ def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> floa
     return kept
 
 
-def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
+def _logits(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
     """Of the label space (stage 2) and of stage 1's questions: words against words and some codes, codes against all."""
     asked = config if isinstance(config, MemorizeConfig) else first
     per_pass = questions_a_pass(asked)
@@ -185,9 +185,9 @@ def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: Coho
     return total
 
 
-def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
+def lighter(config: MemorizeConfig | RankConfig) -> list[tuple[str, MemorizeConfig | RankConfig]]:
     """Changes that save memory, each with those before it, in the order in which one would try them."""
-    found: list[tuple[str, RunConfig]] = []
+    found: list[tuple[str, MemorizeConfig | RankConfig]] = []
     current = config
     if not current.gradient_checkpointing:
         current = replace(current, gradient_checkpointing=True)
@@ -212,7 +212,9 @@ def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
     return found
 
 
-def advice(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize, gpu_gb: float | None) -> str:
+def advice(
+    config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize, gpu_gb: float | None
+) -> str:
     """What to change so that the run fits the GPU; empty where it fits or the GPU is not known."""
     if gpu_gb is None or memory_of(config, first, shape, cohort).total <= gpu_gb * GB:
         return ""

@@ -130,7 +130,7 @@ class QuestionSampler:
             return ids, [*self._answers[question.code], self.vocabulary.eos]
         return ids, [self.vocabulary.ids[question.answer]]
 
-    def batch(self, drawn: list[Question], rng: random.Random) -> list[dict[str, torch.Tensor]]:
+    def batch(self, drawn: Sequence[Question], rng: random.Random) -> list[dict[str, torch.Tensor]]:
         """The questions of one step, in PARTS of like length so that little is padding: each as `question_batch` says."""
         encoded = sorted(
             (self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1])

@@ -116,11 +116,12 @@ def check(settings: Any, **choices: Sequence[str]) -> None:
     """
     for field in fields(settings):
         value, name = getattr(settings, field.name), field.name
-        if field.type.startswith("tuple["):
-            value = _items(name, value, field.type.removeprefix("tuple[").removesuffix(", ...]"))
+        kind = str(field.type)
+        if kind.startswith("tuple["):
+            value = _items(name, value, kind.removeprefix("tuple[").removesuffix(", ...]"))
             object.__setattr__(settings, name, value)
         else:
-            _must_be(field.type, name, value, value)
+            _must_be(kind, name, value, value)
         allowed = {**CHOICES, **choices}.get(name)
         for one in value if isinstance(value, tuple) else [value]:
             if name in RANGES and not RANGES[name].holds(one):
@@ -145,7 +146,7 @@ def _items(name: str, value: Any, kind: str) -> tuple:
 
 def _must_be(kind: str, name: str, item: Any, value: Any) -> None:
     """Refuse an item that is not of a kind; `value` is the whole setting, as it is shown."""
-    types = {"int": int, "float": int | float, "bool": bool, "str": str}[kind]
+    types: Any = {"int": int, "float": int | float, "bool": bool, "str": str}[kind]
     if not isinstance(item, types) or (isinstance(item, bool) and kind != "bool"):
         wanted = KINDS[kind] if item is value else f"a list, each of it {KINDS[kind]}"
         raise InputError(f"The setting {name} is {_shown(value)}; it must be {wanted}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ AMBIGUOUS = "code in both systems, and no system given"
 OTHER_SYSTEM = "code names another system than its entry"
 REPEATED = "row is repeated"
 TWICE = "named twice in one visit"
-Column = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
+Column: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
 _LAST = np.iinfo(np.int32).max  # the position of an entry whose position is not recorded
 
 

@@ -268,11 +268,11 @@ class Source:
             return ()
 
 
-def open_bytes(path: Path) -> io.BufferedIOBase:
+def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """The file's bytes, unpacked when it is gzipped (told by its first bytes, not by its name)."""
     with path.open("rb") as stream:
         gzipped = stream.read(2) == GZIP_MAGIC
-    return gzip.open(path, "rb") if gzipped else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if gzipped else path.open("rb")
 
 
 def read_bytes(path: Path) -> bytes:

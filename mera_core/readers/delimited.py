@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -129,7 +130,7 @@ class _Header:
     lines: int
 
 
-def _quoting(delimiter: str) -> int:
+def _quoting(delimiter: str) -> Literal[0, 3]:
     # Vocabulary files of OMOP are separated by tabs and never quoted: a quote there is a quote.
     return csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -113,7 +113,7 @@ _READ = (
     "medical_specialty", "payer_code", "a1cresult", "max_glu_serum", "insulin", "diabetesmed",
     *_COUNTS.values(), *_DRUGS,
 )  # fmt: skip
-Word = pa.DictionaryArray
+Word: TypeAlias = pa.DictionaryArray
 
 
 def uci_split(patient_id: str) -> Literal["test", "validation", "train"]:

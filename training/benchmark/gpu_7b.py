@@ -73,7 +73,7 @@ SMALL = Shape(hidden=64, intermediate=128, layers=2, heads=2, rows=2_000, codes=
 def random_backbone(shape: Shape, device: str, four_bit: bool, dtype: torch.dtype = torch.bfloat16) -> LlamaForCausalLM:
     """A LLaMA of random weights; with `four_bit` the body's matrices are NF4 with arithmetic in `dtype`."""
     with torch.device("meta"):
-        model = LlamaForCausalLM(shape.config()).to(dtype)
+        model = LlamaForCausalLM(shape.config()).to(dtype)  # type: ignore[arg-type]
     body = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
     for name in body:
         parent, _, child = name.rpartition(".")
@@ -160,7 +160,7 @@ def measure(setting: Setting, clock: Clock | None = None) -> Iterator[Row]:
         yield from _serving(setting, shape, kind, clock, found)
     if len(found.orders) == 2:
         ours, theirs = (found.orders[kind].numpy() for kind in ("NF4", "bfloat16"))
-        told = {"rank_correlation": rank_correlation(ours, theirs), "patients": len(ours), "labels": shape.labels}
+        told: dict = {"rank_correlation": rank_correlation(ours, theirs), "patients": len(ours), "labels": shape.labels}
         yield row(AGREEMENT, [in_common(ours, theirs)], "of the first 20 in common", **told)
     else:
         yield not_run(AGREEMENT, _why_not(clock) or NO_ROOM)
@@ -183,7 +183,8 @@ def _serving(setting: Setting, shape: Shape, kind: str, clock: Clock, found: Fou
         yield from (not_run(what, NO_ROOM) for what in (memory, one, many))
         return
     gib = [(torch.cuda.memory_allocated() - before) / 2**30]
-    yield _beside(found, kind, row(memory, gib, "GiB", **({"limit_gib": 5} if kind == "NF4" else {})), gib)
+    limit: dict = {"limit_gib": 5} if kind == "NF4" else {}
+    yield _beside(found, kind, row(memory, gib, "GiB", **limit), gib)
     took = timed(lambda: scored(model, shape, 1), runs, clock)
     yield _beside(found, kind, row(one, took, "s"), took)
     a_second = [PATIENTS / each for each in timed(lambda: scored(model, shape, PATIENTS), runs, clock)]
@@ -214,7 +215,7 @@ def _training(setting: Setting, shape: Shape, kind: str, what: str, clock: Clock
         return not_run(what, NO_ROOM)
     tokens = [PATIENTS * TOKENS / one for one in took]
     peak, operations = peak_of(torch.cuda.get_device_name()), operations_a_token(shape, kind == "qlora")
-    used = {} if peak is None else {"mfu": round(sorted(tokens)[len(tokens) // 2] * operations / peak, 4)}
+    used: dict = {} if peak is None else {"mfu": round(sorted(tokens)[len(tokens) // 2] * operations / peak, 4)}
     memory = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return row(what, tokens, "tokens/s", batch=PATIENTS, tokens_a_patient=TOKENS, peak_memory_gib=memory, **used)
 

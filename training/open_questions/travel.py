@@ -24,7 +24,7 @@ from mera_core.records import Patient, Visit, resolve
 from mera_core.resampling import Bootstrap, Estimate
 from mera_core.translate import CATEGORY, translate
 from mera_core.truth import Truth
-from training.baselines import CodeFrequency, CopyThePast
+from training.baselines import Baseline, CodeFrequency, CopyThePast
 from training.cohort import before_last, split_of, with_codes
 from training.evaluate import load
 from training.scored import Scored
@@ -50,7 +50,7 @@ def run(checkpoint: Path, sources: Sequence[Source], draws: int = 1000) -> dict[
     engine = load(checkpoint)
     train = [p for p in with_codes(read(home.path, home.format).patients) if split_of(p.id) == "train"]
     categories = common_labels(engine)
-    baselines = [CodeFrequency(categories), CopyThePast(categories)]
+    baselines: list[Baseline] = [CodeFrequency(categories), CopyThePast(categories)]
     rolled = [rolled_up(patient, engine.ontology, set(categories)) for patient in train]
     fitted = [baseline.fit([patient for patient in rolled if patient.visits]) for baseline in baselines]
     rows = []
@@ -159,7 +159,7 @@ def at_categories(ours: Scored, categories: Sequence[Code]) -> tuple[np.ndarray,
     column = np.array([index[category(code, ours.engine.ontology)] for code in ours.engine.label_space])
     spare = ours.ranked - ours.eov[:, None]
     scores = np.full((len(spare), len(categories)), -np.inf)
-    np.maximum.at(scores, (slice(None), column), spare)
+    np.maximum.at(scores.T, column, spare.T)
     return scores, metrics.above_cut(scores, 0.0)
 
 
