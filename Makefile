@@ -22,8 +22,7 @@ help: ## Show this list
 
 app: ## Start the app in the browser (PORT=8501 to change)
 	@.ci/prepare app
-	@echo "== MERA answers at http://127.0.0.1:$(PORT) once it has started; Ctrl+C stops it"
-	@exec $(BIN)/python -m streamlit run app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true
+	@exec $(BIN)/python -m mera_core app --port $(PORT)
 
 test: ## Run the tests (ARGS=tests/test_losses.py ...; WORKERS=2 at once)
 	@.ci/prepare test

@@ -13,6 +13,7 @@ import torch
 
 from mera_core.calibration import Calibration
 from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
+from mera_core.common.bundled import SAMPLES
 from mera_core.errors import InputError
 from mera_core.forward import TOKENS, in_batches
 from mera_core.model import MeraModel
@@ -25,7 +26,7 @@ from mera_core.seen import seen_features
 from mera_core.sequence import Encoded, Encoder
 from mera_core.translate import translate
 
-BUNDLED = Path(__file__).resolve().parent.parent / "sample_data" / "mera-mini"
+BUNDLED = SAMPLES / "mera-mini"
 
 
 class Engine:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mera_core import code_text
+from mera_core.common.bundled import SAMPLES
 from mera_core.errors import InputError
 from mera_core.limits import Limits, changed_by, in_force, refuse_depth
 from mera_core.ontology import SYSTEMS, Code
@@ -22,7 +23,7 @@ from mera_core.patient import OLDEST_AGE, Patient, Visit
 
 MAX_VISITS = Limits().visits  # by default; `in_force().visits` is what holds
 MAX_CODES = Limits().codes
-DEMO_PATIENTS = Path(__file__).resolve().parent.parent / "sample_data" / "demo_patients.json"
+DEMO_PATIENTS = SAMPLES / "demo_patients.json"
 
 _SEX_WORDS = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U"}
 _PATIENT_KEYS = ("id", "sex", "age", "details", "dates", "visits")

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (  # a module imports only from layers above its own line; modules of one line do not know each other
-    "agreement batches code_text errors number_words plain_words progress readers.fhir_links readers.record_words "
+    "agreement batches code_text common.bundled errors number_words plain_words progress readers.fhir_links readers.record_words "
     "spelling table_rows word_diff",
     "calibration faults icd_tables limits precision readers.fhir_elements resampling truth waiting_line writers.whole",
     "checkpoint_files ontology probability_metrics readers.fhir_values readers.parquet",

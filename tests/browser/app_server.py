@@ -79,7 +79,7 @@ def running_app() -> Iterator[Running]:
                 },
             )
         try:
-            _await(running.address, server)
+            await_answer(running.address, server)
             yield running
         except BaseException:
             print(running.output.read_text(errors="replace")[-4000:], file=sys.stderr)
@@ -92,7 +92,7 @@ def running_app() -> Iterator[Running]:
                 server.kill()
 
 
-def _await(address: str, server: subprocess.Popen) -> None:
+def await_answer(address: str, server: subprocess.Popen) -> None:
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         if server.poll() is not None:
