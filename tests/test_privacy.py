@@ -149,7 +149,9 @@ def test_a_whole_session_leaves_no_trace_of_its_patient(tmp_path):
 
 def _is_new(path: Path, began: float) -> bool:
     """Whether a file of the repository was written during the session; sources and others' tools aside."""
-    if {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "tests"} & set(path.parts):
+    if {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "tests"} & set(
+        path.parts
+    ):
         return False
     return path.is_file() and path.stat().st_mtime >= began and path.suffix not in {".py", ".md"}
 
