@@ -29,6 +29,7 @@ LAYERS = (  # a module imports only from layers above its own line; modules of o
     "cohort explain readers.code_systems readers.keyed scoring.lists serving",
     "effect_figures readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables "
     "readers.omop_codes readers.synpuf readers.table_columns readers.uci_diabetes130",
+    "readers.wide_table",
     "readers.fhir_graph readers.meds_tables readers.mimic3 readers.mimic4 readers.omop readers.table writers.subjects",
     "readers.meds_visits",
     "readers.fhir readers.meds writers.fhir writers.meds writers.predictions",

@@ -128,6 +128,12 @@ def system_of_vocabulary(name: str) -> str | None:
     return PROCEDURE if _PROCEDURE_VOCABULARY.search(plain) else _OTHER_NAMES.get(plain)
 
 
+def icd_named(name: str) -> str | None:
+    """'ICD9' | 'ICD10' for any name or URI of an edition of them, or the number alone; None for another system."""
+    system = system_of_uri(f"ICD{name.strip()}" if name.strip().isdecimal() else name)
+    return system if system in SYSTEMS else None
+
+
 def read_snomed_map(path: str | Path) -> SnomedMap:
     """A user's map: SNOMED CT code -> its ICD codes as (system, text), in the order of the file.
 
@@ -141,8 +147,8 @@ def read_snomed_map(path: str | Path) -> SnomedMap:
     lines = zip(*(columns[name].to_pylist() for name in MAP_COLUMNS), strict=True)
     found: dict[str, dict[tuple[str, str], None]] = {}
     for line, (snomed, name, code) in enumerate(lines, start=2):
-        system = system_of_vocabulary(name)
-        if system not in SYSTEMS:
+        system = icd_named(name)
+        if system is None:
             raise InputError(f"{where}: line {line} has system {name!r}; it must be ICD9 or ICD10.")
         if not snomed.strip().isdecimal() or not code.strip():
             raise InputError(f"{where}: line {line} needs a SNOMED CT number and an ICD code.")

@@ -6,7 +6,6 @@ and `time` orders them; where that is lacking too, rows of one patient and time 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mera_core.ontology import Ontology
 from mera_core.patient import OLDEST_AGE
 from mera_core.readers.assemble import Entries, People, Visits, assemble
 from mera_core.readers.base import Cohort, ImportReport
+from mera_core.readers.code_systems import icd_named
 from mera_core.readers.delimited import Delimited
 from mera_core.readers.keyed import rows_at, times
 from mera_core.records import VISITS_TABLE_COLUMNS
@@ -27,7 +27,6 @@ from mera_core.visit_columns import LARGEST_POSITION, words
 
 VISIT_AGE = "visit.age"
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
-_SYSTEM = re.compile(r"(?:icd)?[-_ ]?(9|10)(?:[-_ ]?cm)?", re.IGNORECASE)
 
 
 @dataclass
@@ -52,10 +51,13 @@ class Table:
         columns = {ours: self.columns[theirs[name.lower()]] for ours, name in names.items()}
         return Table(self.path, columns, self.unit, self.first, self.line)
 
+    def place(self, row: int) -> int:
+        """How a row is counted in messages."""
+        return self.line(row) if self.line else row + self.first
+
     def fault(self, row: int, column: str, what: str) -> InputError:
         """The error that names the file, the place and the column."""
-        place = self.line(int(row)) if self.line else int(row) + self.first
-        return InputError(f"{self.path}: {self.unit} {place}, column {column!r}: {what}.")
+        return InputError(f"{self.path}: {self.unit} {self.place(int(row))}, column {column!r}: {what}.")
 
     def text(self, name: str) -> pa.DictionaryArray:
         """A column as texts, null where empty or absent; whole numbers without a decimal point."""
@@ -77,6 +79,14 @@ class Table:
             raise self.fault(_first_not_text(column), name, "there is no UTF-8 text") from error
         except pa.ArrowNotImplementedError as error:
             raise self.fault(0, name, f"values of the type {column.type} can't be read") from error
+
+    def codes(self, name: str) -> pa.DictionaryArray:
+        """A column of codes as texts. A number is refused: it has lost its zeros, and 428.0 and 428 are two codes."""
+        column = self.columns[name]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and column.null_count < len(column):
+            raise InputError(f"{self.path}: column {name!r} holds codes as a number; codes must be text.")
+        return self.text(name)
 
     def number(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where empty or absent."""
@@ -129,9 +139,10 @@ class _Lines(Delimited):
         return self._table.fault(row, column, what)
 
 
-def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> Cohort:
+def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, system: str | None = None) -> Cohort:
     """The cohort of a table; every row with a code is an entry, a row without one keeps its visit.
 
+    system: of the codes whose row names none.
     Raises InputError naming file, place and column for an empty patient_id, a visit that is no whole number, a code that is
     a number, an unknown system, visits out of time order, or a fact that contradicts itself.
     """
@@ -148,7 +159,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> 
     person = rows_at(ids)
     time = table.moments("time")
     number, by_order = _numbers(table, person, time)
-    texts, systems = _codes(table)
+    texts, systems = _codes(table, system)
     report.rows += int((~_null(texts)).sum())
     dated = np.ones(len(table), bool)
     if not by_order and "visit_id" not in table.columns:
@@ -207,24 +218,19 @@ def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.nda
     return np.unique(time, return_inverse=True)[1], False
 
 
-def _codes(table: Table) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
-    column = table.columns["code"]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type)):
-        is_text = pa.types.is_dictionary(column.type) and not pa.types.is_integer(column.type.value_type)
-        if not is_text:  # 428.0 read as a number has lost its zeros: 428.0 and 428 are two codes
-            raise InputError(f"{table.path}: column 'code' holds codes as a number; codes must be text.")
-    texts, systems = table.text("code"), table.text("system")
+def _codes(table: Table, system: str | None) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
+    texts, systems = table.codes("code"), table.text("system")
     names = systems.dictionary.to_pylist()
-    read = [_SYSTEM.fullmatch(name.strip()) if name else None for name in names]
-    wrong = np.array([match is None for match in read] + [False], bool)[_indices(systems, len(names))]
+    read = [icd_named(name) if name else None for name in names]
+    wrong = np.array([name is None for name in read] + [False], bool)[_indices(systems, len(names))]
     if wrong.any():
         row = int(np.argmax(wrong))
         raise table.fault(row, "system", f"there is {systems[row].as_py()!r}; it must be ICD9 or ICD10")
     lonely = _null(texts) & ~_null(systems)
     if lonely.any():
         raise table.fault(int(np.argmax(lonely)), "system", "there is a system but no code")
-    told = words([f"ICD{match[1]}" if match else None for match in read])
-    return texts, told.take(systems.indices) if len(names) else systems
+    told = pa.array([*read, system], pa.string()).take(pa.array(_indices(systems, len(names))))
+    return texts, words(told)
 
 
 def _ages(
