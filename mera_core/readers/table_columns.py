@@ -6,6 +6,7 @@ and `time` orders them; where that is lacking too, rows of one patient and time 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from mera_core.records import VISITS_TABLE_COLUMNS
 from mera_core.visit_columns import LARGEST_POSITION, words
 
 VISIT_AGE = "visit.age"
+_DIFFERS = "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits"
+_ROUNDED = re.compile(
+    r"-?\d(?:[.,]\d+e\+?|e\+)\d+", re.IGNORECASE
+)  # scientific notation, as spreadsheets write long ids
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
 
 
@@ -151,9 +156,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
             raise InputError(f"{table.path} has no column {name!r}.")
     if not len(table):
         raise InputError(f"{table.path} holds no patient.")
-    ids = table.text("patient_id")
-    if ids.null_count:
-        raise table.fault(int(np.argmax(np.asarray(ids.is_null()))), "patient_id", "there is no patient_id")
+    ids = _ids(table, "patient_id")
     if len(np.unique(rows_at(ids))) < len(ids.dictionary):  # a category that no row has
         ids = words(ids.cast(pa.string()))
     person = rows_at(ids)
@@ -171,9 +174,12 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
     visit_of[rows] = visit
     first = rows[first]
     person_first = _first_rows(person, len(ids.dictionary))
+    began = _earliest(time, visit_of, len(first))
+    if len(began):
+        moment = np.where(np.isnat(time), began[visit_of], time).astype(np.int64)
+        _refuse_many(table, "time", moment, visit_of, first, "this visit has another time in an earlier row")
     if by_order:
-        _refuse_many(table, "time", time.astype(np.int64), visit_of, first)
-        _refuse_disorder(table, person[first], time[first], first)
+        _refuse_disorder(table, person[first], began, first)
     age, visit_age = _ages(table, person, visit_of, first)
     entries = np.flatnonzero(dated & ~_null(texts))
     profile = [name for name in table.columns if _is_profile(name)]
@@ -189,7 +195,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
         ),
         Visits(
             person[first],
-            _earliest(time, visit_of, len(first)),
+            began,
             number[first] if by_order else first,
             visit_age,
             {name.removeprefix("visit."): _one(table, name, visit_of, first) for name in of_visit},
@@ -198,6 +204,20 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
         Entries(visit_of[entries], texts.take(kept), systems.take(kept), _positions(table, entries)),
         ontology,
     )
+
+
+def _ids(table: Table, name: str) -> pa.DictionaryArray:
+    ids = table.text(name)
+    if ids.null_count:
+        raise table.fault(int(np.argmax(_null(ids))), name, f"there is no {name}")
+    rounded = np.array([_ROUNDED.fullmatch(text) is not None for text in ids.dictionary.to_pylist()], bool)[
+        rows_at(ids)
+    ]
+    if rounded.any():
+        row = int(np.argmax(rounded))
+        what = "a number that was rounded, so that ids that differ may be one; export the ids as text"
+        raise table.fault(row, name, f"there is {ids[row].as_py()!r}, {what}")
+    return ids
 
 
 def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -209,10 +229,7 @@ def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.nda
             raise table.fault(int(np.argmax(missing)), "visit", "there is no visit number")
         return number.astype(np.int64), True
     if "visit_id" in table.columns:
-        ids = table.text("visit_id")
-        if ids.null_count:
-            raise table.fault(int(np.argmax(np.asarray(ids.is_null()))), "visit_id", "there is no visit_id")
-        return rows_at(ids), False
+        return rows_at(_ids(table, "visit_id")), False
     if "time" not in table.columns:
         raise InputError(f"{table.path} has no column 'visit', 'visit_id' or 'time' to tell visits by.")
     return np.unique(time, return_inverse=True)[1], False
@@ -280,17 +297,15 @@ def _one(table: Table, name: str, group: np.ndarray, first: np.ndarray) -> pa.Di
     return texts.take(pa.array(first))
 
 
-def _refuse_many(table: Table, name: str, values: np.ndarray, group: np.ndarray, first: np.ndarray) -> None:
+def _refuse_many(
+    table: Table, name: str, values: np.ndarray, group: np.ndarray, first: np.ndarray, what: str = _DIFFERS
+) -> None:
     """Raises InputError where rows of one group differ."""
     grouped = group >= 0
     differs = np.zeros(len(values), bool)
     differs[grouped] = ~_same(values[grouped], values[first[group[grouped]]])
     if differs.any():
-        raise table.fault(
-            int(np.argmax(differs)),
-            name,
-            "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits",
-        )
+        raise table.fault(int(np.argmax(differs)), name, what)
 
 
 def _refuse_disorder(table: Table, person: np.ndarray, time: np.ndarray, row: np.ndarray) -> None:

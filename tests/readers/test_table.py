@@ -151,3 +151,40 @@ def test_an_endless_code_is_refused_in_json_too(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps([row]))
     with pytest.raises(InputError, match=r"t\.json: row 1: a text is longer than 1,048,576 bytes"):
         read(tmp_path / "t.json")
+
+
+def test_one_visit_id_with_two_dates_is_refused(tmp_path):
+    named = {"patient_id": "pid", "visit_id": "vid", "time": "day", "code": "dx"}
+    rows = "pid,vid,day,dx\na,7,2020-01-01,I10\na,7,,E11.9\nb,7,2020-03-01,I10\na,7,2020-01-02,I50.9\n"
+    (tmp_path / "t.csv").write_text(rows)
+    with pytest.raises(
+        InputError, match=r"t\.csv: line 5, column 'time': this visit has another time in an earlier row"
+    ):
+        read(tmp_path / "t.csv", columns=named)
+    (tmp_path / "t.csv").write_text(rows.replace("01-02", "01-01"))  # a row without a date contradicts none
+    assert [len(patient.visits) for patient in read(tmp_path / "t.csv", columns=named).patients] == [1, 1]
+
+
+@pytest.mark.parametrize("written", ["1.23E+15", "1,23e+15", "1e+16"])
+@pytest.mark.parametrize("column", ["pid", "vid"])
+def test_ids_in_scientific_notation_are_refused(tmp_path, written, column):
+    """Two ids that a spreadsheet rounded are one, and with them two patients."""
+    row = {"pid": "1", "vid": "2", column: written}
+    (tmp_path / "t.csv").write_text(f"pid;vid;dx\n7;7E10;I10\n{row['pid']};{row['vid']};I10\n")
+    with pytest.raises(
+        InputError, match=r"line 3, column '(patient|visit)_id': there is '1.*', a number that was rounded"
+    ):
+        read(tmp_path / "t.csv", columns={"patient_id": "pid", "visit_id": "vid", "code": "dx"})
+
+
+def test_large_ids_that_stand_as_floats_are_refused(tmp_path):
+    pq.write_table(
+        pa.table(
+            {"patient_id": [1.234567890123456e17, 5.0], "visit": [0, 0], "system": ["ICD10"] * 2, "code": ["I10"] * 2}
+        ),
+        tmp_path / "t.parquet",
+    )
+    with pytest.raises(
+        InputError, match=r"row 1, column 'patient_id': there is '1\.23.*e\+17', a number that was rounded"
+    ):
+        read(tmp_path / "t.parquet")
