@@ -302,6 +302,7 @@ def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontolog
     time = np.array([stay.time for stay in chosen], dtype="datetime64[us]")
     # Visits that we wrote are numbered, so that undated ones keep their place.
     numbered = bool(chosen) and all(stay.contact is not None and stay.contact.number is not None for stay in chosen)
+    end = [stay.contact.end if stay.contact else None for stay in chosen]
     words: dict[str, list[str | None]] = {
         name: [stay.contact.words.get(name) if stay.contact else None for stay in chosen]
         for name in dict.fromkeys(name for stay in chosen if stay.contact for name in stay.contact.words)
@@ -309,7 +310,15 @@ def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontolog
     return assemble(
         report,
         _people(graph, numbered),
-        Visits(person, time, np.arange(len(chosen)), [_age(stay, graph) for stay in chosen], words, by_order=numbered),
+        Visits(
+            person,
+            time,
+            np.arange(len(chosen)),
+            [_age(stay, graph) for stay in chosen],
+            words,
+            by_order=numbered,
+            end=np.array(end, dtype="datetime64[us]"),
+        ),
         Entries(
             visit=place[[entry.stay for entry in entries]] if entries else [],
             text=[entry.text for entry in entries],
@@ -337,6 +346,7 @@ def _people(graph: Graph, numbered: bool) -> People:
         sex=[each.sex for each in people],
         words={name: [each.words.get(name) for each in people] for name in names},
         age=[each.age for each in people] if numbered else None,
+        death=[each.died for each in people],
     )
 
 

@@ -68,6 +68,7 @@ class Person:
     age: float | None
     names: tuple[str, ...]
     place: str
+    died: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ def person(resource: Json, place: str) -> Person:
     own = extensions(resource, place)
     sex = {"female": "F", "male": "M"}.get((text_of(resource, "gender", place) or "").lower(), "")
     birth_sex = str(own.get(_BIRTH_SEX, {}).get("valueCode", "")).upper()
+    died = resource.get("deceasedDateTime")
     words = _details(resource, place)
     if "ethnicity" not in words and (said := _ethnicity(own)):
         words["ethnicity"] = said
@@ -109,6 +111,7 @@ def person(resource: Json, place: str) -> Person:
         age=number_of(own.get(AGE, {}).get("valueDecimal")),
         names=tuple(f"{system}|{value}" for system, value in named.items() if system),
         place=place,
+        died=None if len(str(died)) < len("2020-01-01") else moment(died, place, "deceasedDateTime"),
     )
 
 

@@ -127,13 +127,14 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
         },
     )
     codes.count_unknown(report)
+    dead = _read(source, "death", ("person_id", "death_date"), (), report) if _find(source, "death") else None
     report.approximate += int((codes.approximate & kept).sum())
     if not vocabulary.given:
         report.remarks.append("there is no table concept: codes are those of condition_source_value alone")
     mask = pa.array(kept)
     return assemble(
         report,
-        People(person["person_id"], _sexes(person), {"ethnicity": _ethnicity(person)}),
+        People(person["person_id"], _sexes(person), {"ethnicity": _ethnicity(person)}, death=_deaths(person, dead)),
         stays.visits(),
         Entries(stay[kept], codes.text.filter(mask), codes.system.filter(mask)),
         ontology,
@@ -166,6 +167,7 @@ class _Stays:
                 f"{int(backwards.sum()):,} visits end before they begin (first: {visit.path.name}, line "
                 f"{visit.line(int(np.argmax(backwards)))}, column 'visit_end_date'); they are kept, the length of stay is not"
             )
+        self.ended = ended
         self.days = np.where(np.isnat(ended) | backwards, -1, (ended.astype("datetime64[D]") - day).astype(np.int64))
         self.made_owner, self.made_time = np.zeros(0, np.int64), np.zeros(0, "datetime64[us]")
 
@@ -224,6 +226,7 @@ class _Stays:
                 + nothing,
                 "stay": [None if days < 0 else str(days) for days in self.days[rows].tolist()] + nothing,
             },
+            end=np.concatenate([self.ended[rows], self.made_time]),
         )
 
     def _said(self, rows: np.ndarray, kind: str, name: str, earlier: str) -> list[str | None]:
@@ -241,6 +244,13 @@ def _births(person: Delimited) -> tuple[np.ndarray, np.ndarray]:
     made = (start + months.astype(np.int64)).astype("datetime64[D]") + days.astype(np.int64)
     made = np.where(known, made, np.datetime64("NaT", "D")).astype("datetime64[us]")
     return np.where(np.isnat(told), made, told), ~np.isnat(told) | ~np.isnan(day)
+
+
+def _deaths(person: Delimited, dead: Delimited | None) -> np.ndarray | None:
+    if dead is None:
+        return None
+    row, date = rows_of(person["person_id"], dead["person_id"]), times(dead, "death_date")
+    return np.where(row >= 0, date[row], np.datetime64("NaT", "us")) if len(date) else None
 
 
 def _sexes(person: Delimited) -> list[str]:
