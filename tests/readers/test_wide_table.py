@@ -74,6 +74,15 @@ def test_wide_parquet_and_json_lines(tmp_path):
     assert [str(code) for code in read_[0][0].visits[0].codes] == ["ICD10:I10", "ICD10:E11.9"]
 
 
+def test_a_main_diagnosis_and_a_pattern_are_numbered_on(tmp_path):
+    (tmp_path / "w.csv").write_text("pid,SEC_1,MAIN,SEC_2\na,E11.9,I10,I50.9\na,,J44.9,\n")
+    first, second = (
+        read(tmp_path / "w.csv", columns={"patient_id": "pid", "code": "MAIN,SEC_*"}, system="ICD10").patients[0].visits
+    )
+    assert [str(code) for code in first.codes] == ["ICD10:I10", "ICD10:E11.9", "ICD10:I50.9"]
+    assert (first.positions, second.positions) == ((1, 2, 3), (1,))
+
+
 @pytest.mark.parametrize(
     ("header", "row", "columns", "said"),
     [
