@@ -59,7 +59,8 @@ def test_both_forms_are_converted_to_the_same_file_by_the_command_line(tmp_path,
         out = tmp_path / f"{name}.out.csv"
         assert cli.main(["convert", str(tmp_path / f"{name}.csv"), "--format", "table", "--out", str(out), *how]) == 0
         printed = capsys.readouterr().out.splitlines()
-        said.append([line for line in printed if line.startswith(("kept", "left out", "read as", "unknown"))])
+        own = ("format", "written", "codes are those of", "order")  # what a wide table alone has to say
+        said.append([line for line in printed if not line.startswith(own)])
     assert (tmp_path / "wide.out.csv").read_text() == (tmp_path / "long.out.csv").read_text()
     assert said[0] == said[1] and "8 diagnosis entries" in said[0][0]
 
@@ -80,7 +81,7 @@ def test_a_main_diagnosis_and_a_pattern_are_numbered_on(tmp_path):
         read(tmp_path / "w.csv", columns={"patient_id": "pid", "code": "MAIN,SEC_*"}, system="ICD10").patients[0].visits
     )
     assert [str(code) for code in first.codes] == ["ICD10:I10", "ICD10:E11.9", "ICD10:I50.9"]
-    assert (first.positions, second.positions) == ((1, 2, 3), (1,))
+    assert [str(code) for code in second.codes] == ["ICD10:J44.9"]
 
 
 @pytest.mark.parametrize(
