@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mera_core.readers import read
-from mera_core.readers.assemble import AFTER_DEATH, OVERLAPPING
+from mera_core.readers.common.assemble import AFTER_DEATH, OVERLAPPING
 
 DIED = "2020-02-01"
 STAYS = (  # the second and third begin before the first ends; the last begins after the death, the one before it on its day

@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mera_core import __main__ as cli
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.readers import read
-from mera_core.readers.wide_table import WideTableError
+from mera_core.readers.table.wide import WideTableError
 
 WIDE = (
     "pid,day,Diag_1,Diag_1_desc,Diag_2,Diag_2_desc,Diag_10,Diag_10_desc\n"
