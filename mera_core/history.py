@@ -18,7 +18,7 @@ from mera_core import code_text
 from mera_core.errors import InputError
 from mera_core.limits import Limits, changed_by, in_force, refuse_depth
 from mera_core.ontology import SYSTEMS, Code
-from mera_core.patient import OLDEST_AGE, Patient, Visit
+from mera_core.patient import OLDEST_AGE, Patient, Visit, in_utc
 
 MAX_VISITS = Limits().visits  # by default; `in_force().visits` is what holds
 MAX_CODES = Limits().codes
@@ -251,8 +251,7 @@ def _time(raw: Any, place: str) -> datetime | None:
         return None
     if isinstance(raw, str):
         try:
-            time = datetime.fromisoformat(raw.strip())
-            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+            return in_utc(datetime.fromisoformat(raw.strip()))
         except (ValueError, OverflowError):
             pass
     raise InputError(f"{place} must be a date such as 2026-01-31, not {_quoted(raw)}.")

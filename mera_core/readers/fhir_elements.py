@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from mera_core.errors import InputError
+from mera_core.patient import in_utc
 
 Json = dict[str, Any]
 _LARGEST = 2**31 - 2  # of a whole number: FHIR's integers have 32 bits, and so have positions
@@ -20,9 +21,9 @@ _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d
 
 
 def moment(value: Any, place: str, name: str) -> datetime | None:
-    """A FHIR date or dateTime by the clock where it was written, without its zone; missing months and days are the first.
+    """A FHIR date or dateTime in its zone, in UTC where it has none; missing months and days are the first.
 
-    A time turned into UTC may fall on another day than a date of the same hour, which has no zone.
+    The zone is kept for the day that was written: an hour in UTC may fall on another day than a date, which has no zone.
     """
     if value is None:
         return None
@@ -40,7 +41,9 @@ def _read_moment(written: str) -> datetime:
     written += {4: "-01-01", 7: "-01"}.get(len(written), "")
     written = re.sub(r"(T\d\d:\d\d):60", r"\1:59", written)  # a leap second
     written = re.sub(r"(\.\d{6})\d+", r"\1", written)
-    return datetime.fromisoformat(written).replace(tzinfo=None)
+    time = datetime.fromisoformat(written)
+    in_utc(time)  # which raises for the first and last hours of the calendar
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def text_of(resource: Json, name: str, place: str) -> str | None:
