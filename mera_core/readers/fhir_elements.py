@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 from mera_core.errors import InputError
-from mera_core.patient import in_utc
 
 Json = dict[str, Any]
 _LARGEST = 2**31 - 2  # of a whole number: FHIR's integers have 32 bits, and so have positions
@@ -42,8 +41,9 @@ def _read_moment(written: str) -> datetime:
     written = re.sub(r"(T\d\d:\d\d):60", r"\1:59", written)  # a leap second
     written = re.sub(r"(\.\d{6})\d+", r"\1", written)
     time = datetime.fromisoformat(written)
-    in_utc(time)  # which raises for the first and last hours of the calendar
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    time.astimezone(UTC)  # which raises where the instant is outside the calendar
+    return time
 
 
 def text_of(resource: Json, name: str, place: str) -> str | None:

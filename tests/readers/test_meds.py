@@ -156,7 +156,7 @@ def test_admissions_and_discharges_that_name_no_visit_make_one(tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", [*permutations(range(3))])
 def test_a_code_at_discharge_belongs_to_the_stay_that_ends(tmp_path, named, order):
     """Also where the next stay begins the same minute, however the events of that minute are written."""
     first, second = (70, 71) if named else (None, None)
