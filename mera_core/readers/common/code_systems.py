@@ -130,7 +130,8 @@ def system_of_vocabulary(name: str) -> str | None:
 
 def icd_named(name: str) -> str | None:
     """'ICD9' | 'ICD10' for any name or URI of an edition of them, or the number alone; None for another system."""
-    system = system_of_uri(f"ICD{name.strip()}" if name.strip().isdecimal() else name)
+    plain = "10" if name.strip() == "0" else name.strip()  # a claim has one digit, 0 for ICD-10
+    system = system_of_uri(f"ICD{plain}" if plain.isdecimal() else plain)
     return system if system in SYSTEMS else None
 
 

@@ -28,9 +28,7 @@ from mera_core.readers.common.keyed import rows_at, times
 
 VISIT_AGE = "visit.age"
 _DIFFERS = "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits"
-_ROUNDED = re.compile(
-    r"-?\d(?:[.,]\d+e\+?|e\+)\d+", re.IGNORECASE
-)  # scientific notation, as spreadsheets write long ids
+_ROUNDED = re.compile(r"-?\d(?:[.,]\d+e\+?|e\+)\d+", re.IGNORECASE)  # as spreadsheets write long ids
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
 
 
@@ -118,15 +116,10 @@ class Table:
         return values
 
     def moments(self, name: str) -> np.ndarray:
-        """A column as microseconds by the clock of its zone, NaT where empty or absent."""
+        """A column as microseconds in UTC, NaT where empty or absent."""
         column = self.columns.get(name)
         if column is None:
             return np.full(len(self), np.datetime64("NaT", "us"))
-        if pa.types.is_timestamp(column.type) and column.type.tz:
-            try:
-                column = pc.local_timestamp(column)
-            except pa.ArrowInvalid as error:
-                raise self.fault(0, name, f"the time zone {column.type.tz!r} is not known here") from error
         if pa.types.is_temporal(column.type):
             return np.asarray(pc.cast(column, pa.timestamp("us"), safe=False)).astype("datetime64[us]")
         texts = self.text(name).fill_null("") if len(self) else words([])
