@@ -200,7 +200,7 @@ def test_rows_of_an_upload_are_counted_in_every_format(tmp_path, ending):
 
 def test_every_limit_has_a_case():
     """Those of checkpoints are tested where checkpoints are."""
-    elsewhere = (ROOT / "tests" / "test_checkpoint_files.py").read_text(encoding="utf-8")
+    elsewhere = (ROOT / "tests" / "checkpoint" / "test_verify.py").read_text(encoding="utf-8")
     here = {case[0] for case in REFUSED} | {"text_characters", "history_bytes"}
     assert [each.name for each in fields(Limits) if each.name not in here and each.name not in elsewhere] == []
 
