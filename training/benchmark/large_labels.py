@@ -1,4 +1,4 @@
-"""A loss over the codes of both books with the scores of a few targets at a time, beside all at once: memory and time.
+"""A loss over both code sets with the scores of a few targets at a time, beside all at once: memory and time.
 
 Each figure is of a process of its own: `python -m training.benchmark.large_labels CHECKPOINT SYSTEMS PATIENTS AT_ONCE`.
 """
@@ -15,7 +15,7 @@ from mera_core.losses import Hierarchy
 from mera_core.ontology import Ontology
 from mera_core.sequence import Encoder, SequenceConfig
 from training.benchmark.invented import patients
-from training.benchmark.processes import child
+from training.benchmark.machine import child
 from training.benchmark.rows import Row, Setting, row, seconds
 from training.benchmark.train_step import HCL, billable, model_over
 from training.histories import HistoryBatches
@@ -27,36 +27,19 @@ AT_ONCE = 32
 
 
 def measure(setting: Setting) -> Iterator[Row]:
-    """Peak memory and time of a loss over both books, at once and in pieces, each in a process of its own."""
-    systems = "ICD9" if setting.quick else "ICD9,ICD10"
-    count = 8 if setting.quick else 128
-    runs = setting.times(3, 1)
+    """Peak memory and time of a loss over both code sets, at once and in pieces, each in a process of its own."""
+    systems, count = ("ICD9", 8) if setting.quick else ("ICD9,ICD10", 128)
+    command = [sys.executable, "-m", "training.benchmark.large_labels", str(setting.checkpoint), systems, str(count)]
 
     def figures(at_once: int) -> tuple[float, float]:
-        done = child(
-            [
-                sys.executable,
-                "-m",
-                "training.benchmark.large_labels",
-                str(setting.checkpoint),
-                systems,
-                str(count),
-                str(at_once),
-            ]
-        )
+        done = child([*command, str(at_once)])
         return done.peak_gb, float(done.stdout.split()[-1])
 
-    pairs = [(figures(AT_ONCE), figures(0)) for _ in range(runs)]
-    for what, unit, place in (("peak memory", "GB", 0), ("time", "s", 1)):
-        yield row(
-            f"{what} of loss and gradient, {AT_ONCE} targets' scores at a time",
-            [pieces[place] for pieces, _ in pairs],
-            unit,
-            against="scores of all targets at once",
-            theirs=[whole[place] for _, whole in pairs],
-            patients=count,
-            systems=systems,
-        )
+    pairs = [(figures(AT_ONCE), figures(0)) for _ in range(setting.times(3))]
+    for place, (what, unit) in enumerate((("peak memory", "GB"), ("time", "s"))):
+        ours, theirs = ([pair[side][place] for pair in pairs] for side in (0, 1))
+        told = f"{what} of loss and gradient, {AT_ONCE} targets' scores at a time"
+        yield row(told, ours, unit, "scores of all targets at once", theirs, patients=count, systems=systems)
 
 
 def _one_loss(checkpoint: str, systems: str, count: str, at_once: str) -> None:
