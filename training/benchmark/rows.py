@@ -131,7 +131,10 @@ def show(result: dict[str, Any], console: Console | None = None) -> None:
             table.add_row(Text("\n".join(told)))
             continue
         figures = [f"{one['value']:g} {one['unit']}", f"{one['lowest']:g} to {one['highest']:g}", str(one["runs"])]
-        figures += [f"{one['against_value']:g} {one['unit']}" if beside else "", f"{one['ratio']:.2f}" if "ratio" in one else ""]
+        figures += [
+            f"{one['against_value']:g} {one['unit']}" if beside else "",
+            f"{one['ratio']:.2f}" if "ratio" in one else "",
+        ]
         table.add_row(*map(Text, ["\n".join(told), *figures]))
     console.print(table)
 
