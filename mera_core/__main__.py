@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mera_core.errors import InputError
-from mera_core.faults import in_words
+from mera_core.common.errors import InputError
+from mera_core.common.faults import in_words
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -45,8 +45,8 @@ def rank(
     quantize: Quantize = None,
 ) -> None:
     """Rank the codes of the next visit of one patient."""
-    from mera_core.ontology import Ontology
-    from mera_core.records import resolve
+    from mera_core.history.records import resolve
+    from mera_core.icd.ontology import Ontology
 
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
@@ -87,7 +87,7 @@ def recall(
 
     A checkpoint that memorized the equivalence maps gives its own code for one of the other system.
     """
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
 
     if (code is None) == (definition is None):
         raise InputError("give either a code or --definition TEXT.")
@@ -125,8 +125,8 @@ def lookup(
     as_json: Json = False,
 ) -> None:
     """Search the code books by code or by words."""
-    from mera_core.ontology import SYSTEMS
-    from mera_core.search import search
+    from mera_core.icd.ontology import SYSTEMS
+    from mera_core.icd.search import search
 
     if not query.strip():
         raise InputError("the query is empty.")
@@ -167,8 +167,8 @@ def convert(
     ] = None,
 ) -> None:
     """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
-    from mera_core.importing import Job, run
-    from mera_core.progress import shown
+    from mera_core.cohort.convert import Job, run
+    from mera_core.common.progress import shown
 
     job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
@@ -213,7 +213,7 @@ def score(
 ) -> None:
     """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
     from mera_core import scoring
-    from mera_core.progress import shown
+    from mera_core.common.progress import shown
 
     settings = scoring.Settings(
         top=top,
@@ -243,7 +243,7 @@ def score(
 
 def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
     """The tasks of --to meds; () for ranked codes."""
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
     from mera_core.writers.predictions import HEART_FAILURE, task_of
 
     if to not in ("predictions", "meds"):
@@ -294,8 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.limits import changed_by, in_force
-    from mera_core.records import parse_json, patient_from_json
+    from mera_core.common.limits import changed_by, in_force
+    from mera_core.history.records import parse_json, patient_from_json
 
     path, most = Path(name), in_force().history_bytes
     shown = "standard input" if name == "-" else name

@@ -12,13 +12,13 @@ import re
 import numpy as np
 import pyarrow as pa
 
-from mera_core.errors import InputError
-from mera_core.ontology import Ontology
-from mera_core.readers.assemble import NO_CODE, REPEATED, Entries, People, Visits, assemble
-from mera_core.readers.base import Cohort, ImportReport, Source
-from mera_core.readers.delimited import Delimited, read_delimited
-from mera_core.readers.keyed import is_empty, replaced, rows_at, taken_rows, times
-from mera_core.visit_columns import words
+from mera_core.common.errors import InputError
+from mera_core.history.columns import words
+from mera_core.icd.ontology import Ontology
+from mera_core.readers.common.assemble import NO_CODE, REPEATED, Entries, People, Visits, assemble
+from mera_core.readers.common.base import Cohort, ImportReport, Source
+from mera_core.readers.common.delimited import Delimited, read_delimited
+from mera_core.readers.common.keyed import is_empty, replaced, rows_at, taken_rows, times
 
 FORMAT = "synpuf"
 KINDS = ("inpatient", "outpatient", "carrier")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.cohort import CohortScoring
-from mera_core.export import history_csv
+from mera_core.cohort.scoring import CohortScoring
+from mera_core.export.tables import history_csv
+from mera_core.history.records import Patient, Visit, demo_patients
 from mera_core.readers import Cohort, read
-from mera_core.records import Patient, Visit, demo_patients
-from pages.shared import session
+from pages.shared.app import session
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90  # seconds: the first run loads the model

@@ -15,8 +15,8 @@ from uuid import NAMESPACE_OID, uuid5
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from tests.readers.shapes import Rows, stays, undotted, write_csv
 
 STAY = timedelta(minutes=30)  # shorter than the time between two visits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.readers import detect, read
 
 ICD10, ICD9 = "http://hl7.org/fhir/sid/icd-10-cm", "http://hl7.org/fhir/sid/icd-9-cm"

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Code
 from mera_core.readers import detect, read
-from mera_core.readers.meds_codes import Kind, event_of
+from mera_core.readers.meds.codes import Kind, event_of
 
 ADMITTED, LEFT = datetime(2150, 3, 1, 10), datetime(2150, 3, 4, 9)
 AGAIN = datetime(2150, 9, 1, 8)

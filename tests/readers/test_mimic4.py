@@ -6,10 +6,10 @@ from datetime import datetime
 
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
-from mera_core.records import Patient, Visit
 from tests.readers import shapes
 
 PATIENTS = """subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod

@@ -8,8 +8,8 @@ from datetime import datetime
 import pandas as pd
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
 
 PERSON = """person_id,gender_concept_id,year_of_birth,month_of_birth,day_of_birth,race_concept_id,ethnicity_concept_id

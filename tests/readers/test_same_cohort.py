@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mera_core.ontology import Code
+from mera_core.history.records import TABLE_SUFFIXES, Patient, Visit, to_table, write_table
+from mera_core.history.visits_file import write_visits
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
-from mera_core.records import TABLE_SUFFIXES, Patient, Visit, to_table, write_table
-from mera_core.visits_file import write_visits
 from tests.readers import foreign_shapes, shapes
 
 ICD9 = [Code("ICD9", c) for c in ("428.0", "250.00", "E802.1", "V58.61", "008.45", "038.9", "401.9", "003.0", "V30.00")]

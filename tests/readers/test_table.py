@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.history.records import DEMO_PATIENTS, TABLE_SUFFIXES, demo_patients, to_table, write_table
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
-from mera_core.records import DEMO_PATIENTS, TABLE_SUFFIXES, demo_patients, to_table, write_table
 
 
 @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)

@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
+from training.ablate.results import write_json
 from training.benchmark.machine import machine
 from training.benchmark.rows import Row, Setting, checked
-from training.kept import write_json
 
 __all__ = ["SECTIONS", "Row", "Setting", "run"]
 

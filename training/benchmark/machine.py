@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "transformers", "pyarrow", "pandas", "numpy", "streamlit", "bitsandbytes", "peft")

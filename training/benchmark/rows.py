@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 
 Row = dict[str, Any]
 Timed = Callable[[], float]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from mera_core.ontology import Ontology
+from mera_core.icd.ontology import Ontology
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row
 from training.benchmark.train_step import HCL, Steps, model_over

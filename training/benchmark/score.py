@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import mean
 
 from mera_core.engine import Engine
+from mera_core.history.columns import VisitColumns
+from mera_core.history.visits_file import write_visits
 from mera_core.readers import read
 from mera_core.scoring import Settings, slice_of
 from mera_core.scoring.workers import Spec, torch_threads
-from mera_core.visit_columns import VisitColumns
-from mera_core.visits_file import write_visits
 from training.benchmark.invented import patients
 from training.benchmark.machine import child, cores
 from training.benchmark.rows import Row, Setting, mean_seconds, paired, row, seconds

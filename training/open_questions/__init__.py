@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.ablate import Runs
-from training.ablation_table import Table
+from training.ablate.run import Runs
+from training.ablate.table import Table
 
 BRANCH_ROWS = ("MERA", "level 0 alone", *(f"no level {level}" for level in range(5)))
 """Rows of the ablation table that question 1 compares; their checkpoints are kept. It is asked for each level dropped."""

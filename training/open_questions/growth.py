@@ -19,18 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from mera_core import metrics
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE
-from mera_core.resampling import Bootstrap
-from training import rank
-from training.ablate import Runs, make_untrained
-from training.config import MemorizeConfig, RankConfig
-from training.evaluation_table import without_nan
-from training.kept import write_json
-from training.rank_setup import cut, prepare
-from training.scored import Scored
+from mera_core.common.errors import InputError
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE
+from training.ablate.results import write_json
+from training.ablate.run import Runs, make_untrained
+from training.common.config import MemorizeConfig, RankConfig
+from training.evaluate.scored import Scored
+from training.evaluate.table import without_nan
+from training.rank import run as rank
+from training.rank.setup import cut, prepare
 
 SIZES = ("codes of the data", "codes of the data and ICD-9-CM", "codes of the data and ICD-10-CM")
 PATIENTS = 600  # of test: a matrix of 600 x 75,000 scores is 360 MB in float64

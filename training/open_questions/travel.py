@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from mera_core import metrics
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate, paired_differences
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient, Visit, resolve
+from mera_core.history.translate import CATEGORY, translate
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
-from mera_core.records import Patient, Visit, resolve
-from mera_core.resampling import Bootstrap, Estimate, paired_differences
-from mera_core.translate import CATEGORY, translate
-from mera_core.truth import Truth
+from training.ablate.results import figures_of
 from training.baselines import CodeFrequency, CopyThePast
-from training.cohort import before_last, split_of, with_codes
-from training.evaluate import load
-from training.evaluation_table import without_nan
-from training.kept import figures_of
-from training.scored import Scored
+from training.common.split import before_last, split_of, with_codes
+from training.evaluate.run import load
+from training.evaluate.scored import Scored
+from training.evaluate.table import without_nan
 
 KS = (10, 20)
 
