@@ -129,11 +129,10 @@ def shape_of(found: Architecture, rows: int, words: int) -> Shape:
     with torch.device("meta"):
         model = found.build()
     table, out = model.get_input_embeddings(), model.get_output_embeddings()
-    tables = 2 if found.two_tables else 1
+    tables, width = 2 if found.two_tables else 1, table.weight.shape[1]
     apart = {id(table.weight), id(out.weight)}
-    body = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values() if id(p) not in apart)
+    body = sum(p.numel() for p in model.parameters() if id(p) not in apart)
     matrices = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not out]
-    width = table.weight.shape[1]
     return Shape(
         architecture=found,
         words=words,
@@ -182,10 +181,8 @@ def _kept(
                 kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor too, so that no storage takes its place
             return tensor
 
-        inputs = torch.empty(
-            rows, tokens, found.config.get_text_config().hidden_size, dtype=next(model.parameters()).dtype
-        )
-        inputs.requires_grad_()
+        size = (rows, tokens, found.config.get_text_config().hidden_size)
+        inputs = torch.empty(*size, dtype=next(model.parameters()).dtype, requires_grad=True)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed", cache_enabled=False)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
             if found.config.is_encoder_decoder:
