@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
@@ -37,9 +37,8 @@ def measure(setting: Setting) -> Iterator[Row]:
         return lambda: 1000 * child([sys.executable, "-c", script]).seconds
 
     load, bare = started("from mera_core import Engine; Engine.load()"), started("import torch, transformers")
-    values, others = paired(load, bare, setting.times(5))
-    what = "start: load the bundled checkpoint in a new process"
-    yield row(what, values, "ms", "importing torch and transformers", others)
+    took = paired(load, bare, setting.times(5))
+    yield row("start: load the bundled checkpoint in a new process", "ms", "importing torch and transformers", *took)
     runs = setting.times(40, quick=2)
     for panel, shown in PANELS.items():
         what = f"click on a code to the new list and the {shown}"
@@ -53,8 +52,8 @@ def measure(setting: Setting) -> Iterator[Row]:
 
 
 def _row(what: str, pair: Pair, against: str, runs: int, warm: int) -> Row:
-    values, others = ([1000 * one for one in side] for side in paired(*pair, runs, warm))
-    return row(what, values, "ms", against, others, p95=short(np.percentile(values, 95, method="inverted_cdf")))
+    took, theirs = ([1000 * one for one in side] for side in paired(*pair, runs, warm))
+    return row(what, "ms", against, took, theirs, p95=short(np.percentile(took, 95, method="inverted_cdf")))
 
 
 def click(panel: str) -> Pair:
@@ -99,8 +98,8 @@ def why() -> Pair:
         for each in shorter:
             engine.rank(Patient(each, sex=whole.sex, age=whole.age))
 
-    each = twice(patient)
-    return lambda: seconds(leave_one_out, engine, each()), lambda: seconds(one_by_one, each())
+    ours, theirs = tee(iter(patient, None))
+    return lambda: seconds(leave_one_out, engine, next(ours)), lambda: seconds(one_by_one, next(theirs))
 
 
 def beginning(title: str, draw: random.Random) -> str:
@@ -128,18 +127,5 @@ def type_ahead(write: Callable[[str, random.Random], str]) -> Pair:
         words = text.lower().split()
         return [title for title in lower if all(word in title for word in words)][:20]
 
-    each = twice(lambda: write(draw.choice(titles), draw))
-    return lambda: seconds(search, each()), lambda: seconds(look, each())
-
-
-def twice(draw: Callable[[], Any]) -> Callable[[], Any]:
-    """Gives each thing that is drawn twice in a row: once for either side of a pair."""
-    kept: list[Any] = []
-
-    def give() -> Any:
-        if kept:
-            return kept.pop()
-        kept.append(draw())
-        return kept[0]
-
-    return give
+    ours, theirs = tee(iter(lambda: write(draw.choice(titles), draw), None))
+    return lambda: seconds(search, next(ours)), lambda: seconds(look, next(theirs))

@@ -1,4 +1,4 @@
-"""Shapes of 7 billion parameters on one GPU, random weights: memory in 4 bits, latency, throughput, training with MFU.
+"""Shapes of 7 billion parameters on one GPU, random weights: memory in 4 bits, latency, throughput, training.
 
 Random weights cost what trained ones cost. Without a GPU each row says so and nothing is run. One row a measurement, the
 cheapest first, and none is begun that would not be through in `MINUTES`: what is measured is in the file when somebody
@@ -34,8 +34,6 @@ TOKENS = 200
 """Tokens of a patient's history."""
 CODES, LABELS = 17_728, 14_567
 """Rows that are a node's of ICD-9-CM, the last ones; and the billable codes among them."""
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12, "3090": 71e12}
-"""Dense bfloat16 operations a second, from the makers' data sheets."""
 LLAMA_7B = LlamaConfig(vocab_size=32_000 + CODES, max_position_embeddings=4096, tie_word_embeddings=False)
 SMALL = LlamaConfig(
     vocab_size=20_000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2
@@ -76,16 +74,6 @@ def random_backbone(
     return model
 
 
-def operations_a_token(config: LlamaConfig, frozen_body: bool, context: int = TOKENS) -> float:
-    """Floating-point operations to train on one token: 6 a weight of the body, 4 where it is frozen; and the attention's.
-
-    Rows are looked up, not multiplied; scores of a few targets are left out. Source: Kaplan et al. 2020, appendix.
-    """
-    width, layers = config.hidden_size, config.num_hidden_layers
-    body = layers * (4 * width**2 + 3 * width * config.intermediate_size)
-    return (4 if frozen_body else 6) * body + 3 * layers * 2 * context * width  # causal: half of every pair
-
-
 @torch.inference_mode()
 def scored(model: LlamaForCausalLM, batch: int, seed: int | None = None) -> torch.Tensor:
     """Order of the label space for `batch` random histories, drawn by `seed`: what `rank` asks of the network."""
@@ -97,7 +85,7 @@ def scored(model: LlamaForCausalLM, batch: int, seed: int | None = None) -> torc
 
 
 def measure(setting: Setting, minutes: float = MINUTES) -> Iterator[Row]:
-    """Memory, latency and throughput in 4 and in 16 bits, how far their lists agree, and training with MFU."""
+    """Memory, latency and throughput in 4 and in 16 bits, how far their lists agree, and training."""
     config, end = SMALL if setting.quick else LLAMA_7B, time.monotonic() + 60 * minutes
     found: dict[str, list[float]] = {}  # unit -> the runs in NF4, for 16 bits to stand beside
     lists: list[torch.Tensor] = []
@@ -106,7 +94,7 @@ def measure(setting: Setting, minutes: float = MINUTES) -> Iterator[Row]:
     if len(lists) == 2:
         ours, theirs = (each.numpy() for each in lists)
         told = {"rank_correlation": rank_correlation(ours, theirs), "patients": len(ours), "labels": LABELS}
-        yield row(AGREEMENT, [in_common(ours, theirs)], "of the first 20 in common", **told)
+        yield row(AGREEMENT, "of the first 20 in common", None, [in_common(ours, theirs)], **told)
     else:
         yield not_run(AGREEMENT, _why_not(end) or NO_ROOM)
     for kind, what in TRAINED.items():
@@ -117,11 +105,10 @@ def _serving(
     setting: Setting, config: LlamaConfig, kind: str, end: float, found: dict[str, list[float]], lists: list
 ) -> Iterator[Row]:
     """Three rows of one precision; leaves in `found` and `lists` what others stand beside."""
-    names = [what.format(f" in {kind}") for what in SERVED]
-    why = _why_not(end)
+    names, why, runs = [what.format(f" in {kind}") for what in SERVED], _why_not(end), setting.times(10, 2)
     if not why:
         _clear()
-        before, runs = torch.cuda.memory_allocated(), setting.times(10, 2)
+        before = torch.cuda.memory_allocated()
         torch.manual_seed(1)  # the same weights in both precisions
         try:
             model = random_backbone(config, "cuda", kind == "NF4").eval()
@@ -130,33 +117,24 @@ def _serving(
     if why:
         yield from (not_run(what, why) for what in names)
         return
-    for what, unit, measured in zip(
-        names,
-        ("GiB", "s", "patients/s"),
-        (
-            lambda: [(torch.cuda.memory_allocated() - before) / 2**30],
-            lambda: timed(lambda: scored(model, 1), runs, end),
-            lambda: [PATIENTS / each for each in timed(lambda: scored(model, PATIENTS), runs, end)],
-        ),
-        strict=True,
-    ):
+    measures: dict[str, Callable[[], list[float]]] = {
+        "GiB": lambda: [(torch.cuda.memory_allocated() - before) / 2**30],
+        "s": lambda: timed(lambda: scored(model, 1), runs, end),
+        "patients/s": lambda: [PATIENTS / one for one in timed(lambda: scored(model, PATIENTS), runs, end)],
+    }
+    for what, (unit, measured) in zip(names, measures.items(), strict=True):
         values, theirs = measured(), found.get(unit)
-        if kind == "NF4":
-            found[unit] = values
-            yield row(what, values, unit, **({"limit_gib": 5} if unit == "GiB" else {}))
-        elif theirs:
+        if theirs:
             pairs = min(len(values), len(theirs))
-            yield row(what, values[:pairs], unit, "in NF4", theirs[:pairs])
+            yield row(what, unit, "in NF4", values[:pairs], theirs[:pairs])
         else:
-            yield row(what, values, unit)
+            found |= {unit: values} if kind == "NF4" else {}
+            yield row(what, unit, None, values, **({"limit_gib": 5} if (kind, unit) == ("NF4", "GiB") else {}))
     lists.append(scored(model, PATIENTS, seed=2))
 
 
 def _training(setting: Setting, config: LlamaConfig, qlora: bool, what: str, end: float) -> Row:
-    """Tokens a second and model-FLOPs utilisation of training steps.
-
-    Gradients are checkpointed, AdamW's state is 8-bit and paged.
-    """
+    """Tokens a second of training steps; gradients are checkpointed, AdamW's state is 8-bit and paged."""
     if why := _why_not(end):
         return not_run(what, why)
     _clear()
@@ -171,13 +149,8 @@ def _training(setting: Setting, config: LlamaConfig, qlora: bool, what: str, end
         took = timed(lambda: training_step(model, PATIENTS, optimizer), setting.times(8, 2), end)
     except torch.OutOfMemoryError:
         return not_run(what, NO_ROOM)
-    tokens = [PATIENTS * TOKENS / one for one in took]
-    name = torch.cuda.get_device_name()
-    peak = next((peak for known, peak in PEAKS.items() if known in name), None)
-    middle = sorted(tokens)[len(tokens) // 2]
-    used = {} if peak is None else {"mfu": round(middle * operations_a_token(config, qlora) / peak, 4)}
-    memory = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return row(what, tokens, "tokens/s", batch=PATIENTS, tokens_a_patient=TOKENS, peak_memory_gib=memory, **used)
+    tokens, memory = [PATIENTS * TOKENS / one for one in took], round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return row(what, "tokens/s", None, tokens, batch=PATIENTS, tokens_a_patient=TOKENS, peak_memory_gib=memory)
 
 
 def put_adapters(model: LlamaForCausalLM) -> None:

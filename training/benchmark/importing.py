@@ -85,13 +85,13 @@ def measured(what: str, source: Path, name: str, scan: tuple[str, Path, str], ru
             done[side].append(child(scanned) if side else convert(source, Path(target) / name))
             return done[side][-1].seconds
 
-        values, others = paired(lambda: took(0), lambda: took(1), runs)
+        measured = paired(lambda: took(0), lambda: took(1), runs)
     peak, theirs = (max(one.peak_gb for one in side) for side in done)
     progress = sum(line.endswith("%") for line in done[0][0].stderr.splitlines())
     sizes = {"patients": size.patients, "visits": size.admissions, "diagnoses": size.diagnoses}
-    figure = row(what, values, "s", words, others, peak_gb=peak, against_peak_gb=theirs, progress_lines=progress)
+    figure = row(what, "s", words, *measured, peak_gb=peak, against_peak_gb=theirs, progress_lines=progress)
     if size == MIMIC4:
-        within = max(values) <= LIMIT_SECONDS and peak <= LIMIT_GB
+        within = max(measured[0]) <= LIMIT_SECONDS and peak <= LIMIT_GB
         sizes |= {"limit_s": LIMIT_SECONDS, "limit_gb": LIMIT_GB, "within_limits": within}
     return figure | sizes
 

@@ -49,7 +49,7 @@ def measure(setting: Setting) -> Iterator[Row]:
             more |= {"recall_at_20": round(recall[name], 4), f"recall_at_20_{suffix}": round(recall[other], 4)}
             more |= {"recall_lost": round(recall[other] - recall[name], 4), "patients": len(held_out)}
         beside = "" if other == FULL else f", beside {other}"
-        yield row(f"rank() in {name}{beside}", took[0], "s", other, took[1], **more)
+        yield row(f"rank() in {name}{beside}", "s", other, *took, **more)
 
 
 def in_common(ours: np.ndarray, theirs: np.ndarray, first: int = LISTED) -> float:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mera_core.icd.ontology import Ontology
 from training.benchmark.invented import patients
-from training.benchmark.rows import Row, Setting, paired, row
+from training.benchmark.rows import Row, Setting, paired, rates, row
 from training.benchmark.train_step import HCL, Steps, model_over
 
 TITLE = "Training: T - 1 targets in one pass, beside a sample for each prefix"
@@ -38,13 +38,11 @@ def measure(setting: Setting) -> Iterator[Row]:
         )
         assert ours.targets == theirs.targets
         took = paired(ours.one_pass, theirs.one_pass, setting.times(3))
-        values, others = ([len(people) / one for one in each] for each in took)
         yield row(
             f"patients trained on, all targets in one pass: {which}, {name}",
-            values,
             "patients/s",
             "a sample for each prefix",
-            others,
+            *rates(len(people), took),
             targets=ours.targets,
             batch_size=ONE_PASS.batch_size,
             labels=len(labels),

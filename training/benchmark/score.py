@@ -62,9 +62,9 @@ def measure(setting: Setting) -> Iterator[Row]:
             took = seconds(lambda: [scorer.score(slice_of(first, number, settings.part)) for number in parts])
         return len(first.ids) / took
 
-    values, others = paired(one_worker, lambda: loop(1), runs)
     words = f"a loop over Engine.rank, one core, {len(few)} patients"
-    one = row("one worker on one core, without its start", values, "patients/s", words, others, **facts(first))
+    took = paired(one_worker, lambda: loop(1), runs)
+    one = row("one worker on one core, without its start", "patients/s", words, *took, **facts(first))
     yield one | {"core_hours_a_million": _hours_a_million(one["value"])}
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "visits.parquet"
@@ -77,15 +77,14 @@ def measure(setting: Setting) -> Iterator[Row]:
                 done = child([sys.executable, "-m", "mera_core", "score", str(source), *options])
             return len(columns.ids) / done.seconds
 
-        values, others = paired(lambda: command(many), lambda: loop(many), runs)
         words = f"a loop over Engine.rank on {many} cores, already loaded"
-        whole = row(f"the command from start to end, {many} workers", values, "patients/s", words, others)
-        yield whole | facts(columns) | {"hours_a_million": _hours_a_million(whole["value"])}
+        took = paired(lambda: command(many), lambda: loop(many), runs)
+        whole = row(f"the command from start to end, {many} workers", "patients/s", words, *took, **facts(columns))
+        yield whole | {"hours_a_million": _hours_a_million(whole["value"])}
         if find_spec("ray") is not None:
-            values, others = paired(lambda: command(2, "--engine", "ray"), lambda: command(2), runs)
-            words = "the same by two processes of this machine"
-            told = "Ray Data with 2 workers, from start to end"
-            yield row(told, values, "patients/s", words, others, **facts(columns))
+            words, what = "the same by two processes of this machine", "Ray Data with 2 workers, from start to end"
+            took = paired(lambda: command(2, "--engine", "ray"), lambda: command(2), runs)
+            yield row(what, "patients/s", words, *took, **facts(columns))
 
 
 def _hours_a_million(rate: float) -> float:

@@ -17,7 +17,7 @@ from mera_core.model.forward import in_batches
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded
 from training.benchmark.invented import patients
-from training.benchmark.rows import Row, Setting, mean_seconds, paired, row, seconds
+from training.benchmark.rows import Row, Setting, mean_seconds, paired, rates, row, seconds
 
 TITLE = "Serving: one forward pass, decoding, batches, variants"
 LISTED = 20
@@ -66,7 +66,7 @@ def _one_pass(setting: Setting, engine: Engine, people: Sequence[Patient]) -> It
         )
         length = round(sum(map(len, read)) / len(read), 1) if len(read) > 1 else len(read[0])
         told = "a bare forward pass of the same tokens"
-        yield row(f"rank(), {name}", took[0], "s", told, took[1], tokens=length)
+        yield row(f"rank(), {name}", "s", told, *took, tokens=length)
 
 
 def _long(engine: Engine, tokens: int, seed: int = 3) -> Patient:
@@ -79,12 +79,11 @@ def _long(engine: Engine, tokens: int, seed: int = 3) -> Patient:
 
 
 def _decoding(setting: Setting, engine: Engine, people: Sequence[Patient]) -> Iterator[Row]:
-    """The whole list at once, beside twenty codes decoded one after another, in three ways."""
+    """The whole list at once, beside twenty codes decoded one after another, in two ways."""
     read = histories_of(engine, people[:16])
     ways = {
         "by transformers' generate()": lambda one: generated(engine, one),
         "over the label space, the past kept in memory": lambda one: decoded(engine, one),
-        "over the label space, every step from the start": lambda one: decoded(engine, one, keep=False),
     }
     for name, way in ways.items():
         took = paired(
@@ -94,7 +93,7 @@ def _decoding(setting: Setting, engine: Engine, people: Sequence[Patient]) -> It
             warm=1,
         )
         told = f"{LISTED} codes decoded greedily, {name}"
-        yield row(told, took[0], "s", "the whole label space ranked", took[1])
+        yield row(told, "s", "the whole label space ranked", *took)
 
 
 @torch.inference_mode()
@@ -113,24 +112,19 @@ def generated(engine: Engine, read: History) -> list[int]:
 
 
 @torch.inference_mode()
-def decoded(engine: Engine, read: History, most: int = LISTED, keep: bool = True) -> list[int]:
-    """Greedy codes of the next visit, as label indices in order; no code twice.
-
-    keep: keep the keys and values of all tokens, so that a step computes one; else each step begins anew.
-    """
+def decoded(engine: Engine, read: History) -> list[int]:
+    """Greedy codes of the next visit, as label indices in order; no code twice. Keys and values of all tokens are kept."""
     model, (history, encoded) = engine.model, read
     index = {code: label for label, code in enumerate(engine.label_space)}
     rows = [[0, *features] for features in seen_features(history.visits, index)]
     seen = torch.tensor(rows, device=model.device) if rows else None
-    whole, memory, out = torch.tensor([encoded.input_ids], device=model.device), None, []
-    ids = whole
-    while len(out) < most:
-        state, memory = model.step(ids, memory) if keep else (model.hidden(whole)[:, -1], None)
+    ids, memory, out = torch.tensor([encoded.input_ids], device=model.device), None, []
+    while len(out) < LISTED:
+        state, memory = model.step(ids, memory)
         scores, _ = model.scores(state, seen)
         scores[0, out] = -torch.inf
         out.append(int(scores[0].argmax()))
         ids = model.label_ids[out[-1]].view(1, 1)
-        whole = torch.cat([whole, ids], 1)
     return out
 
 
@@ -144,9 +138,8 @@ def _batches(setting: Setting, engine: Engine) -> Iterator[Row]:
             setting.times(5),
             warm=0 if setting.quick else 1,
         )
-        ours, theirs = ([len(people) / one for one in each] for each in took)
-        told = f"patients ranked in batches of {size}"
-        yield row(told, ours, "patients/s", "one by one", theirs, patients=len(people))
+        told, figures = f"patients ranked in batches of {size}", rates(len(people), took)
+        yield row(told, "patients/s", "one by one", *figures, patients=len(people))
 
 
 def _variants(setting: Setting, engine: Engine) -> Iterator[Row]:
@@ -183,10 +176,9 @@ def _variants(setting: Setting, engine: Engine) -> Iterator[Row]:
         )
         yield row(
             f"a history of {len(sequences[0])} tokens, {what}, its beginning computed once",
-            took[0],
             "s",
             "every variant computed whole",
-            took[1],
+            *took,
             variants=len(variants),
             largest_difference=float(f"{away:.2g}"),
         )

@@ -89,22 +89,20 @@ def measure(setting: Setting) -> Iterator[Row]:
         took = paired(ours.step, theirs.step, runs, warm=1)
         yield row(
             f"a step with the hierarchical and the threshold loss, {len(labels):,} codes",
-            took[0],
             "s",
             "a step with plain cross-entropy",
-            took[1],
+            *took,
             patients_a_step=min(64, count),
             labels=len(labels),
             optimizer=HCL.optimizer,
         )
         tokens = list(itertools.islice(itertools.cycle(ours.tokens), runs + 1))  # of the first step, which warms, too
-        rates = [[count / one for count, one in zip(tokens[1:], each, strict=True)] for each in took]
+        rates = [[n / one for n, one in zip(tokens[1:], side, strict=True)] for side in took]
         yield row(
             f"tokens trained on, {len(labels):,} codes",
-            rates[0],
             "tokens/s",
             "with plain cross-entropy",
-            rates[1],
+            *rates,
             parameters=sum(parameter.numel() for parameter in ours.model.parameters()),
             tokens_a_step=round(sum(tokens) / len(tokens)),
         )
