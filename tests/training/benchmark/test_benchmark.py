@@ -148,7 +148,7 @@ def wide(tmp_path_factory):
 
 def measured(name: str, checkpoint: Path, tmp_path: Path) -> dict[str, dict]:
     """The rows of a section at a small size, by what they are; each of them is JSON."""
-    [result] = benchmark.run([name], Setting(quick=True, checkpoint=checkpoint), tmp_path)
+    [result] = benchmark.run([name], Setting(quick=True, runs=1, checkpoint=checkpoint), tmp_path)
     assert json.loads((tmp_path / f"benchmark-{name}.json").read_text()) == result
     rows = {made["what"]: made for made in result["rows"]}
     assert len(rows) == len(result["rows"])
