@@ -64,7 +64,8 @@ def evaluate(
         str,
         typer.Option(
             help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
-            "everybody, where the format or the codes tell that the records are of another source than those of training; "
+            "everybody, where the format or the codes tell that the records are of another source than those of training (of "
+            "MIMIC-III and MIMIC-IV, which share patients, those admitted after 2012 alone); "
             "else the test part by the split rule, also of records in another format that may hold the training patients "
             "(a visits table, MEDS, OMOP, FHIR)."
         ),

@@ -16,7 +16,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.common.limits import Limits, changed_by, in_force, refuse_depth
-from mera_core.history.patient import OLDEST_AGE, Patient, Visit
+from mera_core.history.patient import OLDEST_AGE, Patient, Visit, in_utc
 from mera_core.icd import code_text
 from mera_core.icd.ontology import SYSTEMS, Code
 
@@ -251,8 +251,7 @@ def _time(raw: Any, place: str) -> datetime | None:
         return None
     if isinstance(raw, str):
         try:
-            time = datetime.fromisoformat(raw.strip())
-            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+            return in_utc(datetime.fromisoformat(raw.strip()))
         except (ValueError, OverflowError):
             pass
     raise InputError(f"{place} must be a date such as 2026-01-31, not {_quoted(raw)}.")

@@ -89,6 +89,14 @@ def test_codes_by_source_concept_value_and_back_from_snomed(tmp_path):
     assert patient.visits[1].details == {"admission": "inpatient", "source": "home", "stay": "4"}
 
 
+def test_a_condition_of_a_day_belongs_to_the_visit_of_that_day_in_its_zone(tmp_path):
+    late = VISITS.replace("2012-03-01 08:00:00,2012-03-05", "2012-03-01 23:30:00-05:00,2012-03-01")
+    told = CONDITIONS.splitlines()[0] + "\n1,1,0,2012-03-01,,I10,0\n"
+    visit = read(folder(tmp_path, VISIT_OCCURRENCE=late, CONDITION_OCCURRENCE=told)).patients[0].visits[1]
+    assert (visit.time, str(visit.codes[0])) == (datetime(2012, 3, 2, 4, 30), "ICD10:I10")
+    assert visit.details["stay"] == "0"
+
+
 def test_every_condition_is_accounted_for(tmp_path):
     report = read(folder(tmp_path)).report
     assert (report.rows, report.codes, report.approximate) == (16, 7, 2)

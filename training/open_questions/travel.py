@@ -27,6 +27,7 @@ from mera_core.readers import read
 from training.ablate.results import figures_of
 from training.baselines import CodeFrequency, CopyThePast
 from training.common.split import before_last, split_of, with_codes
+from training.evaluate.held_out import not_shared
 from training.evaluate.run import load
 from training.evaluate.scored import Scored
 from training.evaluate.table import without_nan
@@ -102,7 +103,10 @@ def one_source(
     engine: Engine, source: Source, categories: Sequence[Code], baselines: Sequence[Any], draws: int
 ) -> dict[str, Any]:
     """One row: how many patients, how much of what is true lies within the categories, and the figures of each model."""
-    patients = with_codes(read(source.path, source.format).patients)
+    cohort = read(source.path, source.format)
+    patients, left_out = with_codes(cohort.patients), ""
+    if not source.home:
+        patients, left_out = not_shared(patients, engine.manifest["data"].get("format"), cohort.report.format)
     patients = [p for p in patients if len(p.visits) > 1 and (not source.home or split_of(p.id) == "test")]
     patients = [p for p in patients if resolve(p, engine.ontology)[0].visits[-1].codes]
     if not patients:
@@ -120,6 +124,7 @@ def one_source(
         "source": source.name,
         "format": source.format,
         "home": source.home,
+        **({"taken": left_out} if left_out else {}),
         "patients": len(truth),
         "unreadable": len(patients) - len(ours.patients),
         "true_codes_a_visit": float(truth.size.mean()),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns, words
+from mera_core.history.patient import in_utc
 from mera_core.icd import code_text
 from mera_core.icd.ontology import SYSTEMS, AmbiguousCodeError, Code, Ontology, UnknownCodeError
 from mera_core.readers.common.base import Cohort, ImportReport
@@ -300,11 +300,7 @@ def _times(values: Column | None, size: int) -> np.ndarray:
         return values.astype("datetime64[us]")
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return np.asarray(values.cast(pa.timestamp("us"))).astype("datetime64[us]")
-    return np.array([_utc(value) for value in values], dtype="datetime64[us]")
-
-
-def _utc(value: datetime | None) -> datetime | None:
-    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+    return np.array([value and in_utc(value) for value in values], dtype="datetime64[us]")
 
 
 def _texts(values: Column) -> list[str]:

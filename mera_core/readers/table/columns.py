@@ -27,7 +27,7 @@ from mera_core.readers.common.keyed import rows_at, times
 
 VISIT_AGE = "visit.age"
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
-_SYSTEM = re.compile(r"(?:icd)?[-_ ]?(9|10)(?:[-_ ]?cm)?", re.IGNORECASE)
+_SYSTEM = re.compile(r"(?:icd)?[-_ ]?(9|10)(?:[-_ ]?cm)?|0", re.IGNORECASE)  # a claim has one digit, 0 for ICD-10
 
 
 @dataclass
@@ -103,15 +103,10 @@ class Table:
         return values
 
     def moments(self, name: str) -> np.ndarray:
-        """A column as microseconds by the clock of its zone, NaT where empty or absent."""
+        """A column as microseconds in UTC, NaT where empty or absent."""
         column = self.columns.get(name)
         if column is None:
             return np.full(len(self), np.datetime64("NaT", "us"))
-        if pa.types.is_timestamp(column.type) and column.type.tz:
-            try:
-                column = pc.local_timestamp(column)
-            except pa.ArrowInvalid as error:
-                raise self.fault(0, name, f"the time zone {column.type.tz!r} is not known here") from error
         if pa.types.is_temporal(column.type):
             return np.asarray(pc.cast(column, pa.timestamp("us"), safe=False)).astype("datetime64[us]")
         texts = self.text(name).fill_null("") if len(self) else words([])
@@ -223,7 +218,7 @@ def _codes(table: Table) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
     lonely = _null(texts) & ~_null(systems)
     if lonely.any():
         raise table.fault(int(np.argmax(lonely)), "system", "there is a system but no code")
-    told = words([f"ICD{match[1]}" if match else None for match in read])
+    told = words([f"ICD{match[1] or 10}" if match else None for match in read])
     return texts, told.take(systems.indices) if len(names) else systems
 
 

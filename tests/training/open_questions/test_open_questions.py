@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth, rows_of_labels
 from mera_core.history.records import Patient, Visit, to_table, write_table
 from mera_core.icd.ontology import Code, Ontology
+from tests.readers import shapes
 from tests.tiny import CODES, icd9, tiny_engine
 from training.ablate.run import Runs
 from training.ablate.table import Row, Table
@@ -193,13 +195,16 @@ def test_a_checkpoint_travels_and_what_can_not_be_read_says_why(tiny_checkpoint,
     away = tmp_path / "away.csv"
     visits = [Visit([Code("ICD10", "I50.22"), Code("ICD10", "I48.0")]), Visit([Code("ICD10", "I50.22")])]
     write_table(to_table([Patient(visits, id=str(n)) for n in range(15)]), away)
+    shared = [Patient([Visit(icd9("428.0"), datetime(2150, 1, day)) for day in (1, 2)], id="1")]
     sources = [
         travel.Source("home", str(invented_cohort), "table", home=True),
         travel.Source("away", str(away), "table"),
         travel.Source("nowhere", str(tmp_path / "none"), "table"),
+        travel.Source("MIMIC", str(shapes.mimic3(shared, tmp_path / "mimic")), "mimic3"),
     ]
     out = travel.run(tiny_checkpoint, sources, draws=20)
-    home, other, none = out["rows"]
+    home, other, none, mimic = out["rows"]
+    assert "both hold patients of 2008 to 2012" in mimic["not_run"]  # the table at home may be of MIMIC-IV
     assert home["home"] and home["patients"] > 5 and other["patients"] == 15
     assert other["true_codes_within"] == 1.0 and other["recurrent"] == 1.0  # I50.22 comes back, read as 428
     assert "none" in none["not_run"]
