@@ -94,3 +94,8 @@ def write_json(path: Path, value: Any) -> None:
     """Write a result, whole or not at all."""
     with written_whole(path, folder=False) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def slug(name: str) -> str:
+    """A row's name as part of a file's: "no level 0" -> "no-level-0"."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())

@@ -39,6 +39,7 @@ from training.ablate.results import (
     means,
     rounded,
     save_figures,
+    slug,
     write_json,
 )
 from training.ablate.table import SHOWN, Row, Table
@@ -70,7 +71,7 @@ class Runs:
 
     def path(self, row: Row, seed: int) -> Path:
         """Where a run's checkpoint is written; other settings are another folder."""
-        return self.folder / f"{_slug(row.name)}-{seed}-{self.table.fingerprint(row, seed)}"
+        return self.folder / f"{slug(row.name)}-{seed}-{self.table.fingerprint(row, seed)}"
 
     def stage1(self, row: Row, seed: int) -> Path:
         """The stage-1 folder that a row starts from; made once for all rows that share it."""
@@ -284,8 +285,4 @@ def stage1_name(table: Table, row: Row, seed: int) -> str:
 def _kept(runs: Runs, kept: Path, row: Row, seed: int, draws: int) -> Path:
     """Where the figures of one run are kept; other settings, data or draws are another run."""
     mark = runs.table.fingerprint(row, seed, row.output, Path(runs.data).name, draws)
-    return kept / f"{_slug(row.name)}-{seed}-{mark}.npz"
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+    return kept / f"{slug(row.name)}-{seed}-{mark}.npz"

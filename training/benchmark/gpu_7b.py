@@ -1,4 +1,4 @@
-"""Shapes of 7 billion parameters on one GPU, random weights: memory in 4 bits, latency, throughput, training.
+"""Shapes of 7 billion parameters on one GPU, random weights: memory in 4 bits, latency, throughput, training with MFU.
 
 Random weights cost what trained ones cost. Without a GPU each row says so and nothing is run. One row a measurement, the
 cheapest first, and none is begun that would not be through in `MINUTES`: what is measured is in the file when somebody
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import bitsandbytes as bnb
 import torch
@@ -34,6 +35,8 @@ TOKENS = 200
 """Tokens of a patient's history."""
 CODES, LABELS = 17_728, 14_567
 """Rows that are a node's of ICD-9-CM, the last ones; and the billable codes among them."""
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12, "3090": 71e12}
+"""Dense bfloat16 operations a second, from the makers' data sheets."""
 LLAMA_7B = LlamaConfig(vocab_size=32_000 + CODES, max_position_embeddings=4096, tie_word_embeddings=False)
 SMALL = LlamaConfig(
     vocab_size=20_000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2
@@ -74,6 +77,16 @@ def random_backbone(
     return model
 
 
+def operations_a_token(config: LlamaConfig, frozen_body: bool, context: int = TOKENS) -> float:
+    """Floating-point operations to train on one token: 6 a weight of the body, 4 where it is frozen; and the attention's.
+
+    Rows are looked up, not multiplied; scores of a few targets are left out. Source: Kaplan et al. 2020, appendix.
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    body = layers * (4 * width**2 + 3 * width * config.intermediate_size)
+    return (4 if frozen_body else 6) * body + 3 * layers * 2 * context * width  # causal: half of every pair
+
+
 @torch.inference_mode()
 def scored(model: LlamaForCausalLM, batch: int, seed: int | None = None) -> torch.Tensor:
     """Order of the label space for `batch` random histories, drawn by `seed`: what `rank` asks of the network."""
@@ -85,7 +98,7 @@ def scored(model: LlamaForCausalLM, batch: int, seed: int | None = None) -> torc
 
 
 def measure(setting: Setting, minutes: float = MINUTES) -> Iterator[Row]:
-    """Memory, latency and throughput in 4 and in 16 bits, how far their lists agree, and training."""
+    """Memory, latency and throughput in 4 and in 16 bits, how far their lists agree, and training with MFU."""
     config, end = SMALL if setting.quick else LLAMA_7B, time.monotonic() + 60 * minutes
     found: dict[str, list[float]] = {}  # unit -> the runs in NF4, for 16 bits to stand beside
     lists: list[torch.Tensor] = []
@@ -134,7 +147,7 @@ def _serving(
 
 
 def _training(setting: Setting, config: LlamaConfig, qlora: bool, what: str, end: float) -> Row:
-    """Tokens a second of training steps; gradients are checkpointed, AdamW's state is 8-bit and paged."""
+    """Tokens a second and model-FLOPs utilisation of training steps, with checkpointed gradients and a paged 8-bit AdamW."""
     if why := _why_not(end):
         return not_run(what, why)
     _clear()
@@ -150,7 +163,9 @@ def _training(setting: Setting, config: LlamaConfig, qlora: bool, what: str, end
     except torch.OutOfMemoryError:
         return not_run(what, NO_ROOM)
     tokens, memory = [PATIENTS * TOKENS / one for one in took], round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    return row(what, "tokens/s", None, tokens, batch=PATIENTS, tokens_a_patient=TOKENS, peak_memory_gib=memory)
+    peak = next((peak for name, peak in PEAKS.items() if name in torch.cuda.get_device_name()), None)
+    used = {} if peak is None else {"mfu": round(median(tokens) * operations_a_token(config, qlora) / peak, 4)}
+    return row(what, "tokens/s", None, tokens, batch=PATIENTS, tokens_a_patient=TOKENS, peak_memory_gib=memory, **used)
 
 
 def put_adapters(model: LlamaForCausalLM) -> None:

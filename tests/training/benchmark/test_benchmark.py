@@ -250,3 +250,6 @@ def test_llama_7b_has_its_shape():
         model = gpu_7b.LlamaForCausalLM(gpu_7b.LLAMA_7B)
     published, added = 6_738_415_616, 2 * 4096 * gpu_7b.CODES  # of LLaMA-2-7B; rows for codes in both tables
     assert sum(parameter.numel() for parameter in model.parameters()) == published + added
+    body = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    assert gpu_7b.operations_a_token(gpu_7b.LLAMA_7B, False) == pytest.approx(6 * body, rel=0.01)
+    assert gpu_7b.operations_a_token(gpu_7b.LLAMA_7B, True) == pytest.approx(4 * body, rel=0.02)
