@@ -1,4 +1,4 @@
-"""The command line: mera rank | recall | lookup | convert | score | app, or python -m mera_core.
+"""The command line: python -m mera_core rank | recall | lookup | convert | score.
 
 Gathers arguments, calls the library, prints. Whatever the user can mend ends with exit status 2 and one plain
 sentence on standard error. The model's libraries are imported only by the commands that need a model.
@@ -16,9 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mera_core.common.bundled import APP
-from mera_core.errors import InputError
-from mera_core.faults import in_words
+from mera_core.common.errors import InputError
+from mera_core.common.faults import describe_system_error
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -29,6 +28,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
 Quantize = Annotated[str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: the machine's own.")]
+Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="OURS=THEIRS, for tables with other column names; code=DIAG* for numbered ones. Repeatable."),
+]
 System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
 
 
@@ -46,8 +50,8 @@ def rank(
     quantize: Quantize = None,
 ) -> None:
     """Rank the codes of the next visit of one patient."""
-    from mera_core.ontology import Ontology
-    from mera_core.records import resolve
+    from mera_core.history.records import resolve
+    from mera_core.icd.ontology import Ontology
 
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
@@ -88,7 +92,7 @@ def recall(
 
     A checkpoint that memorized the equivalence maps gives its own code for one of the other system.
     """
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
 
     if (code is None) == (definition is None):
         raise InputError("give either a code or --definition TEXT.")
@@ -126,8 +130,8 @@ def lookup(
     as_json: Json = False,
 ) -> None:
     """Search the code books by code or by words."""
-    from mera_core.ontology import SYSTEMS
-    from mera_core.search import search
+    from mera_core.icd.ontology import SYSTEMS
+    from mera_core.icd.search import search
 
     if not query.strip():
         raise InputError("the query is empty.")
@@ -162,14 +166,12 @@ def convert(
         str | None, typer.Option(help="Cohort rules: honest, honest-icd9, honest-icd10, paper-mimic3 or paper-mimic4.")
     ] = None,
     to: Annotated[str, typer.Option(help="visits, meds (a folder) or fhir (.json, .ndjson or a folder).")] = "visits",
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
-    from mera_core.importing import Job, run
-    from mera_core.progress import shown
+    from mera_core.cohort.convert import Job, run
+    from mera_core.common.progress import shown
 
     job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
@@ -207,14 +209,12 @@ def score(
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
     from mera_core import scoring
-    from mera_core.progress import shown
+    from mera_core.common.progress import shown
 
     settings = scoring.Settings(
         top=top,
@@ -242,18 +242,9 @@ def score(
         print(line)
 
 
-@app.command("app")
-def start_app(port: Annotated[int, typer.Option(help="Where it answers.", min=1, max=65_535)] = 8501) -> None:
-    """Start the web app, for this machine only."""
-    print(f"MERA answers at http://127.0.0.1:{port} once it has started; Ctrl+C stops it.", flush=True)
-    options = {"address": "127.0.0.1", "port": str(port), "headless": "true"}
-    server = [word for name, value in options.items() for word in (f"--server.{name}", value)]
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP / "app.py"), *server])
-
-
 def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
     """The tasks of --to meds; () for ranked codes."""
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
     from mera_core.writers.predictions import HEART_FAILURE, task_of
 
     if to not in ("predictions", "meds"):
@@ -270,7 +261,11 @@ def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
 
 def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
     """NAME=VALUE arguments as a mapping."""
-    pairs = dict(text.partition("=")[::2] for text in given or ())
+    pairs: dict[str, str] = {}
+    for key, _, value in (text.partition("=") for text in given or ()):
+        if key in pairs:
+            raise InputError(f"{name} names {key!r} twice.")
+        pairs[key] = value
     if any(not key or not value for key, value in pairs.items()):
         raise InputError(f"{name} must be NAME=VALUE.")
     return pairs
@@ -279,8 +274,7 @@ def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
     try:
-        name = "mera" if Path(sys.argv[0]).name == "mera" else "python -m mera_core"
-        status = app(args=arguments, prog_name=name, standalone_mode=False)
+        status = app(args=arguments, prog_name="python -m mera_core", standalone_mode=False)
         if status == INTERRUPTED:  # typer turns the interruption into a status and gives it back
             raise KeyboardInterrupt
     except (InputError, TyperException) as error:
@@ -295,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (MemoryError, OSError, RuntimeError) as error:  # what the machine lacks, not what we did wrong
-        message = in_words(error)
+        message = describe_system_error(error)
         if message is None:
             raise
         print(message, file=sys.stderr)
@@ -305,10 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.limits import changed_by, in_force
-    from mera_core.records import parse_json, patient_from_json
+    from mera_core.common.limits import current_limits
+    from mera_core.history.records import parse_json, patient_from_json
 
-    path, most = Path(name), in_force().history_bytes
+    path, most = Path(name), current_limits().history_bytes
     shown = "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
         raise InputError(f"{shown} is a folder, not a HISTORY.json file.")
@@ -323,9 +317,7 @@ def _read_history(name: str) -> Any:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(content) > most:
-        raise InputError(
-            f"{shown} is larger than {most:,} bytes, too large for one history ({changed_by('history_bytes')})."
-        )
+        raise InputError(f"{shown} is larger than {most:,} bytes, too large for one history.")
     if not content.strip():
         raise InputError(f"{shown} is empty.")
     try:

@@ -1,0 +1,152 @@
+"""docs/evidence: the report and its figures, built from the JSON that the experiments left there. Measures nothing.
+
+    python -m training report
+
+reads the checkpoint's manifest, `baselines.json`, `ablations.json` and `question-*.json`, and writes `README.md` and
+`figures/*.svg` beside them. The words are in `evidence.md.jinja`; what has no JSON yet is said to be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+
+from mera_core.checkpoint.folder import read_manifest
+from mera_core.common.errors import InputError
+from mera_core.ranking.ranking import NOTICE
+from training.report import figures
+from training.report.figures import Figure, significant
+
+HERE = Path("docs/evidence")
+NAMES = {
+    "weighted_f1_oracle": "weighted F1, oracle cut",
+    "weighted_f1_cut": "weighted F1, own cut",
+    "recurrent_recall@20": "recall@20, recurrent",
+    "new_onset_recall@20": "recall@20, new onset",
+    "cut_size_mean": "codes named a patient",
+    "true_size_mean": "true codes a patient",
+}
+
+
+def run(checkpoint: Path, folder: Path = HERE) -> Path:
+    """Build the report in `folder` for a published checkpoint; returns the report's path.
+
+    Raises InputError where the manifest holds no figures (`python -m training publish` puts them there).
+    """
+    manifest = read_manifest(checkpoint)
+    if "test" not in manifest.metrics:
+        raise InputError(f"{checkpoint} holds no figures: publish it first (python -m training publish).")
+    names = ("baselines.json", "ablations.json", *(f"question-{number}.json" for number in range(1, 5)))
+    found = {name: _read(folder / name) for name in names}
+    draw(found, manifest.metrics["test"], folder / "figures")
+    text = (
+        environment()
+        .get_template("evidence.md.jinja")
+        .render(
+            notice=NOTICE,
+            manifest=manifest,
+            test=manifest.metrics["test"],
+            validation=manifest.metrics["validation"],
+            baselines=found["baselines.json"],
+            ablations=found["ablations.json"],
+            stage1=stage1_rows(found["ablations.json"]),
+            questions={number: found[f"question-{number}.json"] for number in range(1, 5)},
+            missing=[name for name in names if not found[name]],
+        )
+    )
+    path = folder / "README.md"
+    path.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def draw(found: dict[str, dict[str, Any] | None], test: dict[str, Any], folder: Path) -> None:
+    """The figure of each file that was found, and of the checkpoint's calibration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "ece_frequent" in test["metrics"]:
+        figures.calibration(test, folder / "calibration.svg")
+    for name, values in found.items():
+        if values and not (name == "ablations.json" and "not_run" in values["rows"][0]):
+            figures.DRAWN[name.removesuffix(".json")](values, folder / name.replace(".json", ".svg"))
+
+
+def environment() -> Environment:
+    """Jinja2 with the filters that the report is written in."""
+    made = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    made.tests |= {"significant": significant, "copying": lambda name: name.startswith("copy")}
+    made.filters |= {
+        "percent": percent,
+        "points": points,
+        "plain": plain,
+        "named": lambda name: NAMES.get(name, name.replace("_", " ")),
+        "thousands": lambda value: f"{value:,}",
+        "listed": listed,
+        "above": above,
+        "side": side,
+    }
+    return made
+
+
+def percent(figure: Figure, digits: int = 1) -> str:
+    """A share as per cent with its interval."""
+    return _with_interval(figure, 100, digits, " %", "")
+
+
+def points(figure: Figure, digits: int = 1) -> str:
+    """A difference of shares in points, signed, with its interval."""
+    return _with_interval(figure, 100, digits, "", "+")
+
+
+def plain(figure: Figure, digits: int = 2) -> str:
+    """A figure that is no share, with its interval."""
+    return _with_interval(figure, 1, digits, "", "")
+
+
+def _with_interval(figure: Figure, scale: float, digits: int, unit: str, sign: str) -> str:
+    if figure["value"] is None:
+        return "not defined"
+
+    def number(value: float) -> str:
+        text = f"{scale * value:{sign}.{digits}f}"
+        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+    value = number(figure["value"]) + unit
+    if figure["low"] is None or figure["high"] is None:
+        return value
+    return f"{value} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def listed(words: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def above(rows: Sequence[dict[str, Any]], part: str, name: str) -> str:
+    """In one sentence: which models MERA is above, level with and below, by the paired interval."""
+    sides: dict[str, list[str]] = {"above": [], "level with": [], "below": []}
+    for row in rows:
+        sides[side(row[part]["mera_minus_this"][name])].append(row["name"])
+    said = [f"{where} {listed(names)}" for where, names in sides.items() if names]
+    return f"MERA is {'; '.join(said)}." if said else "no other model was run."
+
+
+def side(difference: Figure) -> str:
+    """Where the interval of a difference lies."""
+    if not significant(difference):
+        return "level with"
+    return "above" if difference["low"] > 0 else "below"
+
+
+def stage1_rows(found: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Rows of the ablation table with a stage 1 of their own, the reference first."""
+    rows = found["rows"] if found else []
+    own = [row for row in rows if row is rows[0] or {"memorize", "start"} & row.get("changes", {}).keys()]
+    return [row for row in own if "stage1_memory" in row]
