@@ -176,7 +176,7 @@ BAD_HISTORIES = {
         {"visits": [{"codes": ["428.0"], "time": (datetime.now() + timedelta(days=3)).isoformat()}]},
         r"visits\[0\]\.time .* in the future",
     ),
-    "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits, and at most 1,000"),
+    "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits .* at most 1,000"),
     "wrong sex": ({"sex": "x", "visits": [{"codes": ["428.0"]}]}, "sex must be"),
     "newline in a key": ({"a\nb": 1, "visits": []}, "not a known key"),
 }

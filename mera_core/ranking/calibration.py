@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from mera_core.common.errors import InputError
+from mera_core.evaluation.bootstrap import divide
 
 KINDS = ("platt", "isotonic")
 FOLDS = 5
@@ -188,28 +189,35 @@ def _log_loss(probability: np.ndarray, size: np.ndarray, true: np.ndarray) -> fl
 
 
 def _platt(margin: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the logistic regression of the outcome on the margin, by Newton's method (Platt 1999)."""
-    center = (margin * size).sum() / size.sum()
-    z = margin - center
-    rate = true.sum() / size.sum()
-    slope, intercept = 0.0, float(np.log(rate / (1 - rate)))
-    for _ in range(200):
-        p = 1 / (1 + np.exp(-np.clip(slope * z + intercept, -30, 30)))
-        error, weight = true - size * p, size * p * (1 - p)
-        hessian = np.array([[(weight * z * z).sum(), (weight * z).sum()], [(weight * z).sum(), weight.sum()]])
-        try:
-            step = np.linalg.solve(hessian + 1e-9 * np.eye(2), np.array([(error * z).sum(), error.sum()]))
-        except np.linalg.LinAlgError:
-            break
-        step /= max(1.0, np.abs(step).max())  # far from the answer Newton overshoots
-        slope, intercept = slope + step[0], intercept + step[1]
-        if np.abs(step).max() < 1e-10:
-            break
-    if (
-        slope <= 0
-    ):  # the margin says nothing of the outcome: the same probability for all, as near as makes no difference
+    """Slope and intercept of the logistic regression of the outcome on the margin."""
+    slope, intercept = (float(found[0]) for found in logistic_lines(margin, size[None], true[None]))
+    if not slope > 0:  # the margin says nothing of the outcome: the same probability for all, near enough
+        rate = true.sum() / size.sum()
         return 1e-9, float(np.log(rate / (1 - rate)))
-    return float(slope), float(intercept - slope * center)
+    return slope, intercept
+
+
+def logistic_lines(x: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logistic regressions of binned outcomes by Newton's method (Platt 1999): x [bins], size and true [rows, bins] ->
+    slope and intercept [rows]; NaN or no number worth having where all outcomes of a row are equal."""
+    center = divide((size * x).sum(1), size.sum(1))[:, None]
+    z = x - center
+    rate = np.clip(divide(true.sum(1), size.sum(1)), 1e-9, 1 - 1e-9)
+    a, b = np.log(rate / (1 - rate)), np.zeros(len(size))
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(a[:, None] + b[:, None] * z, -30, 30)))
+        w = size * p * (1 - p)
+        error = true - size * p
+        g0, g1 = error.sum(1), (error * z).sum(1)
+        h00, h01, h11 = w.sum(1), (w * z).sum(1), (w * z * z).sum(1)
+        det = h00 * h11 - h01 * h01
+        step_a, step_b = divide(h11 * g0 - h01 * g1, det), divide(h00 * g1 - h01 * g0, det)
+        # Far from the answer Newton overshoots: no single step of more than 1.
+        scale = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)))
+        a, b = a + step_a / scale, b + step_b / scale
+        if np.nanmax(np.abs([step_a, step_b]), initial=0) < 1e-9:
+            break
+    return b, a - b * center[:, 0]
 
 
 def _isotonic(margin: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

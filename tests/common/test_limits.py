@@ -290,18 +290,14 @@ def test_history_bytes(limit, tmp_path, capsys):
 def test_visits(limit):
     limit("visits", 3)
     patient_from_json({"visits": [{"codes": ["428.0"]}] * 3})
-    with pytest.raises(
-        InputError, match=r"the history has 4 visits, and at most 3 can be read \(MERA_LIMIT_VISITS changes it\)"
-    ):
+    with pytest.raises(InputError, match=r"4 visits .* at most 3 .*MERA_LIMIT_VISITS"):
         patient_from_json({"visits": [{"codes": ["428.0"]}] * 4})
 
 
 def test_codes(limit):
     limit("codes", 3)
     patient_from_json({"visits": [{"codes": ["428.0"] * 3}]})
-    with pytest.raises(
-        InputError, match=r"the history has 4 codes, and at most 3 can be read \(MERA_LIMIT_CODES changes it\)"
-    ):
+    with pytest.raises(InputError, match=r"4 codes .* at most 3 .*MERA_LIMIT_CODES"):
         patient_from_json({"visits": [{"codes": ["428.0"] * 2}] * 2})
 
 
@@ -312,7 +308,7 @@ def test_codes(limit):
         ({"visits": [{"codes": ["428.0", "x" * 60]}]}, r"visits\[0\]\.codes\[1\] has 60 characters"),
         ({"visits": [{"codes": [{"system": "ICD9", "code": "x" * 60}]}]}, r"codes\[0\]\.code has 60 characters"),
         ({"visits": [{"codes": ["428.0"]}], "details": {"a": "x" * 60}}, r"details\.a has 60 characters"),
-        ({"visits": [{"codes": ["428.0"]}], "details": {"x" * 60: "a"}}, "details has a key of 60 characters"),
+        ({"visits": [{"codes": ["428.0"]}], "details": {"x" * 60: "a"}}, r"details\.x+ as a key has 60 characters"),
         ({"visits": [{"codes": ["428.0"], "time": "x" * 60}]}, r"visits\[0\]\.time has 60 characters"),
     ],
 )

@@ -15,9 +15,10 @@ from typing import Any
 
 from mera_core.checkpoint.folder import read_manifest
 from mera_core.common.errors import InputError
+from mera_core.common.formatting import with_interval as plain
 from mera_core.ranking.ranking import NOTICE
 from training.report import figures
-from training.report.text import NAMES, above, listed, percent, plain, points, questions_in_words, table
+from training.report.text import NAMES, above, listed, percent, points, questions_in_words, table
 
 HERE = Path("docs/evidence")
 

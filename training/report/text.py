@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mera_core.common.formatting import Figure
+from mera_core.common.formatting import difference_words as points
+from mera_core.common.formatting import share_words as percent
+
 NAMES = {
     "recall@1": "recall@1",
     "recall@5": "recall@5",
@@ -18,36 +22,6 @@ NAMES = {
     "cut_size_mean": "codes named a patient",
     "true_size_mean": "true codes a patient",
 }
-Figure = dict[str, float | None]
-
-
-def percent(figure: Figure, digits: int = 1) -> str:
-    """A share as per cent with its interval."""
-    return _with_interval(figure, 100, digits, " %", "")
-
-
-def points(figure: Figure, digits: int = 1) -> str:
-    """A difference of shares in points, signed, with its interval."""
-    return _with_interval(figure, 100, digits, "", "+")
-
-
-def plain(figure: Figure, digits: int = 2) -> str:
-    """A figure that is no share, with its interval."""
-    return _with_interval(figure, 1, digits, "", "")
-
-
-def _with_interval(figure: Figure, scale: float, digits: int, unit: str, sign: str) -> str:
-    if figure["value"] is None:
-        return "not defined"
-
-    def number(value: float) -> str:
-        text = f"{scale * value:{sign}.{digits}f}"
-        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-    value = number(figure["value"]) + unit
-    if figure["low"] is None or figure["high"] is None:
-        return value
-    return f"{value} ({number(figure['low'])} to {number(figure['high'])})"
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -104,7 +104,7 @@ def test_rows_that_train_on_more_patients_take_as_many_steps() -> None:
     ("change", "message"),
     [
         ({"rows": [{"name": "x", "group": "ours", "colour": "red"}]}, "does not exist: colour"),
-        ({"rows": [{"name": "x", "group": "ours", "rank": {"leves": [0]}}]}, '"x" names a setting that does not exist'),
+        ({"rows": [{"name": "x", "group": "ours", "rank": {"leves": [0]}}]}, '"x": leves is not a known'),
         ({"rows": [{"name": "x", "group": "ours"}] * 2}, "names a row twice"),
         ({"rows": [{"name": "x", "group": "ours", "output": "decode"}]}, "was not trained to"),
         ({"rows": [{"name": "x", "group": "ours", "start": "cold"}]}, "memorized or untrained"),

@@ -10,10 +10,11 @@ import pytest
 
 from mera_core.checkpoint.folder import read_manifest
 from mera_core.common.errors import InputError
+from mera_core.common.formatting import with_interval as plain
 from training.evaluate import run as evaluate
 from training.release import publish
 from training.report import run as report
-from training.report.text import above, listed, percent, plain, points, significant, table
+from training.report.text import above, listed, percent, points, significant, table
 
 
 def figure(value: float, half: float = 0.02) -> dict[str, float]:
