@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mera_core.common.errors import InputError, shown
-from mera_core.common.limits import Limits, in_force, refuse_depth
-from mera_core.history.patient import Patient, Visit
+from mera_core.common.limits import Limits, current_limits, refuse_depth
+from mera_core.history.patient import Patient, Visit, in_utc
 from mera_core.icd import code_text
 from mera_core.icd.ontology import Code
 
 if TYPE_CHECKING:
     from mera_core.history.schema import VisitJson
 
-MAX_VISITS = Limits().visits  # by default; `in_force().visits` is what holds
+MAX_VISITS = Limits().visits  # by default; `current_limits().visits` is what holds
 MAX_CODES = Limits().codes
 DEMO_PATIENTS = Path(__file__).resolve().parents[2] / "sample_data" / "demo_patients.json"
 
@@ -53,7 +53,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     at all, wrong system, impossible date, future date, visits not in time order, or more visits, codes or text than the
     limits allow.
     """
-    limits = in_force()
+    limits = current_limits()
     if not isinstance(history, Mapping):
         raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {shown(history)}.')
     if isinstance(visits := history.get("visits"), list):
@@ -186,8 +186,7 @@ def _time(raw: Any, place: str) -> datetime | None:
         return None
     if isinstance(raw, str):
         try:
-            time = datetime.fromisoformat(raw.strip())
-            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+            return in_utc(datetime.fromisoformat(raw.strip()))
         except (ValueError, OverflowError):
             pass
     raise InputError(f"{place} must be a date such as 2026-01-31, not {shown(raw)}.")

@@ -25,7 +25,7 @@ class Visit:
     """One stay or contact and the diagnosis codes recorded at it.
 
     codes: in the order recorded. A `Code` is settled; a string stays as typed until `resolve` reads it.
-    time: when it began. Stored without a zone: a time with one is turned into UTC, so that any two compare.
+    time: when it began, in UTC and without a zone (`in_utc`).
     age: years, at this visit. details: words known once the visit is complete; empty words are left out.
     positions: the rank each code had in the source, never falling; () stands for 1, 2, 3 ... and is what
         remains when the number of positions does not agree with the number of codes.
@@ -99,6 +99,14 @@ class Note:
     code: str = ""
 
 
+def in_utc(time: datetime) -> datetime:
+    """The instant in UTC, without a zone, as all times are held here; a time without a zone is taken to be in UTC.
+
+    Raises OverflowError where it is outside the calendar.
+    """
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
 def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple[Patient, tuple[Note, ...]]:
     """Read every typed code, and say what could not be read.
 
@@ -154,7 +162,7 @@ def _plain_time(time: Any) -> datetime | None:
     if not isinstance(time, datetime):
         raise InputError(f"a visit's time must be a date or a datetime, not {time!r}.")
     try:
-        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        return in_utc(time)
     except OverflowError as error:
         raise InputError(f"a visit's time is outside the calendar: {time!r}.") from error
 

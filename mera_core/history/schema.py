@@ -19,7 +19,7 @@ def _within_limit(text: Any, info: ValidationInfo) -> Any:
     """Refuse a text that is longer than the limit before anything repeats or compares it."""
     limits = info.context
     if isinstance(text, str) and len(text) > limits.text_characters:
-        most = f"at most {limits.text_characters:,} can be read ({changed_by('text_characters')})"
+        most = f"at most {limits.text_characters:,} can be read{changed_by('text_characters')}"
         raise ValueError(f"has {len(text):,} characters, and {most}")
     return text
 

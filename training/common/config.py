@@ -167,7 +167,7 @@ class MemorizeConfig(RunConfig):
     """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
     questions."""
     rows_alone: bool = False
-    """Only the rows of codes that the stage 1 gone on from leaves unknown move, and nothing else (`training/memorize/row_training.py`):
+    """Only the rows of codes that the stage 1 gone on from leaves unknown move, nothing else (`training.memorize.row_training`):
     `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
     backwards_share: Share = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""

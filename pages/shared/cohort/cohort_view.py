@@ -78,7 +78,15 @@ def _take(name: str, cohort: Cohort) -> None:
 
 
 def _put_away() -> None:
-    for key in ("cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused", "scoring_refused"):
+    for key in (
+        "cohort",
+        "scoring",
+        "scoring_runs",
+        "cohort_measured",
+        "cohort_refused",
+        "scoring_refused",
+        "cohort_wide",
+    ):
         st.session_state.pop(key, None)
 
 
@@ -101,7 +109,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     )
     hold_out = mode == "held out"
     scoring: CohortScoring | None = st.session_state.get("scoring")
-    if scoring is not None and (scoring.engine is not loaded or scoring.patients is not patients):
+    if scoring is not None and (scoring.engine.name != loaded.name or scoring.patients is not patients):
         scoring = None  # the cohort or the model is another one now
     same = scoring is not None and scoring.hold_out == hold_out
     running = same and st.session_state.get("scoring_runs", False)
