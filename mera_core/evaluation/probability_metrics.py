@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, divide, estimate
-from mera_core.ranking.calibration import logistic_lines
+from mera_core.evaluation.logistic import logistic_lines
 
 BLOCK = 4_000_000  # pairs that are counted at a time
 MAX_STEPS = 1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
