@@ -17,6 +17,7 @@ LAYERS = (  # a module imports only from layers above its own line; modules of o
     "agreement batches code_text errors number_words plain_words progress readers.fhir_links readers.record_words "
     "spelling table_rows word_diff",
     "calibration faults icd_tables limits precision readers.fhir_elements resampling truth waiting_line writers.whole",
+    "written_codes",
     "checkpoint_files ontology probability_metrics readers.fhir_values readers.parquet",
     "audit chapters losses metrics patient quiz readings search vocabulary",
     "figure_style history model recall_questions",

@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from mera_core.ontology import Code, Ontology, UnknownCodeError
-from mera_core.readers.assemble import may_be_code
 from mera_core.readers.base import ImportReport
 from mera_core.readers.delimited import Delimited, Keep
 from mera_core.readers.keyed import plain_id, rows_at
@@ -147,7 +146,7 @@ def _code(
     if kind in PROCEDURES:
         return _NONE, "procedure code", None
     # A source concept of another vocabulary says that the value is written in that one, whatever it looks like.
-    if value and not kind and may_be_code(value, None, ontology):
+    if value and not kind and ontology.diagnoses(value):
         return (value, None, False), None, None
     snomed = standard if vocabulary.concepts.get(standard, ("",))[0] == "SNOMED" else source if kind == "SNOMED" else ""
     if snomed:

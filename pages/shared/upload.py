@@ -12,6 +12,7 @@ import re
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,8 @@ from typing import Protocol
 from mera_core.errors import InputError
 from mera_core.history import has_shifted_dates
 from mera_core.limits import Limits, applied, gunzipped_size, in_force
-from mera_core.ontology import Ontology
+from mera_core.ontology import AmbiguousCodeError, Ontology
 from mera_core.readers import Cohort, ImportReport, read
-from mera_core.readings import readings
 from mera_core.records import Patient, parse_json, patient_from_json
 
 _GZIP = b"\x1f\x8b"
@@ -94,13 +94,14 @@ def _alone(patient: Patient) -> Cohort:
     typed = [code for visit in patient.visits for code in visit.codes]
     report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
     for code in typed:
-        found, _ = readings(code, Ontology.load())
-        if len(found) == 1:
+        try:
+            found = Ontology.load().diagnosis(code)
             report.codes += 1
-            report.systems[found[0].system] += 1
-        elif found:
+            report.systems[found.code.system] += 1
+            report.read_otherwise += Counter(filter(None, [found.how]))
+        except AmbiguousCodeError:
             report.leave_out("two meanings: kept as typed, for you to choose")
-        else:
+        except InputError:
             report.leave_out("not a code of either book: kept as typed and not used")
             report.unknown_codes[str(code)] += 1
     if has_shifted_dates(patient):
