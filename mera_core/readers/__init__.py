@@ -54,7 +54,7 @@ def read(
     reader = _reader(name)
     unknown = sorted(set(options) - set(options_of(name)))
     if unknown:
-        known = ", ".join(options_of(name)) or "no options"
+        known = ", ".join(options_of(name))
         raise InputError(f"the format {name} has no option {unknown[0]!r}; it has {known}.")
     if AS_CATEGORY in options:
         ontology = Ontology(yes(options.pop(AS_CATEGORY), AS_CATEGORY))
