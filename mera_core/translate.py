@@ -112,9 +112,8 @@ def _mapped(code: Code, system: str, known: frozenset[Code], ontology: Ontology)
     times = Counter(target for targets in each for target in targets).most_common()
     above = {target: (target, *ontology.ancestors(target)) for target, _ in times}
     category = {target: ontology.ancestor_at(target, CATEGORY) for target in above}
-    chosen, _ = Counter(one for targets in each for one in {category[target]: 0 for target in targets}).most_common(1)[
-        0
-    ]
+    votes = Counter(one for targets in each for one in dict.fromkeys(category[target] for target in targets))
+    chosen = votes.most_common(1)[0][0]
     own = [target for target in above if category[target] == chosen]
     finest = (one for one in above[own[0]] if one in known and all(one in above[target] for target in own))
     read = next(finest, own[0])
