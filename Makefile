@@ -25,7 +25,7 @@ app: ## Start the app in the browser (PORT=8501 to change)
 	@echo "== MERA answers at http://127.0.0.1:$(PORT) once it has started; Ctrl+C stops it"
 	@exec $(BIN)/python -m streamlit run app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true
 
-test: ## Run the tests (ARGS="-m slow", ARGS=tests/test_losses.py ...; WORKERS=2 at once)
+test: ## Run the tests (ARGS="-m slow", ARGS=tests/model/test_losses.py ...; WORKERS=2 at once)
 	@.ci/prepare test
 	@echo "== Running the tests"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from mera_core.number_words import counted
-from mera_core.records import Patient
-from pages.shared.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
+from mera_core.common.formatting import counted
+from mera_core.history.records import Patient
+from pages.shared.app.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
 
 open_session("Home")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mera_core.errors import InputError
-from mera_core.records import Patient, Visit
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
 
 if TYPE_CHECKING:
     from mera_core.engine import Engine

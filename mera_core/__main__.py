@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from mera_core.errors import InputError
-from mera_core.faults import in_words
+from mera_core.common.errors import InputError
+from mera_core.common.faults import in_words
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -28,6 +28,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
 Quantize = Annotated[str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: the machine's own.")]
+Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="OURS=THEIRS, for tables with other column names; code=DIAG* for numbered ones. Repeatable."),
+]
 System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
 
 
@@ -45,8 +50,8 @@ def rank(
     quantize: Quantize = None,
 ) -> None:
     """Rank the codes of the next visit of one patient."""
-    from mera_core.ontology import Ontology
-    from mera_core.records import resolve
+    from mera_core.history.records import resolve
+    from mera_core.icd.ontology import Ontology
 
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
@@ -87,7 +92,7 @@ def recall(
 
     A checkpoint that memorized the equivalence maps gives its own code for one of the other system.
     """
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
 
     if (code is None) == (definition is None):
         raise InputError("give either a code or --definition TEXT.")
@@ -125,8 +130,8 @@ def lookup(
     as_json: Json = False,
 ) -> None:
     """Search the code books by code or by words."""
-    from mera_core.ontology import SYSTEMS
-    from mera_core.search import search
+    from mera_core.icd.ontology import SYSTEMS
+    from mera_core.icd.search import search
 
     if not query.strip():
         raise InputError("the query is empty.")
@@ -161,14 +166,12 @@ def convert(
         str | None, typer.Option(help="Cohort rules: honest, honest-icd9, honest-icd10, paper-mimic3 or paper-mimic4.")
     ] = None,
     to: Annotated[str, typer.Option(help="visits, meds (a folder) or fhir (.json, .ndjson or a folder).")] = "visits",
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
-    from mera_core.importing import Job, run
-    from mera_core.progress import shown
+    from mera_core.cohort.convert import Job, run
+    from mera_core.common.progress import shown
 
     job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
@@ -206,14 +209,12 @@ def score(
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
     from mera_core import scoring
-    from mera_core.progress import shown
+    from mera_core.common.progress import shown
 
     settings = scoring.Settings(
         top=top,
@@ -243,7 +244,7 @@ def score(
 
 def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
     """The tasks of --to meds; () for ranked codes."""
-    from mera_core.ontology import Ontology
+    from mera_core.icd.ontology import Ontology
     from mera_core.writers.predictions import HEART_FAILURE, task_of
 
     if to not in ("predictions", "meds"):
@@ -260,7 +261,11 @@ def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
 
 def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
     """NAME=VALUE arguments as a mapping."""
-    pairs = dict(text.partition("=")[::2] for text in given or ())
+    pairs: dict[str, str] = {}
+    for key, _, value in (text.partition("=") for text in given or ()):
+        if key in pairs:
+            raise InputError(f"{name} names {key!r} twice.")
+        pairs[key] = value
     if any(not key or not value for key, value in pairs.items()):
         raise InputError(f"{name} must be NAME=VALUE.")
     return pairs
@@ -294,8 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.limits import changed_by, in_force
-    from mera_core.records import parse_json, patient_from_json
+    from mera_core.common.limits import changed_by, in_force
+    from mera_core.history.records import parse_json, patient_from_json
 
     path, most = Path(name), in_force().history_bytes
     shown = "standard input" if name == "-" else name

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from mera_core.calibration import Calibration
-from mera_core.checkpoint import Manifest, folder_hash, load_checkpoint
-from mera_core.errors import InputError
-from mera_core.forward import TOKENS, in_batches
-from mera_core.model import MeraModel
-from mera_core.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
-from mera_core.ranking import Ranking, best_first, ranking_scores
-from mera_core.recall import Recall, recall_ancestors, recall_codes, recall_definitions, recall_equivalents
-from mera_core.recall_questions import CODE, DEFINITION, EQUIVALENT, in_words, question_text
-from mera_core.records import Note, Patient, Visit, resolve
-from mera_core.seen import seen_features
-from mera_core.sequence import Encoded, Encoder
-from mera_core.translate import translate
+from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint
+from mera_core.common.errors import InputError
+from mera_core.history.records import Note, Patient, Visit, resolve
+from mera_core.history.translate import translate
+from mera_core.icd.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
+from mera_core.model.forward import TOKENS, in_batches
+from mera_core.model.network import MeraModel
+from mera_core.model.prompts import CODE, DEFINITION, EQUIVALENT, in_words, question_text
+from mera_core.model.recall import Recall, recall_ancestors, recall_codes, recall_definitions, recall_equivalents
+from mera_core.model.recurrence import seen_features
+from mera_core.model.sequence import Encoded, Encoder
+from mera_core.ranking.calibration import Calibration
+from mera_core.ranking.ranking import Ranking, best_first, ranking_scores
 
 BUNDLED = Path(__file__).resolve().parent.parent / "sample_data" / "mera-mini"
 

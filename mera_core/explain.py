@@ -12,12 +12,12 @@ from itertools import chain
 
 import numpy as np
 
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.listing import points
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
-from mera_core.sequence import Encoded
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from mera_core.model.sequence import Encoded
+from mera_core.ranking.listing import points
 
 MOST_PARTS = 256  # codes and visits that are left out in turn; of a longer history the newest
 BATCH = 128

@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-from mera_core.ranking import Ranking
-from pages.shared import export_view, mass_view, patient_editor, ranking_view, row_buttons, whatif_view, why_view
-from pages.shared.session import (
+from mera_core.ranking.ranking import Ranking
+from pages.shared.app.session import (
     demos,
     engine,
     follow_link,
@@ -17,6 +16,9 @@ from pages.shared.session import (
     ranking_engine,
     ranking_of,
 )
+from pages.shared.editor import patient_editor
+from pages.shared.ranking import export_view, mass_view, ranking_view, whatif_view, why_view
+from pages.shared.widgets import row_buttons
 
 open_session("Predict")
 

@@ -2,12 +2,10 @@
 
 import streamlit as st
 
-from mera_core.number_words import counted
-from mera_core.ontology import Code
-from pages.shared import patient_editor
-from pages.shared.checkpoints import ranking_models
-from pages.shared.compare_view import show_comparison
-from pages.shared.session import (
+from mera_core.common.formatting import counted
+from mera_core.icd.ontology import Code
+from pages.shared.app.checkpoints import ranking_models
+from pages.shared.app.session import (
     engine,
     follow_link,
     footer,
@@ -24,6 +22,8 @@ from pages.shared.session import (
     slot_key,
     started_from,
 )
+from pages.shared.editor import patient_editor
+from pages.shared.ranking.compare_view import show_comparison
 
 open_session("Compare")
 

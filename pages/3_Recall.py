@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from mera_core.memory_figures import chapter_memory
-from mera_core.ontology import SYSTEM_NAMES, Code
-from pages.shared.code_search import code_search
-from pages.shared.quiz_view import show_quiz
-from pages.shared.recall_view import show_ancestors, show_memory, show_recall
-from pages.shared.session import engine, footer, heading, open_session, or_stop, plain
+from mera_core.figures.memory import chapter_memory
+from mera_core.icd.ontology import SYSTEM_NAMES, Code
+from pages.shared.about.quiz_view import show_quiz
+from pages.shared.about.recall_view import show_ancestors, show_memory, show_recall
+from pages.shared.app.session import engine, footer, heading, open_session, or_stop, plain
+from pages.shared.editor.code_search import code_search
 
 open_session("Recall")
 

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pages.shared import cohort_view
-from pages.shared.session import footer, heading, open_session, ranking_engine
+from pages.shared.app.session import footer, heading, open_session, ranking_engine
+from pages.shared.cohort import cohort_view
 
 open_session("Cohort")
 

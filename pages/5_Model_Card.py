@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from mera_core.model_card import evaluations
-from pages.shared import model_card_view as view
-from pages.shared.session import engine, footer, heading, open_session
+from mera_core.checkpoint.model_card import evaluations
+from pages.shared.about import model_card_view as view
+from pages.shared.app.session import engine, footer, heading, open_session
 
 open_session("Model Card")
 

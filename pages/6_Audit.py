@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from pages.shared.audit_view import show_agreement, show_files, show_groups
-from pages.shared.session import engine, footer, heading, open_session
+from pages.shared.about.audit_view import show_agreement, show_files, show_groups
+from pages.shared.app.session import engine, footer, heading, open_session
 
 open_session("Audit")
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from mera_core.records import Patient, demo_patients, to_table, write_table
+from mera_core.history.records import Patient, demo_patients, to_table, write_table
 
 OUT = Path(__file__).with_name("cohort.csv")
 VARIATIONS = 2

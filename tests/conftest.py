@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from mera_core.ontology import Ontology
-from mera_core.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.icd.ontology import Ontology
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -139,8 +139,8 @@ def invented_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stage-1 checkpoint, 32 wide, of the ICD-9-CM book; after a fiftieth of one pass it recalls little."""
-    from training import memorize
-    from training.config import MemorizeConfig
+    from training.common.config import MemorizeConfig
+    from training.memorize import run as memorize
 
     config = MemorizeConfig(
         word_pieces=500,
@@ -161,8 +161,8 @@ def tiny_stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_stage1: Path, invented_cohort: Path) -> Path:
     """A checkpoint made by memorize -> rank -> save on `invented_cohort`; to damage one: `own_checkpoint`."""
-    from training import rank
-    from training.config import RankConfig
+    from training.common.config import RankConfig
+    from training.rank import run as rank
 
     config = RankConfig(
         start=str(tiny_stage1),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import Ranking
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import Ranking
 
 
 def ranking_of(

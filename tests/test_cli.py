@@ -14,13 +14,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mera_core.__main__ as cli
-from mera_core.checkpoint import Manifest, save_checkpoint
-from mera_core.model import MeraModel
-from mera_core.ontology import Code, Ontology
-from mera_core.records import demo_patients, from_table, read_table
-from mera_core.vocabulary import Vocabulary
+from mera_core.checkpoint.folder import Manifest, save_checkpoint
+from mera_core.history.records import demo_patients, from_table, read_table
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.model.network import MeraModel
+from mera_core.model.vocabulary import Vocabulary
 from sample_data import cohort_from_demo
-from training.backbone import word_tokenizer
+from training.common.backbone import word_tokenizer
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 LABELS = tuple(sorted(Code("ICD9", code) for code in ("250", "401", "414", "427", "428", "486", "496")))

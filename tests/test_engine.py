@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mera_core import forward
-from mera_core.checkpoint import folder_hash, read_manifest, save_checkpoint
+from mera_core.checkpoint.folder import folder_hash, read_manifest, save_checkpoint
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.ontology import Code
-from mera_core.ranking import ranking_scores
-from mera_core.records import Patient, Visit
-from mera_core.seen import seen_features
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from mera_core.model import forward
+from mera_core.model.recurrence import seen_features
+from mera_core.ranking.ranking import ranking_scores
 from tests.tiny import CODES, icd9, tiny_engine, tiny_manifest, tiny_model, tiny_vocabulary
 
 HEART = [Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mera_core import explain
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
 from mera_core.explain import leave_one_out
-from mera_core.listing import strengths
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from mera_core.ranking.listing import strengths
 from tests.tiny import CODES, icd9, tiny_engine
 
 HISTORY = Patient((Visit(CODES[:3], age=60), Visit(CODES[2:5], age=62)), sex="F", age=62)

@@ -9,13 +9,13 @@ from functools import lru_cache
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mera_core.checkpoint import Manifest
+from mera_core.checkpoint.folder import Manifest
 from mera_core.engine import Engine
-from mera_core.model import MeraModel
-from mera_core.ontology import Code, Ontology
-from mera_core.sequence import SequenceConfig
-from mera_core.vocabulary import Vocabulary
-from training.backbone import padded_rows, word_tokenizer
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.model.network import MeraModel
+from mera_core.model.sequence import SequenceConfig
+from mera_core.model.vocabulary import Vocabulary
+from training.common.backbone import padded_rows, word_tokenizer
 
 
 def icd9(*codes: str) -> tuple[Code, ...]:

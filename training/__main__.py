@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate MERA checkpoints.")
 Config = Annotated[Path, typer.Option("--config", help="Flat YAML with the run's settings.")]
@@ -23,9 +23,9 @@ def memorize(
     config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
 ):
     """Stage 1: memorize the code book."""
-    from training import memorize as stage
-    from training.config import MemorizeConfig
-    from training.trainer import leave_processes
+    from training.common.config import MemorizeConfig
+    from training.common.trainer import leave_processes
+    from training.memorize import run as stage
 
     stage.run(MemorizeConfig.load(config, seed=seed), out)
     leave_processes()
@@ -42,9 +42,9 @@ def rank(
     seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None,
 ):
     """Stage 2: rank the next visit's codes."""
-    from training import rank as stage
-    from training.config import RankConfig
-    from training.trainer import leave_processes
+    from training.common.config import RankConfig
+    from training.common.trainer import leave_processes
+    from training.rank import run as stage
 
     stage.run(RankConfig.load(config, data=data, format=format, start=start, seed=seed), out)
     leave_processes()
@@ -64,7 +64,8 @@ def evaluate(
         str,
         typer.Option(
             help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
-            "everybody, where the format or the codes tell that the records are of another source than those of training; "
+            "everybody, where the format or the codes tell that the records are of another source than those of training (of "
+            "MIMIC-III and MIMIC-IV, which share patients, those admitted after 2012 alone); "
             "else the test part by the split rule, also of records in another format that may hold the training patients "
             "(a visits table, MEDS, OMOP, FHIR)."
         ),
@@ -76,7 +77,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ):
     """Every figure of a checkpoint on patients it never saw, beside the baselines."""
-    from training import evaluate as evaluation
+    from training.evaluate import run as evaluation
 
     if out is not None:
         _file(out)
@@ -114,7 +115,7 @@ def baselines(
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
 ):
     """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
-    from training.baselines import compare
+    from training.evaluate import compare_baselines as compare
 
     table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
     typer.echo(f"{len(table['rows'])} rows in {out}")
@@ -136,7 +137,7 @@ def ablate(
     minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
 ):
     """Run the ablation table, one run a row and seed; goes on where it stopped."""
-    from training import ablate as ablation
+    from training.ablate import run as ablation
 
     table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
     done = sum(len(row["seeds"]) for row in table["rows"])
@@ -182,7 +183,7 @@ def report(
     folder: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("docs/evidence"),
 ):
     """Build the evidence report from the JSON of the experiments."""
-    from training import report as reporting
+    from training.report import run as reporting
 
     typer.echo(f"Written: {reporting.run(checkpoint, folder)}")
 
@@ -210,9 +211,9 @@ def recall(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Exact match of a checkpoint's memory over the whole code book."""
-    from mera_core.checkpoint import load_checkpoint
-    from mera_core.ontology import Ontology
-    from training import memory
+    from mera_core.checkpoint.folder import load_checkpoint
+    from mera_core.icd.ontology import Ontology
+    from training.memorize import recall_eval as memory
 
     model, manifest = load_checkpoint(checkpoint)
     result = memory.measure(model, Ontology.load(), manifest.systems, manifest.knows_equivalents)
@@ -264,8 +265,8 @@ def fit_cut(
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
 ):
     """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
-    from mera_core.checkpoint import make_room
-    from training import cut
+    from mera_core.checkpoint.folder import make_room
+    from training.rank import cut
 
     make_room(out)
     fitted = cut.refit(checkpoint, data, format, out).method["cut"]
@@ -296,7 +297,7 @@ def plan(
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ):
     """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
-    from training import plan as planning
+    from training.plan import run as planning
 
     cohort = planning.CohortSize(labels, patients, visits, codes)
     machine = planning.Machine.of(gpu_memory, gpus, tokens_per_second)
@@ -317,7 +318,7 @@ def merge(
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ):
     """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
-    from training import export as exporting
+    from training.release import export as exporting
 
     exporting.merge(adapters, out, base, dtype)
     typer.echo(f"Written: {out}")
@@ -332,7 +333,7 @@ def export(
     ] = None,
 ):
     """Write a checkpoint's language model as a plain Hugging Face folder."""
-    from training import export as exporting
+    from training.release import export as exporting
 
     exporting.export(checkpoint, out, dtype)
     typer.echo(f"Written: {out}")
@@ -347,7 +348,7 @@ def publish(
     readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
 ):
     """Measure a finished run, write the figures and the model card, and put it in place."""
-    from training import publish as publishing
+    from training.release import publish as publishing
 
     publishing.run(run, out, data, format, readme)
     typer.echo(f"Written: {out}")

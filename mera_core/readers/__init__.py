@@ -1,6 +1,6 @@
 """One entry point for every source format: `read(path, format)`.
 
-A format is a module of this folder with `FORMAT`, `detect(source)` and `read(source, report, ontology, **options)`; its
+A format is a module with `FORMAT`, `detect(source)` and `read(source, report, ontology, **options)`; its
 line in READERS is all that joins it. It may have `expects(source)`: why a source that no `detect` knows must be meant
 for this format, so that its `read` can say what is wrong with it. Modules are imported when a source needs them, so a
 format's libraries cost nothing until then.
@@ -15,16 +15,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mera_core.errors import InputError
-from mera_core.ontology import Ontology
-from mera_core.readers.base import Cohort, ImportReport, Progress, Source, refuse_damaged, yes
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Ontology
+from mera_core.readers.common.base import Cohort, ImportReport, Progress, Source, refuse_damaged, yes
 
 __all__ = ["FORMATS", "READERS", "Cohort", "ImportReport", "Progress", "Source", "detect", "options_of", "read"]
 
 # A file is asked in this order; 'table' comes last because its JSON check is the widest.
 READERS: dict[str, str] = {
-    name: f"mera_core.readers.{name}"
-    for name in ("uci_diabetes130", "synpuf", "mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "table")
+    "uci_diabetes130": "mera_core.readers.uci_diabetes130",
+    "synpuf": "mera_core.readers.synpuf",
+    "mimic3": "mera_core.readers.mimic.mimic3",
+    "mimic4": "mera_core.readers.mimic.mimic4",
+    "eicu": "mera_core.readers.eicu",
+    "meds": "mera_core.readers.meds.reader",
+    "omop": "mera_core.readers.omop.reader",
+    "fhir": "mera_core.readers.fhir.reader",
+    "table": "mera_core.readers.table.reader",
 }
 AS_CATEGORY = "as_category"  # an option of every format
 FORMATS = ("mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "uci_diabetes130", "synpuf", "table")

@@ -11,12 +11,13 @@ import re
 import numpy as np
 import pyarrow as pa
 
-from mera_core.errors import InputError
-from mera_core.ontology import SYSTEMS, Ontology
-from mera_core.readers.assemble import NO_CODE, Entries, People, Visits, assemble
-from mera_core.readers.base import Cohort, ImportReport, Source
-from mera_core.readers.delimited import Delimited, read_delimited
-from mera_core.readers.keyed import (
+from mera_core.common.errors import InputError
+from mera_core.history.columns import words
+from mera_core.icd.ontology import SYSTEMS, Ontology
+from mera_core.readers.common.assemble import NO_CODE, Entries, People, Visits, assemble
+from mera_core.readers.common.base import Cohort, ImportReport, Source
+from mera_core.readers.common.delimited import Delimited, read_delimited
+from mera_core.readers.common.keyed import (
     NOWHERE,
     distinct,
     in_words,
@@ -28,7 +29,6 @@ from mera_core.readers.keyed import (
     rows_of,
     taken,
 )
-from mera_core.visit_columns import words
 
 FORMAT = "eicu"
 FILES = ("patient.csv", "diagnosis.csv")

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from mera_core.ontology import Ontology
-from mera_core.readers.assemble import Entries, People, Visits, assemble
-from mera_core.readers.base import Cohort, ImportReport, Source
-from mera_core.readers.delimited import Delimited, read_delimited
-from mera_core.readers.keyed import distinct, latest, replaced, rows_at, whole_numbers
-from mera_core.visit_columns import words
+from mera_core.history.columns import words
+from mera_core.icd.ontology import Ontology
+from mera_core.readers.common.assemble import Entries, People, Visits, assemble
+from mera_core.readers.common.base import Cohort, ImportReport, Source
+from mera_core.readers.common.delimited import Delimited, read_delimited
+from mera_core.readers.common.keyed import distinct, latest, replaced, rows_at, whole_numbers
 
 FORMAT = "uci_diabetes130"
 MISSING = ("?", "", "None", "NULL")

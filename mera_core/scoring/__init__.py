@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from mera_core import importing
-from mera_core.checkpoint import check_files, folder_hash, read_manifest
+from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
+from mera_core.cohort import convert as importing
+from mera_core.common.errors import InputError
 from mera_core.engine import BUNDLED
-from mera_core.errors import InputError
-from mera_core.export import source_fingerprint
-from mera_core.ranking import NOTICE
+from mera_core.export.tables import source_fingerprint
+from mera_core.history.columns import VisitColumns
+from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import ImportReport, Progress
 from mera_core.scoring import on_ray, store, workers
 from mera_core.scoring.predict import Part, Scored, Settings, schema
-from mera_core.visit_columns import VisitColumns
 from mera_core.writers.predictions import write_judged
 
 __all__ = ["ENGINES", "Job", "Result", "Settings", "run"]

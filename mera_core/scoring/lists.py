@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from mera_core.calibration import Calibration
-from mera_core.ranking import in_order
+from mera_core.ranking.calibration import Calibration
+from mera_core.ranking.ranking import in_order
 
 AT_ONCE = 1 << 18  # scores worked on at once: what they come to stays in a core's cache
 Ranked = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.scoring.predict import Scored
 from mera_core.scoring.workers import Load, Spec, torch_threads
 

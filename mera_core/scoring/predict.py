@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.forward import TOKENS
-from mera_core.ontology import Code
-from mera_core.precision import refuse_unknown
-from mera_core.ranking import NOTICE, Ranking, in_order
-from mera_core.records import Note, Patient, resolve
+from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Note, Patient, resolve
+from mera_core.history.translate import nearest
+from mera_core.icd.ontology import Code
+from mera_core.model.forward import TOKENS
+from mera_core.model.precision import refuse_unknown
+from mera_core.model.sequence import Encoded, Encoder, SequenceConfig
+from mera_core.ranking.ranking import NOTICE, Ranking, in_order
 from mera_core.scoring.lists import best, shares
-from mera_core.sequence import Encoded, Encoder, SequenceConfig
-from mera_core.translate import nearest
-from mera_core.visit_columns import VisitColumns
 from mera_core.writers.predictions import Sample, Task, judged
 
 LEFT_OUT = ("patient_id", "order_key", "reason", "message")

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from mera_core.errors import InputError
-from mera_core.export import formula_safe
+from mera_core.common.errors import InputError
+from mera_core.export.tables import formula_safe
+from mera_core.history.columns import VisitColumns
 from mera_core.scoring.predict import LEFT_OUT, Scored
-from mera_core.visit_columns import VisitColumns
 
 try:
     import fcntl

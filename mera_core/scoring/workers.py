@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
 from mera_core.scoring.predict import Part, Scored, Scorer, Settings
 
 AHEAD = 2  # parts a worker that stand ready, so that none waits for the next one

@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mera_core.errors import InputError
-from mera_core.ontology import Ontology
-from mera_core.readers.base import Cohort
-from mera_core.writers.whole import Report, written_whole
+from mera_core.common.errors import InputError
+from mera_core.common.files import Report, written_whole
+from mera_core.icd.ontology import Ontology
+from mera_core.readers.common.base import Cohort
 
 __all__ = ["WRITERS", "Report", "write"]
 
@@ -32,7 +32,7 @@ def write(
 ) -> Report:
     """Write a cohort as 'meds' (a folder) or 'fhir' (.json: one Bundle, .ndjson: one resource a line, else a bulk folder).
 
-    The visits table has its own writer (`mera_core.records`). options: those of the module's `write`.
+    The visits table has its own writer (`mera_core.history.records`). options: those of the module's `write`.
     Raises InputError where the format is unknown, `out` exists as a folder with something in it, its parent is missing or
     can't be written to, or a code of the cohort is still text.
     """

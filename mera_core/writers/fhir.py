@@ -20,11 +20,11 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
-from mera_core.ontology import Code, Ontology
-from mera_core.readers.fhir_values import AGE, CODE_SYSTEMS, DETAIL, PATIENT_ID, RACE, RANK, VISIT_NUMBER
-from mera_core.visit_columns import VisitColumns
+from mera_core.common.files import Report
+from mera_core.history.columns import VisitColumns
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.readers.fhir.resources import AGE, CODE_SYSTEMS, DETAIL, PATIENT_ID, RACE, RANK, VISIT_NUMBER
 from mera_core.writers.subjects import completed
-from mera_core.writers.whole import Report
 
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _GENDERS = {"F": "female", "M": "male", "U": "unknown"}

@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_core.ontology import Code, Ontology
-from mera_core.readers.meds_codes import (
+from mera_core.common.files import Report
+from mera_core.history.columns import VisitColumns
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.readers.meds.codes import (
     AGE_AT_LAST_VISIT,
     AGE_COLUMN,
     BIRTH,
@@ -33,9 +35,7 @@ from mera_core.readers.meds_codes import (
     VISIT_END,
     VISIT_START,
 )
-from mera_core.visit_columns import VisitColumns
 from mera_core.writers.subjects import SPLITS, completed, dated, meds_split, subject_numbers
-from mera_core.writers.whole import Report
 
 MEDS_VERSION = "0.4.0"
 SUBJECTS_A_SHARD = 20_000

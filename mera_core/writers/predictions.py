@@ -26,13 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE, Ranking
-from mera_core.records import Patient
-from mera_core.visit_columns import VisitColumns
+from mera_core.common.errors import InputError
+from mera_core.common.files import Report, written_whole
+from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE, Ranking
 from mera_core.writers.subjects import completed, subject_number
-from mera_core.writers.whole import Report, written_whole
 
 LABEL = pa.schema(
     [

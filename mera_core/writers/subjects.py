@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.readers.uci_diabetes130 import uci_split
 
 SPLITS = {"train": "train", "validation": "tuning", "test": "held_out"}

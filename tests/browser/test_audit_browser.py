@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from mera_core.audit_file import from_sqlite
+from mera_core.audit.file import from_sqlite
 from tests.browser.app_server import settle
 from tests.browser.pages_to_show import PAGES, prepare
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from playwright.sync_api import Page, expect
 
-from mera_core.export import history_csv
-from mera_core.records import Patient, demo_patients
+from mera_core.export.tables import history_csv
+from mera_core.history.records import Patient, demo_patients
 from tests.browser.app_server import PATIENCE, settle
 
 MANY = 1600  # so many that Cancel can be pressed long before the last is scored

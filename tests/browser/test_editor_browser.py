@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from mera_core.export import history_json
-from mera_core.records import Patient, Visit, patient_from_json
+from mera_core.export.tables import history_json
+from mera_core.history.records import Patient, Visit, patient_from_json
 from tests.browser.app_server import PATIENCE, PHONE, settle
 
 CHIPS = '[class*="st-key-chip_"] button:visible'

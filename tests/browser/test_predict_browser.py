@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from mera_core.audit_file import from_sqlite
+from mera_core.audit.file import from_sqlite
 from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, settle
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from mera_core.export_report import ranking_report
-from tests.test_export import BOOK, PERSON, SOURCE, ranking
-from tests.test_export_report import long_history
+from mera_core.export.report import ranking_report
+from tests.export.test_export import BOOK, PERSON, SOURCE, ranking
+from tests.export.test_export_report import long_history
 
 
 @pytest.mark.parametrize("person", [PERSON, long_history()], ids=["short", "60 visits"])

@@ -84,7 +84,7 @@ def _environment() -> dict[str, str]:
 def _guided(asked: argparse.Namespace) -> int:
     import atheris
 
-    with atheris.instrument_imports(include=["mera_core", "pages.shared.pasted_list"]):
+    with atheris.instrument_imports(include=["mera_core", "pages.shared.editor.pasted_list"]):
         from tests.fuzz.targets import CORPUS, TARGETS
     target = TARGETS[asked.child]
     kept = WORK / target.name

@@ -23,17 +23,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mera_core.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from mera_core.checkpoint_files import MANIFEST, check_files, sha256
+from mera_core.checkpoint.folder import load_checkpoint, read_manifest, save_checkpoint
+from mera_core.checkpoint.verify import MANIFEST, check_files, sha256
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.history import parse_json, patient_from_json, patient_to_json
-from mera_core.model import HEAD_FILE
-from mera_core.ontology import Ontology
-from mera_core.patient import READ_OTHERWISE, Note, Patient, Visit, resolve
+from mera_core.history.history_json import parse_json, patient_from_json, patient_to_json
+from mera_core.history.patient import READ_OTHERWISE, Note, Patient, Visit, resolve
+from mera_core.icd.ontology import Ontology
+from mera_core.model.network import HEAD_FILE
 from mera_core.readers import read
-from pages.shared import pasted_list
-from pages.shared.upload import read_uploads
+from pages.shared.editor import pasted_list
+from pages.shared.widgets.upload import read_uploads
 from tests.fuzz.grown import grown
 from tests.tiny import tiny_manifest, tiny_model
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from tests.fuzz.__main__ import NAMES, ROOT, mutated
 from tests.fuzz.grown import grown
 from tests.fuzz.properties import inputs

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mera_core.engine import Engine
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from tests.load.protocol import PageError, Session, chosen, pressed, typed
 
 WORD = re.compile(rb"QXSENTINEL(\d{4})[A-Z]{6}")

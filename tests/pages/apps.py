@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model

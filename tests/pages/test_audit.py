@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from mera_core.audit import draw_groups, judge, levels_to_judge
-from mera_core.audit_file import from_sqlite, to_sqlite
-from pages.shared import audit_view, session
+from mera_core.audit.file import from_sqlite, to_sqlite
+from mera_core.audit.groups import draw_groups, judge, levels_to_judge
+from pages.shared.about import audit_view
+from pages.shared.app import session
 from tests.pages.apps import alts, button, charts, every_history, html_of, open_page
 
 PAGE = "6_Audit.py"

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core import waiting_line
-from pages.shared import session
+from mera_core.serving import batch_queue as waiting_line
+from pages.shared.app import session
 from tests.pages.apps import html_of, open_page
 
 DEMO = {"demo": "demo-heart-failure"}
@@ -59,7 +59,7 @@ def test_the_place_in_the_line_is_told_where_it_can_be_seen_and_heard():
     def script(place: int) -> None:
         import streamlit as st
 
-        from pages.shared.session import _tell_place
+        from pages.shared.app.session import _tell_place
 
         st.session_state["busy"] = st.empty()
         _tell_place(3)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from pages.shared import checkpoints, session
+from pages.shared.app import checkpoints, session
 from tests.pages.apps import every_history, open_page
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mera_core.compare import differences_first, field_masses, join
-from mera_core.number_words import counted
-from mera_core.records import demo_patients
-from pages.shared import checkpoints, session
-from pages.shared.compare_view import differs
+from mera_core.common.formatting import counted
+from mera_core.history.records import demo_patients
+from mera_core.ranking.compare import differences_first, field_masses, join
+from pages.shared.app import checkpoints, session
+from pages.shared.ranking.compare_view import differs
 from tests.pages.apps import alts, button, charts, every_history, html_of, open_page
 
 PAGE = "2_Compare.py"

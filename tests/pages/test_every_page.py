@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pages.shared.session import NOTICE, page_files
+from pages.shared.app.session import NOTICE, page_files
 from tests.pages.apps import every_history, open_page
 
 PAGES = [path.name for path in page_files()]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.records import demo_patients
-from pages.shared import session
-from pages.shared.checkpoints import CHECKPOINT_VARIABLE
+from mera_core.history.records import demo_patients
+from pages.shared.app import session
+from pages.shared.app.checkpoints import CHECKPOINT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.session import page_files
+from pages.shared.app.session import page_files
 from tests.pages.apps import PATIENCE, ROOT
 
 FILES = ["app.py", *(f"pages/{path.name}" for path in page_files())]
@@ -33,7 +33,7 @@ def test_a_setting_that_is_misspelt_lets_nobody_in(monkeypatch):
 
 def test_who_is_not_logged_in_sees_a_login_and_nothing_else(monkeypatch):
     monkeypatch.setenv("MERA_LOGIN", "required")
-    monkeypatch.setattr("pages.shared.login._is_set_up", lambda: True)
+    monkeypatch.setattr("pages.shared.app.login._is_set_up", lambda: True)
     app = opened("pages/1_Predict.py")
     assert [button.label for button in app.button] == ["Log in"]
     assert len(app.error) == len(app.sidebar) == 0
@@ -41,7 +41,7 @@ def test_who_is_not_logged_in_sees_a_login_and_nothing_else(monkeypatch):
 
 def test_who_is_logged_in_sees_the_page(monkeypatch):
     monkeypatch.setenv("MERA_LOGIN", "required")
-    monkeypatch.setattr("pages.shared.login._is_logged_in", lambda: True)
+    monkeypatch.setattr("pages.shared.app.login._is_logged_in", lambda: True)
     assert len(opened("app.py").sidebar) > 0
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.model_card import NOT_RECORDED, evaluations, limits
-from mera_core.records import Patient, Visit
-from pages.shared import session
+from mera_core.checkpoint.model_card import NOT_RECORDED, evaluations, limits
+from mera_core.history.records import Patient, Visit
+from pages.shared.app import session
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model

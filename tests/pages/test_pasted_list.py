@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.records import Patient, Visit
-from pages.shared import history_edits as edits
-from pages.shared.pasted_list import read_list
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code, Ontology
+from pages.shared.editor import history_edits as edits
+from pages.shared.editor.pasted_list import read_list
 
 BOOK = Ontology.load()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.export import history_csv, history_json
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit, demo_patients
-from pages.shared.code_search import label_of
+from mera_core.export.tables import history_csv, history_json
+from mera_core.history.records import Patient, Visit, demo_patients
+from mera_core.icd.ontology import Code
+from pages.shared.editor.code_search import label_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model
@@ -29,7 +29,7 @@ def predict(patient: Patient | None = None) -> AppTest:
 
 
 def _two_histories() -> None:
-    from pages.shared.patient_editor import patient_editor
+    from pages.shared.editor.patient_editor import patient_editor
 
     patient_editor()
     patient_editor("b")
@@ -207,7 +207,7 @@ def test_results_are_named_by_their_code_and_said():
 
 
 def test_matched_parts_are_marked():
-    from mera_core.search import search
+    from mera_core.icd.search import search
 
     (first, *_) = search("428.0")
     assert label_of(first).startswith("**428\\.0**")

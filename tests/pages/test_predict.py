@@ -9,9 +9,9 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit, demo_patients
-from pages.shared import session
+from mera_core.history.records import Patient, Visit, demo_patients
+from mera_core.icd.ontology import Code
+from pages.shared.app import session
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds: the first run loads the model

@@ -10,9 +10,10 @@ import pytest
 from streamlit.elements.lib import policies
 
 from mera_core.explain import leave_one_out
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit, demo_patients
-from pages.shared import ranking_view, session, why_view
+from mera_core.history.records import Patient, Visit, demo_patients
+from mera_core.icd.ontology import Code
+from pages.shared.app import session
+from pages.shared.ranking import ranking_view, why_view
 from tests.pages.apps import alts, button, charts, every_history, html_of, open_page
 
 PAGE = "1_Predict.py"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.memory_figures import chapter_memory
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
-from pages.shared import session
-from pages.shared.recall_view import diff_html
+from mera_core.figures.memory import chapter_memory
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from pages.shared.about.recall_view import diff_html
+from pages.shared.app import session
 from tests.pages.apps import charts
 
 ROOT = Path(__file__).resolve().parents[2]

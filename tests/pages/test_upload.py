@@ -11,12 +11,12 @@ from datetime import datetime
 
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.export import history_csv, history_json
-from mera_core.history import DEMO_PATIENTS
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit, demo_patients
-from pages.shared.upload import as_typed, read_uploads
+from mera_core.common.errors import InputError
+from mera_core.export.tables import history_csv, history_json
+from mera_core.history.history_json import DEMO_PATIENTS
+from mera_core.history.records import Patient, Visit, demo_patients
+from mera_core.icd.ontology import Code
+from pages.shared.widgets.upload import as_typed, read_uploads
 
 TWO = Patient((Visit((Code("ICD9", "428.0"),), datetime(2020, 1, 1)), Visit(("foo",))), "F", 72)
 

@@ -7,7 +7,7 @@ def _page():
     from collections import Counter
 
     from mera_core.readers import ImportReport
-    from pages.shared.upload_view import show_report
+    from pages.shared.widgets.upload_view import show_report
 
     left_out = Counter({"code not in the code book": 1_200})
     report = ImportReport("table", "as asked", 2, 3, 4, 1_204, left_out, unknown_codes=Counter({"<b>*x*": 1_200}))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 
 Rows = list[dict[str, object]]
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
-from mera_core.ontology import Code
+from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Patient, Visit
+from mera_core.history.visits_file import write_visits
+from mera_core.icd.ontology import Code
 from mera_core.readers import Cohort, detect, read
-from mera_core.readers.base import ImportReport
-from mera_core.records import Patient, Visit
-from mera_core.visit_columns import VisitColumns
-from mera_core.visits_file import write_visits
+from mera_core.readers.common.base import ImportReport
 from mera_core.writers import write
 from tests.readers import shapes
 

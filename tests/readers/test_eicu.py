@@ -3,8 +3,8 @@
 
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
 
 PATIENT = """patientunitstayid,patienthealthsystemstayid,gender,age,ethnicity,hospitaladmitoffset,hospitaladmitsource,hospitaldischargeyear,hospitaldischargeoffset,hospitaldischargelocation,hospitaldischargestatus,unitvisitnumber,uniquepid

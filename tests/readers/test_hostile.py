@@ -7,7 +7,7 @@ import pytest
 
 import mera_core.__main__ as cli
 from mera_core.readers import read
-from training.make_test_tables import invent, write_mimic4
+from training.tools.make_test_tables import invent, write_mimic4
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mera_core.readers.keyed import NOWHERE, holding, plain_id
+from mera_core.readers.common.keyed import NOWHERE, holding, plain_id
 
 STAYS = st.lists(st.tuples(st.integers(0, 2), st.integers(-9, 9), st.integers(0, 12)), max_size=12)
 ASKED = st.lists(st.tuples(st.integers(0, 3), st.integers(-12, 24)), max_size=12)

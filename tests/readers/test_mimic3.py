@@ -5,8 +5,8 @@ from datetime import datetime
 
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
 
 PATIENTS = """row_id,subject_id,gender,dob,dod

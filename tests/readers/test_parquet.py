@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit, to_table, write_table
 from mera_core.readers import read
-from mera_core.readers.parquet import damage_told, schema_of, sound
-from mera_core.records import Patient, Visit, to_table, write_table
+from mera_core.readers.common.parquet import damage_told, schema_of, sound
 from mera_core.writers import write
 
 CHANGES = 150

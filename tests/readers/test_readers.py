@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.readers import FORMATS, READERS, detect, read
-from mera_core.readers.base import ImportReport, Source
-from mera_core.readers.delimited import read_delimited
+from mera_core.readers.common.base import ImportReport, Source
+from mera_core.readers.common.delimited import read_delimited
 
 UCI_HEADER = b"encounter_id,patient_nbr,diag_1,diag_2,diag_3\n"
 UCI_ROWS = b"1,10,428,250.01,?\n2,10,8,V27,401\n"

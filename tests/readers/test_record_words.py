@@ -2,7 +2,7 @@
 
 import pytest
 
-from mera_core.readers.record_words import RACE_CONCEPTS, UNTOLD, word
+from mera_core.readers.common.record_words import RACE_CONCEPTS, UNTOLD, word
 from mera_core.readers.uci_diabetes130 import DISCHARGE, SOURCE
 
 

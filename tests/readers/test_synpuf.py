@@ -5,8 +5,8 @@ from datetime import datetime
 
 import pytest
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import Code
 from mera_core.readers import read
 
 PEOPLE = """"DESYNPUF_ID","BENE_BIRTH_DT","BENE_DEATH_DT","BENE_SEX_IDENT_CD","BENE_RACE_CD"

@@ -5,12 +5,12 @@ import hashlib
 
 import pytest
 
-from mera_core import history
-from mera_core.errors import InputError
-from mera_core.ontology import Code
+from mera_core.common.errors import InputError
+from mera_core.history import history_json as history
+from mera_core.history.records import from_table, to_table
+from mera_core.icd.ontology import Code
 from mera_core.readers import read, uci_diabetes130
 from mera_core.readers.uci_diabetes130 import _DRUGS, _READ, ADMISSION, DISCHARGE, SOURCE, uci_split
-from mera_core.records import from_table, to_table
 
 # Two encounters of one patient in the columns of the real file (values invented), the later one first.
 LATER = {

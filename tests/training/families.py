@@ -14,9 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mera_core.ontology import Code, Ontology
+from mera_core.icd.ontology import Code, Ontology
 from tests.conftest import COURSES
-from training.backbone import word_tokenizer
+from training.common.backbone import word_tokenizer
 
 SIZES = {
     "hidden_size": 64,

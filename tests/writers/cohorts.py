@@ -6,9 +6,9 @@ from datetime import datetime
 
 from hypothesis import strategies as st
 
-from mera_core.ontology import Code
+from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, Visit
+from mera_core.icd.ontology import Code
 from mera_core.readers import Cohort, ImportReport
-from mera_core.records import VISITS_TABLE_COLUMNS, Patient, Visit
 
 CODES = [
     Code("ICD9", "428.0"),

@@ -10,7 +10,7 @@ from fhir.resources.R4B.encounter import Encounter
 from fhir.resources.R4B.patient import Patient as FhirPatient
 from hypothesis import HealthCheck, given, settings
 
-from mera_core.ontology import Ontology
+from mera_core.icd.ontology import Ontology
 from mera_core.readers import Cohort, ImportReport
 from mera_core.writers import write
 from mera_core.writers.fhir import fhir_id, resources

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from mera_core.ontology import Code
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from mera_core.readers import Cohort, ImportReport
-from mera_core.records import Patient, Visit
 from mera_core.writers import write
 from mera_core.writers.subjects import meds_split, subject_number
 from tests.writers.cohorts import cohorts, small

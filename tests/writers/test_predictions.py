@@ -10,10 +10,10 @@ from flexible_schema import Optional
 from meds import LabelSchema
 from sklearn.metrics import roc_auc_score
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE, Ranking
-from mera_core.records import Patient, Visit
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE, Ranking
 from mera_core.writers.predictions import HEART_FAILURE, Sample, Task, task_of, write_predictions
 
 LABELS = (Code("ICD10", "I10"), Code("ICD10", "I50.22"), Code("ICD9", "428.0"), Code("ICD9", "428.1"))

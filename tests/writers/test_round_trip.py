@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 from mera_core.readers import read
 from mera_core.writers import write
 from tests.writers.cohorts import cohorts

@@ -3,9 +3,9 @@
 import pytest
 
 from mera_core import writers
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
 from mera_core.readers import Cohort, ImportReport
-from mera_core.records import Patient, Visit
 from mera_core.writers import write
 from tests.writers.cohorts import small
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mera_core.ontology import Code
+from mera_core.icd.ontology import Code
 from training.baselines.regression import HistoryRegression
 from training.baselines.samples import Baseline, truth_of
 from training.baselines.simple import CodeFrequency, CopyThePast

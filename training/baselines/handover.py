@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from training.baselines.samples import index_of, last_visit, samples
 
 MODELS = ("PyHealth RETAIN", "PyHealth Transformer")

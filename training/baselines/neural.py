@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mera_core.errors import InputError
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from training.baselines.architectures import ARCHITECTURES, VisitClassifier
 from training.baselines.samples import index_of, last_visit, recall_at_20, samples, truth_of
 

@@ -12,9 +12,9 @@ from scipy import sparse
 from scipy.special import logit
 from torch import Tensor
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
-from mera_core.truth import rows_of_labels
+from mera_core.evaluation.truth import rows_of_labels
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 from training.baselines.samples import index_of, last_visit, recall_at_20, samples, truth_of
 
 log = logging.getLogger(__name__)

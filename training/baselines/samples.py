@@ -1,7 +1,7 @@
 """What every baseline learns from and is asked: histories and the visit after them. Knows no model.
 
 A baseline is fitted on training patients and scores the same label space as a MERA model, so that the same figures
-(`mera_core.metrics`) can be taken of both.
+(`mera_core.evaluation.metrics`) can be taken of both.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from mera_core.errors import InputError
-from mera_core.metrics import recall_at, top_labels
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
-from mera_core.truth import Truth
+from mera_core.common.errors import InputError
+from mera_core.evaluation.metrics import recall_at, top_labels
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 
 
 class Baseline(Protocol):

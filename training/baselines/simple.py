@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mera_core.ontology import Code
-from mera_core.records import Patient
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code
 from training.baselines.samples import index_of, last_visit, samples
 
 

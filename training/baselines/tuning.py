@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mera_core import metrics
-from mera_core.calibration import Calibration
-from mera_core.ontology import Code
-from mera_core.records import Patient
-from mera_core.truth import Truth
+from mera_core.evaluation import metrics
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code
+from mera_core.ranking.calibration import Calibration
 from training.baselines.architectures import ARCHITECTURES
 from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.regression import HistoryRegression
 from training.baselines.samples import Baseline, recall_at_20
 from training.baselines.simple import CodeFrequency, CopyThePast
-from training.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds
+from training.rank.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Cut:
     """Which codes of a scored list are predicted: the best `size`, or those whose score passes a threshold for each code.
 
     The threshold of a code is `threshold + offset`, `offset` [C] being `tilt` times the log of its frequency and
-    `reach_share` of its own best threshold, as MERA's cut has them (`training.cut.fit_cut`). validation_f1: weighted F1
+    `reach_share` of its own best threshold, as MERA's cut has them (`training.rank.cut.fit_cut`). validation_f1: weighted F1
     on the patients that the cut was chosen on.
     """
 

@@ -27,8 +27,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mera_core.errors import InputError
-from mera_core.writers.whole import written_whole
+from mera_core.common.errors import InputError
+from mera_core.common.files import written_whole
 from training.benchmark.machine import machine
 from training.benchmark.rows import Row, Setting, checked
 

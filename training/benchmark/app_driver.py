@@ -19,9 +19,9 @@ from streamlit.testing.v1 import AppTest
 
 from mera_core.engine import Engine
 from mera_core.explain import leave_one_out
-from mera_core.ontology import SYSTEMS, Ontology
-from mera_core.records import Patient, Visit
-from mera_core.search import search
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import SYSTEMS, Ontology
+from mera_core.icd.search import search
 from training.benchmark.rows import paired, seconds
 
 ROOT = Path(__file__).resolve().parents[2]

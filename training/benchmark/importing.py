@@ -42,7 +42,7 @@ class Size:
     def made(self, shape: str, folder: Path) -> Path:
         """The records on disk, written by a process of its own: their memory is not to be measured."""
         sizes = [f"--{name}={number}" for name, number in vars(self).items()]
-        child([sys.executable, "-m", "training.make_test_tables", shape, str(folder), *sizes])
+        child([sys.executable, "-m", "training.tools.make_test_tables", shape, str(folder), *sizes])
         return folder
 
     def facts(self) -> dict[str, int]:

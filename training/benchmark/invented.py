@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
 
 VISITS = {2: 619, 3: 200, 4: 86, 5: 43, 6: 21, 7: 12, 8: 6, 9: 4, 12: 5, 16: 2, 24: 1, 40: 1}
 """Visits of a thousand patients with two or more: the shares counted in UCI Diabetes 130 (mean 2.8, most 40)."""

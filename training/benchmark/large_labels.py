@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from mera_core.losses import Hierarchy
-from mera_core.ontology import Ontology
-from mera_core.sequence import Encoder, SequenceConfig
+from mera_core.icd.ontology import Ontology
+from mera_core.model.losses import Hierarchy
+from mera_core.model.sequence import Encoder, SequenceConfig
 from training.benchmark.invented import patients
 from training.benchmark.processes import child
 from training.benchmark.rows import Row, Setting, row, seconds
 from training.benchmark.train_step import HCL, billable, model_over
-from training.histories import HistoryBatches
-from training.rank import rank_loss
+from training.rank.batches import HistoryBatches
+from training.rank.run import rank_loss
 
 TITLE = "Training: large label spaces, scores of a few targets at a time"
 AT_ONCE = 32

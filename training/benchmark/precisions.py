@@ -9,15 +9,15 @@ from statistics import mean
 import numpy as np
 
 from mera_core.engine import Engine
-from mera_core.metrics import recall_at, top_labels
-from mera_core.precision import QUANTIZE
+from mera_core.evaluation.metrics import recall_at, top_labels
+from mera_core.history.records import Patient
+from mera_core.model.precision import QUANTIZE
 from mera_core.readers import read
-from mera_core.records import Patient
 from training.benchmark.agreement import LISTED, in_common, rank_correlation
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row, seconds
 from training.benchmark.serve import codes_of, histories_of
-from training.cohort import histories_and_truth, in_parts, with_codes
+from training.common.split import histories_and_truth, in_parts, with_codes
 
 TITLE = "Serving: 4, 8 and 16 bits a weight, beside full precision"
 FULL = "full precision"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 _LOOK_EVERY = 0.02  # seconds between two looks at a process's memory

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mera_core.errors import InputError
+from mera_core.common.errors import InputError
 
 Row = dict[str, Any]
 _REQUIRED = ("what", "value", "unit", "runs", "lowest", "highest")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from mera_core.ontology import Code, Ontology
-from mera_core.records import Patient
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code, Ontology
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row
 from training.benchmark.train_step import HCL, Steps, model_over

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import mean
 
 from mera_core.engine import Engine
+from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Patient, Visit
+from mera_core.history.visits_file import write_visits
 from mera_core.readers import read
-from mera_core.records import Patient, Visit
 from mera_core.scoring import Settings, slice_of
 from mera_core.scoring.predict import Scorer
 from mera_core.scoring.workers import Spec, torch_threads
-from mera_core.visit_columns import VisitColumns
-from mera_core.visits_file import write_visits
 from training.benchmark.machine import cores
 from training.benchmark.processes import child
 from training.benchmark.rows import Row, Setting, paired, row, seconds

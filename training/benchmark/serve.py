@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from mera_core.engine import Engine
-from mera_core.forward import in_batches
-from mera_core.ontology import Code
-from mera_core.records import Patient, Visit
-from mera_core.seen import seen_features
-from mera_core.sequence import Encoded
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from mera_core.model.forward import in_batches
+from mera_core.model.recurrence import seen_features
+from mera_core.model.sequence import Encoded
 from training.benchmark.agreement import LISTED
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row, seconds

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from mera_core.checkpoint import load_checkpoint
-from mera_core.losses import Hierarchy
-from mera_core.model import MeraModel, start_code_rows
-from mera_core.ontology import Code, Ontology
-from mera_core.records import Patient
-from mera_core.sequence import Encoder, SequenceConfig
-from mera_core.vocabulary import Vocabulary
+from mera_core.checkpoint.folder import load_checkpoint
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.model.losses import Hierarchy
+from mera_core.model.network import MeraModel, start_code_rows
+from mera_core.model.sequence import Encoder, SequenceConfig
+from mera_core.model.vocabulary import Vocabulary
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, paired, row, seconds
-from training.config import RankConfig
-from training.histories import HistoryBatches
-from training.rank import rank_loss, rank_optimizer
+from training.common.config import RankConfig
+from training.rank.batches import HistoryBatches
+from training.rank.run import rank_loss, rank_optimizer
 
 TITLE = "Training: a step with the hierarchical and the threshold loss, beside plain cross-entropy"
 HCL = RankConfig(batch_size=64, passes=1, trim_inputs=True, batches="by_tokens")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mera_core.errors import InputError
-from training.ablate import kept_checkpoint
-from training.ablation_table import Table
-from training.evaluation_table import without_nan
+from mera_core.common.errors import InputError
+from training.ablate.run import kept_checkpoint
+from training.ablate.table import Table
+from training.evaluate.table import without_nan
 
 BRANCH_ROWS = ("MERA", "level 0 alone", *(f"no level {level}" for level in range(5)))
 """Rows of the ablation table that question 1 compares; their checkpoints are kept. It is asked for each level dropped."""

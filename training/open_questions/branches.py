@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mera_core.chapters import FIELDS, field_of
-from mera_core.errors import InputError
-from mera_core.metrics import top_labels
-from mera_core.ranking import NOTICE
+from mera_core.common.errors import InputError
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate, divide, estimate, over_seeds
+from mera_core.evaluation.metrics import top_labels
+from mera_core.evaluation.truth import Truth, as_csr
+from mera_core.icd.chapters import FIELDS, field_of
+from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
-from mera_core.resampling import Bootstrap, Estimate, divide, estimate, over_seeds
-from mera_core.truth import Truth, as_csr
-from training.cohort import split_of, with_codes
-from training.evaluate import load
-from training.scored import Scored
+from training.common.split import split_of, with_codes
+from training.evaluate.run import load
+from training.evaluate.scored import Scored
 
 K = 20
 LEAST_PAIR = 30  # new codes of a pair of chapters, below which its difference is not listed

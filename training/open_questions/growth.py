@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mera_core import metrics
-from mera_core.checkpoint import save_checkpoint
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE
-from mera_core.resampling import Bootstrap
-from training import memorize, rank
-from training.ablation_table import Table
-from training.config import MemorizeConfig
-from training.rank_setup import cut, prepare
-from training.scored import Scored
+from mera_core.checkpoint.folder import save_checkpoint
+from mera_core.common.errors import InputError
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE
+from training.ablate.table import Table
+from training.common.config import MemorizeConfig
+from training.evaluate.scored import Scored
+from training.memorize import run as memorize
+from training.rank import run as rank
+from training.rank.setup import cut, prepare
 
 SIZES = ("codes of the data", "codes of the data and ICD-9-CM", "codes of the data and ICD-10-CM")
 PATIENTS = 600  # of test: a matrix of 600 x 75,000 scores is 360 MB in float64

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 
 from mera_core.engine import Engine
-from mera_core.metrics import recall_at, top_labels
-from mera_core.ontology import Code
-from mera_core.ranking import NOTICE
-from mera_core.records import Patient
-from mera_core.resampling import Bootstrap, Estimate, over_seeds
-from mera_core.truth import Truth
-from training.ablate import kept_checkpoint, stage1
-from training.ablation_table import Table
-from training.cohort import in_parts, read_once, with_codes
-from training.kept import load_figures, save_figures
-from training.rank_setup import prepare, train_and_cut
-from training.scored import Scored
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
+from mera_core.evaluation.metrics import recall_at, top_labels
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code
+from mera_core.ranking.ranking import NOTICE
+from training.ablate.results import load_figures, save_figures
+from training.ablate.run import kept_checkpoint, stage1
+from training.ablate.table import Table
+from training.common.split import in_parts, read_once, with_codes
+from training.evaluate.scored import Scored
+from training.rank.setup import prepare, train_and_cut
 
 KS = (1, 5, 10, 20)
 ORDERS = ("shuffled", "as recorded (by priority)", "sorted by code")

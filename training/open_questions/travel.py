@@ -14,20 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from mera_core import metrics
+from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.errors import InputError
-from mera_core.ontology import Code, Ontology
-from mera_core.ranking import NOTICE
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient, Visit, resolve
+from mera_core.history.translate import CATEGORY, translate
+from mera_core.icd.ontology import Code, Ontology
+from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
-from mera_core.records import Patient, Visit, resolve
-from mera_core.resampling import Bootstrap, Estimate
-from mera_core.translate import CATEGORY, translate
-from mera_core.truth import Truth
 from training.baselines import CodeFrequency, CopyThePast
-from training.cohort import before_last, split_of, with_codes
-from training.evaluate import load
-from training.scored import Scored
+from training.common.split import before_last, split_of, with_codes
+from training.evaluate.held_out import not_shared
+from training.evaluate.run import load
+from training.evaluate.scored import Scored
 
 KS = (10, 20)
 
@@ -89,7 +90,10 @@ def one_source(
     engine: Engine, source: Source, categories: Sequence[Code], baselines: Sequence[Any], draws: int
 ) -> dict[str, Any]:
     """One row: how many patients, how much of what is true lies within the categories, and the figures of each model."""
-    patients = with_codes(read(source.path, source.format).patients)
+    cohort = read(source.path, source.format)
+    patients, left_out = with_codes(cohort.patients), ""
+    if not source.home:
+        patients, left_out = not_shared(patients, engine.manifest["data"].get("format"), cohort.report.format)
     patients = [p for p in patients if len(p.visits) > 1 and (not source.home or split_of(p.id) == "test")]
     patients = [p for p in patients if resolve(p, engine.ontology)[0].visits[-1].codes]
     if not patients:
@@ -107,6 +111,7 @@ def one_source(
         "source": source.name,
         "format": source.format,
         "home": source.home,
+        **({"taken": left_out} if left_out else {}),
         "patients": len(truth),
         "unreadable": len(patients) - len(ours.patients),
         "true_codes_a_visit": float(truth.size.mean()),

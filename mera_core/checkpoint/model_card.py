@@ -1,0 +1,332 @@
+"""A checkpoint's manifest as a model card: sections of facts, tables of figures, limits. Nothing is typed by hand.
+
+Boundary: what `mera.json` says in, words and tables out; no screen, no files, no model. Sections and fields are those of
+the CHAI Applied Model Card, v0.2 (https://mc.chai.org); a field the manifest has nothing on says so. Limits are worked
+out from the manifest's own figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS
+from mera_core.ranking.ranking import NOTICE
+
+NOT_RECORDED = "Not recorded in the manifest."
+SMALL_GROUP = 100  # patients; below, an interval is wide
+_PLAIN = ("size_mean", "_slope")  # figures that are no shares
+_NAMES = {
+    "weighted_f1_oracle": "weighted F1, at the true number of codes",
+    "weighted_f1_cut": "weighted F1, at the model's cut",
+    "cut_precision": "precision of the cut",
+    "cut_recall": "recall of the cut",
+    "cut_size_mean": "codes predicted, a patient",
+    "true_size_mean": "codes in the next visit, a patient",
+    "auprc_micro": "AUPRC, all patient-code pairs",
+    "auprc_macro": "AUPRC, mean over codes",
+    "ece": "expected calibration error",
+    "ece_frequent": "expected calibration error, codes with 50 cases or more",
+    "ece_frequent_mean": "the same of each such code by itself, mean",
+    "ece_frequent_max": "the same of each such code by itself, worst",
+    "ece_frequent_mean_if_right": "what that mean would be if every probability were exact",
+    "calibration_slope": "calibration slope (1 is right)",
+    "brier": "Brier score",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1_at_0.5": "F1 at probability 0.5",
+}
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One field of the card. source: where in the manifest it stands, "" where it is recorded nowhere."""
+
+    name: str
+    value: str
+    source: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the manifest has anything on it."""
+        return bool(self.source)
+
+
+def sections(manifest: Manifest, name: str) -> dict[str, list[Fact]]:
+    """Title of a section -> its facts, in the order of the CHAI card. name: of the checkpoint, with its fingerprint."""
+    return {
+        "Basic information": [
+            _fact("Model name", name, "name"),
+            *_absent(manifest, "Developer", "Developer contact"),
+        ],
+        "Release": list(_release(manifest, name)),
+        "Summary": [
+            _fact("Summary", _summary(manifest), "systems, label_space, label_level"),
+            *_absent(manifest, "Keywords"),
+        ],
+        "Uses and directions": list(_uses(manifest)),
+        "Trust ingredients": list(_trust(manifest)),
+        "Resources": _absent(
+            manifest,
+            "Evaluation references",
+            "Clinical trial",
+            "Peer-reviewed publications",
+            "Reimbursement status",
+            "Patient consent or disclosure",
+        ),
+    }
+
+
+def _fact(name: str, value: str, source: str) -> Fact:
+    return Fact(name, value, source) if value else Fact(name, NOT_RECORDED)
+
+
+def _absent(manifest: Manifest, *names: str) -> list[Fact]:
+    """Fields that a manifest may record under their own name, in the card of its `card` entry or at its top."""
+    own = manifest.get("card") or {}
+    keys = {name: name.lower().replace("-", "_").replace(" ", "_") for name in names}
+    return [
+        _fact(name, str(own.get(key) or manifest.get(key) or ""), f"card.{key}" if key in own else key)
+        for name, key in keys.items()
+    ]
+
+
+def _release(manifest: Manifest, name: str) -> Iterator[Fact]:
+    yield _fact("Release stage", manifest.get("stage", ""), "stage")
+    yield from _absent(manifest, "Release date")
+    yield _fact("Release version", name.split()[-1], "files (hash of all files' hashes)")
+    yield _fact("Code books", "; ".join(manifest.get("icd_release", {}).values()), "icd_release")
+    yield _fact("Trained by the code at commit", str(manifest.get("data", {}).get("commit", "")), "data.commit")
+    yield _fact("Libraries", _pairs(manifest.get("versions", {})), "versions")
+    yield from _absent(manifest, "Global availability", "Regulatory approval")
+
+
+def _uses(manifest: Manifest) -> Iterator[Fact]:
+    notice = next((result["notice"] for result in evaluations(manifest).values() if result.get("notice")), "")
+    yield Fact("Intended use", notice or NOTICE, "metrics.*.notice" if notice else "the notice of this software")
+    yield from _absent(manifest, "Primary intended users")
+    yield _fact("How to use", _input_words(manifest.get("sequence", {})), "sequence")
+    yield _fact("Targeted patient population", _population(manifest), "data")
+    others = [SYSTEM_NAMES[system] for system in SYSTEMS if system not in manifest.get("systems", ())]
+    words = f"Histories in {' or '.join(others)} reach it only through the general equivalence maps." if others else ""
+    yield _fact("Cautioned out-of-scope settings", words, "systems")
+
+
+def _trust(manifest: Manifest) -> Iterator[Fact]:
+    ranked, read = len(manifest.get("label_space", ())), len(manifest.get("input_codes", ()))
+    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut)" if ranked else ""
+    yield _fact("Outcomes and outputs", outputs, "label_space")
+    yield _fact("Model type", _architecture(manifest), "method.memorize")
+    memorize = manifest.get("method", {}).get("memorize") or {}
+    base = memorize.get("backbone") or "None: trained from random weights."
+    yield _fact("Foundation model", base if memorize else "", "method.memorize.backbone")
+    data = manifest.get("data", {})
+    source = f"{data['source']} ({data.get('format', 'format not recorded')})" if data.get("source") else ""
+    source += f", SHA-256 {data['sha256']}" if source and data.get("sha256") else ""
+    yield _fact("Input data source", source, "data.source, data.sha256")
+    yield _fact("Input data type", f"{read:,} diagnosis codes can be read as they are" if read else "", "input_codes")
+    yield _fact("Development data", _development(data), "data.parts, data.import")
+    yield _fact("Split", str(data.get("split_rule", "")), "data.split_rule")
+    yield from _absent(manifest, "Bias mitigation approaches", "Ongoing maintenance")
+    files = manifest.get("files", {})
+    yield _fact("Security", f"{len(files)} files, each with its SHA-256, checked on loading" if files else "", "files")
+    yield from _absent(manifest, "Funding source", "Stakeholders consulted")
+
+
+def _summary(manifest: Manifest) -> str:
+    books = " and ".join(SYSTEM_NAMES.get(system, system) for system in manifest.get("systems", ()))
+    if not manifest.get("label_space"):
+        return f"Knows the code book of {books}; it does not rank."
+    return (
+        f"Knows the code book of {books} and ranks {len(manifest['label_space']):,} codes for a patient's next visit: "
+        f"{manifest.get('label_level') or 'level not recorded'}."
+    )
+
+
+def _input_words(sequence: Mapping[str, Any]) -> str:
+    if not sequence:
+        return ""
+    details = [*sequence.get("patient_details", ()), *sequence.get("visit_details", ())]
+    profile = f"age, sex{''.join(f', {name}' for name in details)} in words, then " if sequence.get("profile") else ""
+    return (
+        f"Input: {profile}each earlier visit as “{sequence.get('visit_intro', '')}” and its codes, at most "
+        f"{sequence.get('max_tokens', 0):,} tokens; what is longer is shortened, with a note."
+    )
+
+
+def _population(manifest: Manifest) -> str:
+    data = manifest.get("data", {})
+    if data.get("population"):
+        return str(data["population"])
+    train = data.get("parts", {}).get("train", {})
+    if not train:
+        return ""
+    return f"That of its training records: {train['patients']:,} patients of {data.get('source', 'an unnamed source')}."
+
+
+def _architecture(manifest: Manifest) -> str:
+    settings = manifest.get("method", {}).get("memorize") or {}
+    if not settings.get("layers"):
+        return ""
+    return (
+        f"Causal language model, {settings['layers']} layers, {settings['hidden_size']} wide, with one token a code; "
+        f"score head {'with' if manifest.get('copy') else 'without'} a term for codes already in the history."
+    )
+
+
+def _development(data: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name}: {part['patients']:,} patients, {part['with_two_visits']:,} with two visits or more"
+        for name, part in data.get("parts", {}).items()
+    ]
+    left_out = [f"{count:,} {reason}" for reason, count in (data.get("import", {}).get("left_out") or {}).items()]
+    return "; ".join(parts) + (f". Entries left out on import: {'; '.join(left_out)}." if left_out else "")
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+# --- figures
+
+
+def evaluations(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
+    """Name -> result, of everything in the manifest that was measured on patients; the test part first."""
+    found = {
+        name: result
+        for name, result in (manifest.get("metrics") or {}).items()
+        if isinstance(result, Mapping) and isinstance(result.get("metrics"), Mapping)
+    }
+    return dict(sorted(found.items(), key=lambda item: item[0] != "test"))
+
+
+def measured_on(manifest: Manifest, result: Mapping[str, Any]) -> str:
+    """Whom a result was measured on, whether that is an internal or an external test, and how patients were parted."""
+    data, of = manifest.get("data", {}), result.get("data", {})
+    words = f"{result.get('patients', 0):,} patients, {of.get('patients', 'not said which')}"
+    words += f", of {of.get('source', 'an unnamed source')}. Mode: {result.get('mode', 'not recorded')}. "
+    if of.get("source") and of["source"] == data.get("source"):
+        words += "Test type: internal, on patients of the training source who were held out. "
+    elif of.get("source") and data.get("source"):
+        words += "Test type: external, on another source than that of training. "
+    return words + "Each patient's last visit is the target; in brackets, 95 % intervals over patients drawn again."
+
+
+def figure_name(name: str) -> str:
+    """A figure in words a reader knows."""
+    if name.startswith("ece_top"):
+        return f"expected calibration error, first {name.removeprefix('ece_top')} codes"
+    return _NAMES.get(
+        name, name.replace("_capped", ", by the most one can find,").replace("@", " at ").replace("_", " ")
+    )
+
+
+def interval(name: str, figure: Mapping[str, float | None] | float | None, signed: bool = False) -> str:
+    """A figure with its 95 % interval; shares in per cent, differences of shares in points and signed.
+
+    >>> interval("recall@20", {"value": 0.621, "low": 0.606, "high": 0.635})
+    '62.1 % (60.6 to 63.5)'
+    """
+    if isinstance(figure, float):
+        figure = {"value": figure, "low": None, "high": None}
+    if not figure or figure.get("value") is None:
+        return "not defined"
+    share = not name.endswith(_PLAIN)
+    scale, digits = (100, 1) if share else (1, 2)
+    if share and abs(figure["value"]) < 0.01 and not signed:
+        digits = 3
+    form = f"{'+' if signed else ''}.{digits}f"
+    unit = (" points" if signed else " %") if share else ""
+    words = format(scale * figure["value"], form) + unit
+    if figure.get("low") is not None and figure.get("high") is not None:
+        words += f" ({format(scale * figure['low'], form)} to {format(scale * figure['high'], form)})"
+    return words
+
+
+def main_figures(result: Mapping[str, Any]) -> pd.DataFrame:
+    """A row per figure: all codes, recurrent ones, new onsets; with intervals."""
+    rows = []
+    for name, figure in result["metrics"].items():
+        row = {"figure": figure_name(name), "all codes": interval(name, figure)}
+        for split, title in (("recurrent", "recurrent"), ("new_onset", "new onset")):
+            other = (result.get(split) or {}).get(name)
+            row[title] = interval(name, other) if other else ""
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["figure", "all codes", "recurrent", "new onset"])
+
+
+def baseline_figures(result: Mapping[str, Any], names: Sequence[str] = ("recall@10", "recall@20")) -> pd.DataFrame:
+    """A row per baseline: its figures, and how much the checkpoint is better, paired."""
+    rows = []
+    for baseline in result.get("baselines") or ():
+        row = {"baseline": baseline["name"]}
+        compared = [*names, *(name for name in baseline.get("ours_minus_this", {}) if name not in names)]
+        for name in compared:
+            row[figure_name(name)] = interval(name, baseline["metrics"].get(name))
+            row[f"this model minus it, {figure_name(name)}"] = interval(
+                name, baseline.get("ours_minus_this", {}).get(name), signed=True
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def event_figures(result: Mapping[str, Any]) -> pd.DataFrame:
+    """Heart failure at the next visit: all patients, and those who never had it."""
+    event = result.get("heart_failure") or {}
+    rows = []
+    for key, title in (("all", "all patients"), ("without_history", "patients who never had it")):
+        group = event.get(key)
+        if group:
+            figures = {
+                figure_name(name): interval(name, group[name])
+                for name in ("auroc", "auprc", "f1_at_0.5")
+                if name in group
+            }
+            rows.append({"patients": title, "n": f"{group['n']:,}", "cases": f"{group['cases']:,}", **figures})
+    return pd.DataFrame(rows)
+
+
+def limits(manifest: Manifest) -> list[str]:
+    """What a reader must know before trusting a number, worked out from the manifest; those it states itself first."""
+    stated = manifest.get("limits") or (manifest.get("card") or {}).get("limits") or []
+    return [*([stated] if isinstance(stated, str) else stated), *_derived_limits(manifest)]
+
+
+def _derived_limits(manifest: Manifest) -> Iterator[str]:
+    ranked = len(manifest.get("label_space", ()))
+    if not ranked:
+        yield "It was not trained to rank."
+        return
+    yield f"It can predict no code outside its {ranked:,} ({manifest.get('label_level') or 'level not recorded'})."
+    if not manifest.get("calibration"):
+        yield "Its scores are not calibrated on held-out patients, so no probability is shown for a diagnosis."
+    recalled = (manifest.get("metrics") or {}).get("recall") or {}
+    exact = (recalled.get("code_to_definition") or {}).get("words")
+    if exact is not None:
+        yield f"Of the code book it words {100 * exact:.1f} % of the definitions exactly from memory."
+    results = evaluations(manifest)
+    if not results:
+        yield "No figure measured on patients is recorded."
+        return
+    name, result = next(iter(results.items()))
+    new, old = ((result.get(part) or {}).get("recall@20") for part in ("new_onset", "recurrent"))
+    if new and old:
+        yield (
+            f"It is far better at codes that the patient had before: recall at 20 is {interval('recall', old)} for "
+            f"recurrent codes and {interval('recall', new)} for new ones ({name})."
+        )
+    for baseline in result.get("baselines") or ():
+        for key, difference in baseline.get("ours_minus_this", {}).items():
+            if difference.get("low") is not None and difference["low"] <= 0:
+                yield (
+                    f"Not shown to be better than the baseline “{baseline['name']}” in {figure_name(key)}: difference "
+                    f"{interval(key, difference, signed=True)} ({name})."
+                )
+    small = [f"{group['name']} ({group['n']})" for group in result.get("subgroups") or () if group["n"] < SMALL_GROUP]
+    if small:
+        yield f"Measured on fewer than {SMALL_GROUP} patients, so uncertain: {', '.join(small)}."

@@ -1,0 +1,315 @@
+"""A checkpoint folder as files that somebody else made: what is refused before any library opens one of them.
+
+Boundary: names, bytes, hashes and JSON; knows no model and imports none. Weights may only be safetensors, all else JSON or
+plain text, and nothing in it may name code to run or a file outside of the folder. The hashes in the manifest find what was
+altered by accident or on the way; they are no signature: whoever writes a folder writes its hashes too. Therefore nothing
+here trusts a folder more because its hashes agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mera_core.common.errors import InputError
+from mera_core.common.faults import in_words
+from mera_core.common.limits import Limits, changed_by, in_force, refuse_depth
+
+MANIFEST = "mera.json"
+ALLOWED = {".safetensors", ".json", ".md", ".txt"}
+ADAPTERS = "adapter_config.json"
+NEEDED = ("config.json", "tokenizer.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MAGIC = (  # what no safetensors, JSON or text file begins with
+    (re.compile(rb"\x80[\x00-\x07]"), "a pickle, which runs code when it is loaded"),
+    (re.compile(rb"PK[\x01-\x08][\x02-\x09]"), "an archive, as pickled weights are kept in"),
+    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf"), "a packed file"),
+    (re.compile(rb"\x7fELF|MZ|#!|\xca\xfe\xba\xbe|[\xce\xcf]\xfa\xed\xfe"), "a program"),
+)
+_RUNS_CODE = {  # keys by which a configuration names code of its own, to be fetched or imported
+    "auto_map": "names Python code",
+    "trust_remote_code": "asks for Python code to be trusted",
+    "custom_pipelines": "names Python code",
+    "custom_generate": "names Python code",
+}
+_ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+_ATTENTION_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
+_SIZES = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32}
+_SIZES |= {"U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_MOST_POSITIONS = 1 << 20
+_MOST_LISTED = 10_000  # entries of a list or mapping in a configuration
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_manifest_values(folder: Path) -> dict[str, Any]:
+    """`mera.json` of a folder, decoded and no more than that.
+
+    Raises InputError where there is no such folder or file, or it is too large, too deep, no JSON or no object.
+    """
+    path = folder / MANIFEST
+    try:
+        if not folder.is_dir():
+            raise InputError(f"There is no checkpoint folder {folder}{_kept_aside(folder)}.")
+        if not _is_plain(path):
+            raise InputError(f"{folder} is not a checkpoint of MERA: it has no {MANIFEST}.")
+        values = _json(path, in_force())
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not a manifest of MERA.")
+    return values
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse a folder with a file missing, altered, of a kind that could run code, too large, or not named in `files`.
+
+    files: name -> SHA-256, as the manifest has it.
+    Raises InputError naming the file.
+    """
+    try:
+        _check_files(folder, files, in_force())
+    except OSError as error:
+        raise InputError(f"The checkpoint {folder} can't be read: {error.strerror or error}.") from error
+
+
+@contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    """Check and load inside this block: a folder that is replaced or written to meanwhile is refused at its end.
+
+    Whatever a library raises over files that passed every check, and a lack of memory, becomes InputError as well.
+    """
+    before = _marks(folder)
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizer's library is no Exception
+        if _marks(folder) != before:
+            raise InputError(_replaced(folder)) from error
+        raise InputError(_not_loaded(folder, error)) from error
+    if _marks(folder) != before:
+        raise InputError(_replaced(folder))
+
+
+def _check_files(folder: Path, files: Mapping[str, str], limits: Limits) -> None:
+    limits.refuse_above("checkpoint_files", len(files), f"The checkpoint {folder} with {len(files):,} files")
+    for name in NEEDED:
+        if name not in files:
+            raise InputError(
+                f"The manifest of {folder} does not name the file {name}, without which it can't be loaded."
+            )
+    lower = {name.lower() for name in files}
+    if len(lower) < len(files):
+        raise InputError(f"The manifest of {folder} names two files that differ in capitals only.")
+    for path in folder.iterdir():
+        if path.name != MANIFEST and (path.suffix not in ALLOWED or path.name not in files):
+            raise InputError(f"The checkpoint {folder} holds a file that does not belong to it: {path.name}.")
+    shapes: Shapes = {}
+    for name, expected in files.items():
+        path = folder / name
+        if not _NAME.fullmatch(name) or name == MANIFEST or not _is_plain(path):
+            raise InputError(f"The checkpoint {folder} lacks the file {name}.")
+        if not isinstance(expected, str) or not _HASH.fullmatch(expected):
+            raise InputError(f"The manifest of {folder} has no SHA-256 for the file {name}.")
+        _refuse_kind(path)
+        if path.suffix == ".json":
+            limits.refuse_above("checkpoint_json_bytes", path.stat().st_size, f"The file {path}")
+        if sha256(path) != expected:
+            raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
+        if path.suffix == ".json":
+            _refuse_code(_json(path, limits), path, files)
+        elif path.suffix == ".safetensors":
+            shapes |= _shapes(path, limits)
+    if ADAPTERS not in files:  # whose configuration is that of a base elsewhere; `load_checkpoint` makes no model of it
+        _refuse_claims(_json(folder / "config.json", limits), folder / "config.json", shapes)
+
+
+def _kept_aside(folder: Path) -> str:
+    """A hint at what is left where the replacing of a folder was stopped between its two renames."""
+    old = folder.with_name(folder.name + ".old") if folder.name else folder
+    return f"; {old} holds the one that was being replaced" if (old / MANIFEST).is_file() else ""
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether there is a regular file of that name: no link, folder, pipe or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_kind(path: Path) -> None:
+    """Refuse a file that is something else than its name says."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if path.suffix == ".safetensors":
+        head = head[8:]  # the length of the header comes first, and may be any bytes
+    for magic, what in _MAGIC:
+        if magic.match(head):
+            raise InputError(f"The file {path} is {what}, whatever its name says.")
+
+
+def _json(path: Path, limits: Limits) -> Any:
+    limits.refuse_above("checkpoint_json_bytes", path.stat().st_size, f"The file {path}")
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8"))
+    except RecursionError as error:
+        raise InputError(
+            f"{path} is nested too deeply: at most {limits.json_depth} levels are read ({changed_by('json_depth')})."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} can't be read as JSON; the checkpoint was altered or cut short.") from error
+    refuse_depth(values, str(path), limits)
+    return values
+
+
+def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
+    """Refuse JSON that asks for code or leads out of the folder, however deep that stands."""
+    if path.name.endswith(".index.json"):
+        shards = value.get("weight_map") if isinstance(value, dict) else None
+        if not isinstance(shards, dict) or not set(map(str, shards.values())) <= set(files):
+            raise InputError(f"The file {path} names weights that are not in the manifest.")
+    layer = [value]
+    while layer:
+        inner: list[Any] = []
+        for each in layer:
+            if isinstance(each, dict):
+                for key in _RUNS_CODE.keys() & each.keys():
+                    if each[key] not in (None, False):
+                        raise InputError(f"The file {path} {_RUNS_CODE[key]} ({key}), which is refused.")
+                library = each.get("parent_library")  # which peft imports
+                if library is not None and not (isinstance(library, str) and library.startswith("transformers.")):
+                    raise InputError(f"The file {path} names Python code (parent_library), which is refused.")
+                for key in _ATTENTION_KEYS & each.keys():
+                    named = each[key].values() if isinstance(each[key], dict) else [each[key]]
+                    if any(not (isinstance(name, str | None) and name in _ATTENTION) for name in named):
+                        raise InputError(f"The file {path} asks to fetch code for attention ({key}), which is refused.")
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        layer = [each for each in inner if isinstance(each, (dict, list))]
+    if path.name == "tokenizer.json" and isinstance(value, dict):
+        for key in ("padding", "truncation"):  # which the tokenizer's library carries out, however long they say
+            if value.get(key) is not None:
+                raise InputError(f"The file {path} sets {key}, which no checkpoint of MERA does; it is refused.")
+    if path.name == "tokenizer_config.json" and isinstance(value, dict):
+        for key, named in value.items():
+            if named and key.endswith(("_file", "_files")):
+                raise InputError(f"The file {path} names other files to load ({key}), which is refused.")
+
+
+def _shapes(path: Path, limits: Limits) -> Shapes:
+    """Name -> shape of the tensors in a safetensors file, whose header agrees with its size to the byte.
+
+    The format: https://github.com/huggingface/safetensors (8 bytes of length, JSON, then the tensors without a gap).
+    """
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        limits.refuse_above("checkpoint_header_bytes", length, f"The header of {path}")
+        header = file.read(length)
+    broken = InputError(f"The file {path} is no sound safetensors file: its header does not agree with its content.")
+    if length < 2 or len(header) != length:
+        raise broken
+    try:
+        named = json.loads(header.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise broken from error
+    if not isinstance(named, dict):
+        raise broken
+    named.pop("__metadata__", None)
+    shapes: Shapes = {}
+    spans = []
+    for name, tensor in named.items():
+        if not isinstance(tensor, dict) or tensor.keys() != {"dtype", "shape", "data_offsets"}:
+            raise broken
+        shape, offsets, kind = tensor["shape"], tensor["data_offsets"], tensor["dtype"]
+        if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and len(shape) <= 16):
+            raise broken
+        if not isinstance(kind, str) or math.prod(shape) * _SIZES.get(kind, -1) != 8 * (offsets[1] - offsets[0]):
+            raise broken
+        limits.refuse_above("checkpoint_rows", max(shape, default=0), f"The tensor {name} of {path}")
+        shapes[name] = tuple(shape)
+        spans.append((offsets[0], offsets[1]))
+    end = 0
+    for begin, finish in sorted(spans):
+        if begin != end or finish < begin:
+            raise broken
+        end = finish
+    if 8 + length + end != total:
+        raise broken
+    return shapes
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
+
+
+def _refuse_claims(config: Any, path: Path, shapes: Shapes) -> None:
+    """Refuse a configuration that asks for a network larger than the weights at hand: it would be made before it is filled."""
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is no configuration of a model.")
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            f"{path} sets quantization_config, which is refused: weights are quantized when they are loaded."
+        )
+    widest = max((size for shape in shapes.values() for size in shape), default=0)
+    largest = dict.fromkeys(_WIDTHS, widest) | dict.fromkeys(_LAYERS, len(shapes))
+    layer = [config]
+    while layer:
+        for each in layer:
+            for key, most in largest.items():
+                claimed = each.get(key)
+                if isinstance(claimed, (int, float)) and claimed > most:
+                    raise InputError(
+                        f"{path} claims a {key} of {claimed:,}, and its weights hold no more than {most:,}."
+                    )
+            for key, claimed in each.items():
+                if isinstance(claimed, (int, float)) and "position" in key and claimed > _MOST_POSITIONS:
+                    raise InputError(f"{path} claims {claimed:,} {key}; at most {_MOST_POSITIONS:,} can be read.")
+                if isinstance(claimed, (int, float)) and key.startswith("num_") and claimed > max(widest, len(shapes)):
+                    raise InputError(f"{path} claims a {key} of {claimed:,}, which its weights can't hold.")
+            for key, listed in each.items():
+                if isinstance(listed, (dict, list)) and len(listed) > _MOST_LISTED:
+                    raise InputError(f"{path} lists {len(listed):,} {key}; at most {_MOST_LISTED:,} can be read.")
+        layer = [inner for each in layer for inner in each.values() if isinstance(inner, dict)]
+
+
+def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Which file stands behind each name, and when it was last written to."""
+    try:
+        marks = {".": folder.lstat()} | {path.name: path.lstat() for path in folder.iterdir()}
+    except (OSError, ValueError):
+        return {}
+    return {name: (mark.st_dev, mark.st_ino, mark.st_size, mark.st_mtime_ns) for name, mark in marks.items()}
+
+
+def _replaced(folder: Path) -> str:
+    return f"The checkpoint {folder} was replaced while it was loaded; load it again."
+
+
+def _not_loaded(folder: Path, error: BaseException) -> str:
+    if words := in_words(error):
+        return f"The checkpoint {folder} can't be loaded: {words[:1].lower() + words[1:]}"
+    return f"The checkpoint {folder} can't be loaded: its files do not fit together ({type(error).__name__})."

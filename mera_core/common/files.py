@@ -1,0 +1,84 @@
+"""Files and folders that appear whole or not at all, and the count of what was written.
+
+Knows no format. The temporary name stands beside the target, so that the last step is a rename within one file system.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mera_core.common.errors import InputError
+from mera_core.common.formatting import counted, records_counted
+
+
+@dataclass
+class Report:
+    """What was written. files: how many; remarks: what a reader of the files must know."""
+
+    format: str
+    patients: int = 0
+    visits: int = 0
+    codes: int = 0
+    files: int = 0
+    remarks: list[str] = field(default_factory=list)
+    path: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "format": self.format,
+            "out": str(self.path) if self.path else None,
+            "patients": self.patients,
+            "visits": self.visits,
+            "codes": self.codes,
+            "files": self.files,
+            "remarks": list(self.remarks),
+        }
+
+    def lines(self) -> list[str]:
+        """The report in plain sentences, one a line."""
+        files = counted(self.files, "file")
+        counts = records_counted(self.patients, self.visits, self.codes)
+        return [f"written: {self.path} ({self.format}, {files}): {counts}", *self.remarks]
+
+
+@contextmanager
+def written_whole(target: Path, folder: bool) -> Iterator[Path]:
+    """A temporary path to write to, which becomes `target` when the block ends, and vanishes when it fails.
+
+    Raises InputError where the parent is missing, `target` is a folder that holds something (or a file where a folder is to
+    be), or the disk refuses.
+    """
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent} to write {target.name} to.")
+    if target.is_dir() and (not folder or any(target.iterdir())):
+        raise InputError(f"{target} is a folder that holds something already; name one that is new or empty.")
+    if folder and target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; a folder of that name is to be written.")
+    part: Path | None = None
+    try:
+        if folder:
+            part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        else:  # the suffix stays last: writers go by it
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part.", suffix=f".{target.name}")
+            os.close(handle)
+            part = Path(name)
+        yield part
+        os.chmod(part, 0o755 if folder else 0o644)
+        if folder and target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    except OSError as error:
+        raise InputError(f"{target} can't be written: {error.strerror or error}.") from error
+    finally:
+        if part is not None and part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        elif part is not None:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,168 @@
+"""How well each chapter of the code book is remembered, as Plotly figures over the tree. Pure.
+
+Boundary: reads the figures that a checkpoint's manifest carries; measures nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mera_core.common.errors import InputError
+from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout, shortened
+from mera_core.icd.chapters import chapter_name, field_of, text_colour
+from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
+
+DIRECTIONS = {"code_to_definition": "code → definition", "definition_to_code": "definition → code"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChapterMemory:
+    """How many of a chapter's codes are recalled to the letter. exact: direction (a key of DIRECTIONS) -> share, 0 to 1."""
+
+    chapter: Code
+    codes: int
+    exact: Mapping[str, float]
+
+
+def chapter_memory(manifest: Mapping[str, Any]) -> list[ChapterMemory]:
+    """What a checkpoint's manifest says of each chapter, in book order; empty where memory was not measured.
+
+    Raises InputError where its figures can't be read.
+    """
+    rows = manifest.get("metrics", {}).get("recall", {}).get("chapters", [])
+    try:
+        return [
+            ChapterMemory(
+                Code(*row["chapter"].split(":", 1)),
+                int(row["codes"]),
+                {direction: float(row[direction]) for direction in DIRECTIONS},
+            )
+            for row in rows
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"The checkpoint's figures on memory can't be read: {error}.") from error
+
+
+def memory_treemap(memory: Sequence[ChapterMemory], direction: str, ontology: Ontology) -> go.Figure:
+    """Book -> chapter -> recalled or not: areas are numbers of codes; what is recalled has the chapter's colour.
+
+    direction: a key of DIRECTIONS.
+    """
+    ids, labels, parents, values, colours, hovers = [], [], [], [], [], []
+
+    def add(key: str, label: str, parent: str, value: float, colour: str, hover: str) -> None:
+        for column, item in zip(
+            (ids, labels, parents, values, colours, hovers), (key, label, parent, value, colour, hover), strict=True
+        ):
+            column.append(item)
+
+    for system in dict.fromkeys(row.chapter.system for row in memory):
+        rows = [row for row in memory if row.chapter.system == system]
+        total = sum(row.codes for row in rows)
+        exact = sum(recalled(row, direction) for row in rows)
+        words = f"{exact:,} of {total:,} codes recalled to the letter"
+        add(system, f"{SYSTEM_NAMES[system]} {share(exact, total)}", "", total, OTHER_COLOUR, words)
+        for row in rows:
+            key, done = str(row.chapter), recalled(row, direction)
+            colour = field_colour(field_of(row.chapter))
+            hover = f"{done:,} of {row.codes:,} codes recalled to the letter"
+            name = f"{chapter_name(row.chapter)} {share(done, row.codes)}"
+            add(key, name, system, row.codes, colour, f"{escaped(ontology.definition(row.chapter))}<br>{hover}")
+            add(f"{key} recalled", "recalled", key, done, colour, hover)
+            if done < row.codes:
+                add(f"{key} not", "not", key, row.codes - done, "#c9c9c9", hover)
+    trace = go.Treemap(
+        ids=ids,
+        labels=[escaped(label) for label in labels],
+        parents=parents,
+        values=values,
+        branchvalues="total",
+        marker={"colors": colours, "line": {"width": 1}},
+        textfont={"color": [text_colour(colour) for colour in colours]},
+        customdata=[[hover] for hover in hovers],
+        hovertemplate="<b>%{label}</b><br>%{customdata[0]}<extra></extra>",
+        tiling={"pad": 1},
+        marker_pad={"t": 20, "l": 2, "r": 2, "b": 2},
+    )
+    figure = go.Figure(trace)
+    figure.update_layout(
+        **layout(f"Recalled to the letter, {DIRECTIONS[direction]}: an area is a number of codes", 460),
+        uniformtext={"minsize": 9, "mode": "hide"},
+    )
+    return figure
+
+
+def memory_bars(memory: Sequence[ChapterMemory], direction: str) -> go.Figure:
+    """A bar a chapter: the share of its codes that is recalled to the letter, in percent, worst first."""
+    rows = sorted(memory, key=lambda row: (row.exact[direction], row.chapter))
+    both = len({row.chapter.system for row in rows}) > 1
+    figure = go.Figure(
+        go.Bar(
+            x=[100 * row.exact[direction] for row in rows],
+            y=[str(row.chapter) for row in rows],
+            orientation="h",
+            marker={"color": [field_colour(field_of(row.chapter)) for row in rows]},
+            text=[f"{100 * row.exact[direction]:.1f} %" for row in rows],
+            textposition="outside",
+            cliponaxis=False,
+            customdata=[[recalled(row, direction), row.codes] for row in rows],
+            hovertemplate="%{customdata[0]} of %{customdata[1]} codes<extra></extra>",
+        )
+    )
+    figure.update_layout(
+        **layout(f"Recalled to the letter, {DIRECTIONS[direction]}", 90 + 24 * max(len(rows), 3)),
+        bargap=0.25,
+        xaxis={"visible": False, "range": [0, 118], "fixedrange": True},
+        yaxis={
+            "autorange": "reversed",
+            "automargin": True,
+            "fixedrange": True,
+            "tickmode": "array",
+            "tickvals": [str(row.chapter) for row in rows],
+            "ticktext": [
+                chapter_name(row.chapter) + (f" ({SYSTEM_NAMES[row.chapter.system]})" if both else "") for row in rows
+            ],
+        },
+    )
+    return figure
+
+
+def memory_frame(memory: Sequence[ChapterMemory], ontology: Ontology) -> pd.DataFrame:
+    """The figures as a table: chapter, codes, and the share recalled in each direction."""
+    return pd.DataFrame(
+        [
+            {
+                "chapter": f"{SYSTEM_NAMES[row.chapter.system]} {shortened(ontology.definition(row.chapter), 70)}",
+                "codes": f"{row.codes:,}",
+                **{words: f"{100 * row.exact[direction]:.1f} %" for direction, words in DIRECTIONS.items()},
+            }
+            for row in memory
+        ]
+    )
+
+
+def describe_memory(memory: Sequence[ChapterMemory], direction: str) -> str:
+    """Overall share, best and worst chapter, in words."""
+    total, done = sum(row.codes for row in memory), sum(recalled(row, direction) for row in memory)
+    ordered = sorted(memory, key=lambda row: (row.exact[direction], row.chapter))
+    worst, best = ordered[0], ordered[-1]
+    return (
+        f"{share(done, total)} of {total:,} codes are recalled to the letter ({DIRECTIONS[direction]}); best in "
+        f"{chapter_name(best.chapter)} ({100 * best.exact[direction]:.1f} %), least in "
+        f"{chapter_name(worst.chapter)} ({100 * worst.exact[direction]:.1f} %)."
+    )
+
+
+def recalled(row: ChapterMemory, direction: str) -> int:
+    """How many codes of the chapter are recalled."""
+    return round(row.codes * row.exact[direction])
+
+
+def share(part: int, whole: int) -> str:
+    """'85.1 %'."""
+    return f"{100 * part / whole:.1f} %" if whole else "–"

@@ -1,0 +1,185 @@
+"""Patient -> token ids and the positions that predict. Knows tokens and visits; nothing of weights, losses or files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mera_core.history.records import Note, Patient, Visit
+from mera_core.icd.ontology import Code
+from mera_core.model.vocabulary import Vocabulary
+
+SEX_WORDS = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """How a history is put into words. It is part of a checkpoint: what was trained is what is served."""
+
+    profile: bool = True
+    """Put the profile sentence (sex, ethnicity) and each visit's age before the codes."""
+    patient_details: tuple[str, ...] = ("ethnicity",)
+    """Keys of `Patient.details` that the profile sentence names, in this order."""
+    visit_details: tuple[str, ...] = ()
+    """Keys of `Visit.details` named before a visit's codes, in this order. Only completed visits have them."""
+    visit_intro: str = "Diagnosis codes for the visit:"
+    """The words between a visit's details and its codes."""
+    max_tokens: int = 512
+    """Longest sequence, in tokens. The newest visits are kept."""
+
+    def __post_init__(self):
+        for name in ("patient_details", "visit_details"):
+            keys = getattr(self, name)
+            if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
+                raise ValueError(f"{name} must be a list of words, not {str(keys)[:60]!r}.")
+        if not isinstance(self.visit_intro, str) or not isinstance(self.profile, bool):
+            raise ValueError("visit_intro must be text, and profile true or false.")
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
+            raise ValueError(f"max_tokens must be a whole number, not {str(self.max_tokens)[:60]!r}.")
+        if self.max_tokens < 16:
+            raise ValueError(f"max_tokens is {self.max_tokens}; a history needs at least 16 tokens.")
+        object.__setattr__(self, "patient_details", tuple(self.patient_details))
+        object.__setattr__(self, "visit_details", tuple(self.visit_details))
+
+
+@dataclass
+class Encoded:
+    """One patient as tokens.
+
+    The state at `start` predicts the first visit (None where older visits were cut off), the state at `ends[t]`, the
+    EOV of visit `first_visit + t`, predicts the visit after it; the state at `codes[t][i]` has seen the first i + 1
+    codes of that visit.
+    """
+
+    input_ids: list[int]
+    start: int | None
+    ends: list[int]
+    codes: list[list[int]]
+    order: list[list[Code]]
+    first_visit: int
+    notes: list[Note] = field(default_factory=list)
+
+
+def profile_sentence(patient: Patient, config: SequenceConfig) -> str:
+    """What is known of the patient and does not change from visit to visit, in words."""
+    parts = [SEX_WORDS[patient.sex]] if patient.sex in SEX_WORDS else []
+    parts += _detail_words(patient.details, config.patient_details)
+    return "Patient: " + (", ".join(parts) or "unknown") + "."
+
+
+def visit_sentence(visit: Visit, config: SequenceConfig) -> str:
+    """What is known of one completed visit apart from its codes, in words, then the introduction of its codes."""
+    parts = []
+    if config.profile:
+        if visit.age is not None:
+            parts.append(f"age {int(visit.age // 10) * 10}s")
+        parts += _detail_words(visit.details, config.visit_details)
+    return " ".join([*parts, config.visit_intro])
+
+
+def _detail_words(details: Mapping[str, str], keys: tuple[str, ...]) -> list[str]:
+    return [f"{key} {_rounded(details[key])}" for key in keys if details.get(key)]
+
+
+def _rounded(text: str) -> str:
+    """Numbers of 10 and more are given to one significant figure, so that a rare count shares its neighbours' words."""
+    if text.isascii() and text.isdigit() and len(text) > 1:
+        scale = 10 ** (len(text) - 1)
+        return str((int(text) + scale // 2) // scale * scale)
+    return text
+
+
+class Encoder:
+    """Puts histories into tokens; remembers the token ids of phrases.
+
+    Those that hold a patient's or a visit's details are remembered only if `remember` is set (in training).
+    """
+
+    def __init__(self, vocabulary: Vocabulary, config: SequenceConfig, remember: bool = False):
+        self.vocabulary, self.config = vocabulary, config
+        self.remember = remember
+        self._phrases: dict[str, list[int]] = {}
+
+    def _words(self, text: str, details: Mapping[str, str]) -> list[int]:
+        if details and not self.remember:
+            return self.vocabulary.words(text)
+        if text not in self._phrases:
+            self._phrases[text] = self.vocabulary.words(text)
+        return self._phrases[text]
+
+    def encode(self, patient: Patient, shuffle: random.Random | None = None, drop: float = 0.0) -> Encoded:
+        """Encode every visit of `patient`; the caller passes only visits that may be seen.
+
+        Args:
+            patient: visits must hold `Code`s of the vocabulary only.
+            shuffle: draws a new order of the codes within each visit (order perturbation); None keeps the recorded one.
+            drop: with `shuffle`, the probability of leaving a visit's words or one of its codes out of the input.
+        """
+        ids, config, notes = self.vocabulary.ids, self.config, []
+        head = self.vocabulary.prefix()
+        if config.profile:
+            head = head + self._words(profile_sentence(patient, config), patient.details)
+        pieces: list[tuple[list[int], list[Code]]] = []
+        for index, visit in enumerate(patient.visits):
+            visit = self._with_age(patient, visit, index)
+            order = list(visit.codes)
+            if shuffle is not None:
+                shuffle.shuffle(order)
+                if drop:
+                    order = [code for code in order if shuffle.random() >= drop]
+                    if shuffle.random() < drop:
+                        visit = Visit(visit.codes, visit.time)
+            pieces.append((self._words(visit_sentence(visit, config), visit.details), order))
+        first, room = self._first_that_fits(len(head), pieces)
+        if first:
+            notes.append(
+                Note(
+                    "truncated",
+                    f"The history is longer than this model reads ({config.max_tokens} tokens): the oldest {first} of "
+                    f"{len(pieces)} visits were left out.",
+                    None,
+                    "",
+                )
+            )
+        tokens, ends, codes, orders = list(head), [], [], []
+        for index in range(first, len(pieces)):
+            words, order = pieces[index]
+            if room is not None and index == len(pieces) - 1 and len(order) > room:
+                notes.append(
+                    Note(
+                        "truncated",
+                        f"The last visit holds {len(order)} codes, more than this model reads in one history: the last "
+                        f"{len(order) - room} were left out.",
+                        None,
+                        "",
+                    )
+                )
+                order = order[:room]
+            tokens += words
+            codes.append(list(range(len(tokens), len(tokens) + len(order))))
+            tokens += [ids[code] for code in order]
+            ends.append(len(tokens))
+            tokens.append(self.vocabulary.eov)
+            orders.append(order)
+        start = len(head) - 1 if first == 0 and head else None
+        return Encoded(tokens, start, ends, codes, orders, first, notes)
+
+    @staticmethod
+    def _with_age(patient: Patient, visit: Visit, index: int) -> Visit:
+        """The patient's age is the age at the last visit, so it is never written on an earlier one."""
+        if visit.age is None and patient.age is not None and index == len(patient.visits) - 1:
+            return Visit(visit.codes, visit.time, patient.age, visit.details)
+        return visit
+
+    def _first_that_fits(self, head: int, pieces: list[tuple[list[int], list[Code]]]) -> tuple[int, int | None]:
+        """Index of the oldest visit kept, and how many codes of the newest fit (None: all)."""
+        total = head
+        for index in range(len(pieces) - 1, -1, -1):
+            words, order = pieces[index]
+            total += len(words) + len(order) + 1
+            if total > self.config.max_tokens:
+                if index == len(pieces) - 1:
+                    return index, max(0, self.config.max_tokens - head - len(words) - 1)
+                return index + 1, None
+        return 0, None

@@ -1,0 +1,84 @@
+"""One token per ICD node, one end-of-visit token, on top of a backbone's tokenizer. Knows nothing of patients or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import AddedToken
+
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import SYSTEMS, Code
+
+END_OF_VISIT = "<end_of_visit>"
+
+
+def token_of(code: Code) -> str:
+    """The token that stands for `code`, e.g. `ICD9_428.0` (the form of the paper's first author's public code)."""
+    return f"{code.system}_{code.code}"
+
+
+def code_of(token: str) -> Code | None:
+    """The code that `token` stands for, or None where it is a word."""
+    system, separator, code = token.partition("_")
+    return Code(system, code) if separator and system in SYSTEMS else None
+
+
+class Vocabulary:
+    """A tokenizer that has a token for every node of the code systems it was extended with.
+
+    Attributes:
+        tokenizer: the Hugging Face tokenizer, added tokens included.
+        ids: token id of each code, in the order in which the codes were added.
+        code_at: the inverse of `ids`.
+        eov: id of the end-of-visit token.
+        n_words: tokens `0 .. n_words - 1` are the backbone's own (its words and its special tokens).
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        added = tokenizer.get_added_vocab()
+        if END_OF_VISIT not in added:
+            raise InputError(f"The tokenizer has no {END_OF_VISIT} token, so it was not made for MERA.")
+        if tokenizer.eos_token_id is None:
+            raise InputError("The tokenizer has no end-of-sequence token, which ends every answer.")
+        self.eov: int = added[END_OF_VISIT]
+        pairs = ((id_, code_of(token)) for token, id_ in sorted(added.items(), key=lambda item: item[1]))
+        self.code_at: dict[int, Code] = {id_: code for id_, code in pairs if code is not None}
+        self.ids: dict[Code, int] = {code: id_ for id_, code in self.code_at.items()}
+        self.n_words: int = self.eov
+        # the codes come last; a tokenizer with unused ids among its words has fewer tokens than its last id says
+        self._size: int = max(self.eov, *self.code_at) + 1 if self.code_at else self.eov + 1
+        self.bos: int | None = tokenizer.bos_token_id
+        self.eos: int = tokenizer.eos_token_id
+        self.pad: int = self.eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    @classmethod
+    def extend(cls, tokenizer, codes: Iterable[Code]) -> Vocabulary:
+        """Add EOV and one token per code to `tokenizer` (in place).
+
+        The tokens are not "special" in the tokenizer's sense: decoding with `skip_special_tokens` would drop them.
+        """
+        new = [END_OF_VISIT, *map(token_of, codes)]
+        tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in new])
+        return cls(tokenizer)
+
+    def __len__(self) -> int:
+        """One more than the last token's id; rows of the embedding beyond it are padding and must never be scored."""
+        return self._size
+
+    def __contains__(self, code: Code) -> bool:
+        return code in self.ids
+
+    def words(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens. Safe to call from several threads."""
+        if self.tokenizer.is_fast:  # the backend's own call: the wrapper changes shared settings on every call
+            return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The plain text of word tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    def prefix(self) -> list[int]:
+        """What every sequence starts with: the backbone's BOS token where it has one."""
+        return [] if self.bos is None else [self.bos]

@@ -1,0 +1,159 @@
+"""Names that other standards give to diagnosis code systems, and a user's map from SNOMED CT to ICD.
+
+Boundary: names and files in, system names and codes out; knows neither FHIR resources nor MEDS tables. The URIs are
+those of https://terminology.hl7.org, of older FHIR releases, of HL7's OID registry and of MIMIC-IV on FHIR; the
+vocabularies are those of OMOP and of public MEDS converters.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from mera_core.common.errors import InputError
+from mera_core.icd.ontology import SYSTEMS
+from mera_core.readers.common.base import Source
+from mera_core.readers.common.delimited import read_delimited
+from mera_core.readers.fhir.resources import CODE_SYSTEMS
+
+SNOMED = "SNOMED"
+PROCEDURE = "procedure"
+_ICD9 = (
+    CODE_SYSTEMS["ICD9"],
+    "http://hl7.org/fhir/sid/icd-9-cm/diagnosis",
+    "http://hl7.org/fhir/sid/icd-9",
+    "http://terminology.hl7.org/codesystem/icd9cm",
+    "http://terminology.hl7.org/codesystem/icd-9-cm",
+    "http://terminology.hl7.org/codesystem/icd9",
+    "http://terminology.hl7.org/codesystem/icd-9cm-diagnosiscodes",
+    "2.16.840.1.113883.6.103",
+    "2.16.840.1.113883.6.2",
+    "2.16.840.1.113883.6.42",
+)
+_ICD10_CM = (
+    CODE_SYSTEMS["ICD10"],
+    "http://hl7.org/fhir/sid/icd-10-us",
+    "http://hl7.org/fhir/sid/icd-10-cm/diagnosis",
+    "http://terminology.hl7.org/codesystem/icd10cm",
+    "http://terminology.hl7.org/codesystem/icd-10-cm",
+    "http://www.icd10data.com/icd10cm",
+    "2.16.840.1.113883.6.90",
+)
+# Editions of ICD-10 other than the one in the code book; most of their codes are in it, under the same name.
+_ICD10_OTHER = (
+    "http://hl7.org/fhir/sid/icd-10",
+    "http://hl7.org/fhir/sid/icd-10-who",
+    "http://terminology.hl7.org/codesystem/icd10",
+    "http://terminology.hl7.org/codesystem/icd-10",
+    "http://hl7.org/fhir/sid/icd-10-de",
+    "http://hl7.org/fhir/sid/icd-10-nl",
+    "http://hl7.org/fhir/sid/icd-10-uk",
+    "http://hl7.org/fhir/sid/icd-10-gm",
+    "http://hl7.org/fhir/sid/icd-10-am",
+    "http://hl7.org/fhir/sid/icd-10-ca",
+    "http://hl7.org/fhir/sid/icd-10-vn",
+    "http://fhir.de/codesystem/bfarm/icd-10-gm",
+    "http://fhir.de/codesystem/dimdi/icd-10-gm",
+    "2.16.840.1.113883.6.3",
+)
+_SNOMED = ("http://snomed.info/sct", "http://snomed.info/id", "2.16.840.1.113883.6.96")
+_PROCEDURES = (
+    "http://hl7.org/fhir/sid/icd-9-cm/procedure",
+    "http://www.icd10data.com/icd10pcs",
+    "http://www.cms.gov/medicare/coding/icd10",
+    "http://hl7.org/fhir/sid/icd-10-pcs",
+    "2.16.840.1.113883.6.4",
+    "2.16.840.1.113883.6.104",
+)
+_URIS: dict[str, str] = {
+    **dict.fromkeys(_ICD9, "ICD9"),
+    **dict.fromkeys((*_ICD10_CM, *_ICD10_OTHER), "ICD10"),
+    **dict.fromkeys(_SNOMED, SNOMED),
+    **dict.fromkeys(_PROCEDURES, PROCEDURE),
+}
+# ICD9CM, ICD-10-CM, ICD10GM, CIM-10-FR, KCD7, ICD-10-GM-2021, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.
+_VOCABULARY = re.compile(
+    r"^(?:MIMIC|MIMICIV)?(?:DIAGNOSIS|DIAGNOSES|DIAG|DX|CONDITION)?(?:(?:ICD|CIM|CIE|CID)(9|10)|KCD[5-9])"
+    r"(?:CM|MC)?(?:WHO|GM|CA|AM|AU|CN|NL|SE|US|UK|DE|VN|FR|ES|BE|CH|TM|KR|DX|DIAG|DIAGNOSIS|DIAGNOSES|DIAGNOSISCODES)?"
+    r"(?:20\d\d)?$"
+)
+_PROCEDURE_VOCABULARY = re.compile(r"ICD(9|10)(PROC|PCS|CMPROC|PX|PROCEDURE)|^(MIMIC|MIMICIV)?PROCEDURES?ICD(9|10)")
+_OTHER_NAMES = dict.fromkeys(("SNOMED", "SNOMEDCT", "SNOMEDCTUS"), SNOMED)
+MAP_COLUMNS = ("snomed", "system", "code")
+SnomedMap = dict[str, tuple[tuple[str, str], ...]]
+
+
+@lru_cache(maxsize=1024)
+def system_of_uri(uri: str) -> str | None:
+    """'ICD9' | 'ICD10' | SNOMED | PROCEDURE for a coding's `system`, None for any other.
+
+    >>> system_of_uri("http://hl7.org/fhir/sid/icd-10-cm"), system_of_uri("urn:oid:2.16.840.1.113883.6.103")
+    ('ICD10', 'ICD9')
+    >>> [system_of_uri(f"http://mimic.mit.edu/fhir/CodeSystem/mimic-{name}-icd9") for name in ("diagnosis", "procedure")]
+    ['ICD9', 'procedure']
+    """
+    plain = _plain(uri)
+    if plain.startswith("http://snomed.info/sct/"):  # an edition or version of it
+        return SNOMED
+    # Elsewhere the last part of the path, or the whole of what is no URI, may name the vocabulary.
+    return _URIS.get(plain) or system_of_vocabulary(re.split(r"[/:#]", plain)[-1])
+
+
+@lru_cache(maxsize=1024)
+def is_clinical_modification(uri: str) -> bool:
+    """Whether a URI that means ICD10 means the American edition, which the code book holds."""
+    plain = _plain(uri)
+    name = re.sub(r"[^a-z0-9]", "", re.split(r"[/:#]", plain)[-1])
+    return plain in _ICD10_CM or (plain not in _URIS and (name.endswith("icd10cm") or "mimic" in plain))
+
+
+def _plain(uri: str) -> str:
+    """A URI as _URIS writes it: without version and query, in small letters."""
+    plain = uri.strip().lower().removeprefix("urn:oid:").replace("https://", "http://", 1)
+    return plain.split("|", 1)[0].split("?", 1)[0].rstrip("/")
+
+
+@lru_cache(maxsize=1024)
+def system_of_vocabulary(name: str) -> str | None:
+    """The same for a vocabulary's name.
+
+    >>> [system_of_vocabulary(name) for name in ("ICD10GM", "KCD7", "icd-9-cm", "ICD9Proc", "SNOMED", "ICDO3")]
+    ['ICD10', 'ICD10', 'ICD9', 'procedure', 'SNOMED', None]
+    """
+    plain = re.sub(r"[^A-Z0-9]", "", name.upper())
+    match = _VOCABULARY.match(plain)
+    if match:
+        return f"ICD{match[1] or 10}"
+    return PROCEDURE if _PROCEDURE_VOCABULARY.search(plain) else _OTHER_NAMES.get(plain)
+
+
+def icd_named(name: str) -> str | None:
+    """'ICD9' | 'ICD10' for any name or URI of an edition of them, or the number alone; None for another system."""
+    plain = "10" if name.strip() == "0" else name.strip()  # a claim has one digit, 0 for ICD-10
+    system = system_of_uri(f"ICD{plain}" if plain.isdecimal() else plain)
+    return system if system in SYSTEMS else None
+
+
+def read_snomed_map(path: str | Path) -> SnomedMap:
+    """A user's map: SNOMED CT code -> its ICD codes as (system, text), in the order of the file.
+
+    A CSV file with the columns snomed, system (ICD9 or ICD10) and code; a SNOMED code may have several lines.
+    Raises InputError naming the file and the missing column or the line.
+    """
+    where = Path(path)
+    if not where.is_file():
+        raise InputError(f"there is no file {where} with a map from SNOMED CT.")
+    columns = read_delimited(Source(where), MAP_COLUMNS)
+    lines = zip(*(columns[name].to_pylist() for name in MAP_COLUMNS), strict=True)
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for line, (snomed, name, code) in enumerate(lines, start=2):
+        system = icd_named(name)
+        if system is None:
+            raise InputError(f"{where}: line {line} has system {name!r}; it must be ICD9 or ICD10.")
+        if not snomed.strip().isdecimal() or not code.strip():
+            raise InputError(f"{where}: line {line} needs a SNOMED CT number and an ICD code.")
+        found.setdefault(snomed.strip(), {})[(system, code.strip())] = None
+    if not found:
+        raise InputError(f"{where} maps no code.")
+    return {snomed: tuple(targets) for snomed, targets in found.items()}

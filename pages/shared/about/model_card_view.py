@@ -1,0 +1,194 @@
+"""A model card on the screen: facts, limits, figures with intervals and charts, each beside its place in the manifest."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mera_core.checkpoint import model_card
+from mera_core.common.formatting import percent
+from mera_core.figures import model_card as card_figures
+from pages.shared.app.session import plain
+from pages.shared.widgets.charts import draw, twin
+
+Result = Mapping[str, Any]
+_CURVES = {  # key in a result -> whose pairs, for the title, and the name of the table that goes with it
+    "reliability": ("all codes", "calibration of all codes"),
+    "reliability_frequent": ("codes with 50 cases or more", "calibration of frequent codes"),
+}
+_STYLE = """
+.mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; }
+.mera-facts, .mera-facts dt, .mera-facts dd { margin: 0 !important; padding: 0 !important; }
+.mera-facts dt { font-weight: 600; } .mera-facts dd { overflow-wrap: anywhere; }
+.mera-facts .absent { opacity: 0.75; font-style: italic; }
+.mera-facts small { display: block; opacity: 0.75; }
+@media (max-width: 640px) {
+  .mera-facts { grid-template-columns: 1fr; gap: 0; } .mera-facts dd { margin-bottom: 0.6rem !important; }
+}
+"""
+
+
+def show_facts(loaded: Any, *titles: str) -> None:
+    """Sections of facts, each with where in the manifest it stands."""
+    st.html(f"<style>{_STYLE}</style>")
+    every = model_card.sections(loaded.manifest, loaded.name)
+    for title in titles:
+        st.subheader(title, anchor=False)
+        st.html(f'<dl class="mera-facts">{"".join(_fact_html(fact) for fact in every[title])}</dl>')
+
+
+def _fact_html(fact: model_card.Fact) -> str:
+    name, value = html.escape(fact.name), html.escape(fact.value)
+    if not fact.recorded:
+        return f'<dt>{name}</dt><dd class="absent">{value}</dd>'
+    return f"<dt>{name}</dt><dd>{value}<small>{html.escape(fact.source)}</small></dd>"
+
+
+def show_limits(manifest: Mapping[str, Any]) -> None:
+    """Known limits, those worked out from the figures included."""
+    st.subheader("Warnings: known risks and limits", anchor=False)
+    st.markdown("\n".join(f"- {plain(line)}" for line in model_card.limits(manifest)))
+
+
+def choose_result(results: Mapping[str, Result], manifest: Mapping[str, Any]) -> Result | None:
+    """One of the evaluations that the manifest holds; None where it holds none."""
+    if not results:
+        return None
+    st.subheader("Key metrics", anchor=False)
+    name = next(iter(results))
+    if len(results) > 1:
+        name = st.segmented_control(
+            "Measured on", list(results), default=name, key="card_result", required=True, persist_state="session"
+        )
+    result = results[name]
+    st.caption(plain(model_card.measured_on(manifest, result)))
+    return result
+
+
+def show_usefulness(result: Result) -> None:
+    """Recall, F1 and the cut; beside the baselines; heart failure."""
+    st.markdown("**Usefulness, usability and efficacy**")
+    st.table(model_card.main_figures(result), hide_index=True, border="horizontal")
+    if result.get("auprc_of"):
+        st.caption(f"AUPRC is taken of {plain(str(result['auprc_of']))}.")
+    baselines = model_card.baseline_figures(result)
+    if baselines.empty:
+        st.caption("The manifest holds no baselines for this part.")
+    else:
+        st.markdown("Beside baselines fitted on the same training patients; differences are paired, in points")
+        st.table(baselines, hide_index=True, border="horizontal")
+    event = model_card.event_figures(result)
+    if not event.empty:
+        st.markdown("Heart failure at the next visit")
+        st.table(event, hide_index=True, border="horizontal")
+
+
+def show_fairness(result: Result) -> None:
+    """A figure by group of patients with intervals."""
+    st.markdown("**Fairness and equity**")
+    groups = result.get("subgroups") or []
+    names = [
+        name for name in ("recall@20", "recall@10", "weighted_f1_cut") if any(name in g["metrics"] for g in groups)
+    ]
+    if not names:
+        st.caption("The manifest holds no subgroups for this part.")
+        return
+    name = st.segmented_control(
+        "Figure by group",
+        names,
+        default=names[0],
+        format_func=model_card.figure_name,
+        key="card_group_figure",
+        required=True,
+        persist_state="session",
+    )
+    values = {group["name"]: group["metrics"][name]["value"] for group in groups if name in group["metrics"]}
+    known = {group: value for group, value in values.items() if value is not None}
+    words = "No group has a defined value."
+    if known:
+        low, high = min(known, key=known.get), max(known, key=known.get)
+        words = f"Lowest: {low}, {percent(known[low])}; highest: {high}, {percent(known[high])}."
+    draw(card_figures.subgroup_intervals(groups, name, result["metrics"].get(name)), "card_groups", words)
+    table = [
+        {
+            "group": group["name"],
+            "patients": f"{group['n']:,}",
+            model_card.figure_name(name): model_card.interval(name, value),
+        }
+        for group in groups
+        if (value := group["metrics"].get(name))
+    ]
+    twin("groups of patients", pd.DataFrame(table))
+
+
+def show_reliability(result: Result, manifest: Mapping[str, Any]) -> None:
+    """Calibration: the curves that the manifest holds."""
+    st.markdown("**Safety and reliability**")
+    calibration = manifest.get("calibration") or {}
+    if calibration:
+        st.caption(
+            f"Probabilities come from a curve ({plain(str(calibration.get('kind', 'kind not recorded')))}) fitted on "
+            f"{calibration.get('patients', 0):,} patients whom the model was not trained on."
+        )
+    else:
+        st.caption("The manifest holds no calibration, so the app shows no probability of a diagnosis.")
+    curves = {key: curve for key in _CURVES if (curve := result.get(key))}
+    if not curves:
+        st.caption("The manifest holds no calibration curve for this part.")
+        return
+    if result.get("ece_of"):
+        st.caption(f"What is measured: {plain(str(result['ece_of']))}.")
+    for key, curve in curves.items():
+        _show_curve(curve, f"card_{key}", *_CURVES[key])
+
+
+def _show_curve(curve: Sequence[Mapping[str, float]], key: str, of: str, twin_name: str) -> None:
+    off = max(curve, key=lambda point: abs(point["predicted"] - point["observed"]))
+    words = f"Farthest apart: {percent(off['predicted'])} given, {percent(off['observed'])} came true, in {int(off['n']):,} pairs."
+    draw(card_figures.reliability_curve(curve, of), key, words)
+    rows = [
+        {"pairs": f"{int(p['n']):,}", "probability given": percent(p["predicted"]), "came true": percent(p["observed"])}
+        for p in curve
+    ]
+    twin(twin_name, pd.DataFrame(rows))
+
+
+def show_memory(manifest: Mapping[str, Any]) -> None:
+    """How well each chapter of the code book is remembered."""
+    st.subheader("Memory of the code book", anchor=False)
+    recall = (manifest.get("metrics") or {}).get("recall") or {}
+    chapters = recall.get("chapters") or []
+    if not chapters:
+        st.caption("The manifest holds no figures of recall by chapter.")
+        return
+    worst = min(chapters, key=lambda row: row["code_to_definition"])
+    words = f"Least well remembered: {worst['name']}, {percent(worst['code_to_definition'])}."
+    draw(card_figures.memory_by_chapter(chapters), "card_memory", words)
+    rows = [
+        {
+            "chapter": row["name"],
+            "codes": f"{row['codes']:,}",
+            "code to definition": percent(row["code_to_definition"]),
+            "definition to code": percent(row["definition_to_code"]),
+        }
+        for row in chapters
+    ]
+    twin("memory", pd.DataFrame(rows))
+
+
+def download(loaded: Any) -> None:
+    """The manifest itself."""
+    st.download_button(
+        "The manifest (mera.json)",
+        data=lambda: json.dumps(loaded.manifest, indent=2, default=str).encode("utf-8"),
+        file_name="mera.json",
+        mime="application/json",
+        key="card_manifest",
+        icon=":material/data_object:",
+        on_click="ignore",
+    )

@@ -1,0 +1,123 @@
+"""The quiz: ten random codes, the reader choosing among four definitions, the model writing its own from memory."""
+
+from __future__ import annotations
+
+import html
+import random
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from mera_core.audit.quiz import QUESTIONS, Question, draw_quiz
+from mera_core.icd.chapters import chapter_colour, chapter_name
+from mera_core.icd.ontology import SYSTEM_NAMES
+from pages.shared.about.recall_view import diff_html
+from pages.shared.app.session import engine, or_stop, plain
+
+
+@dataclass
+class Quiz:
+    """A quiz under way. model: its definition of each code; chosen: the reader's places, one an answered question."""
+
+    questions: list[Question]
+    model: list[str] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    seen: int = 0  # questions whose answer was read
+
+    @property
+    def yours(self) -> int:
+        return sum(picked == asked.right for picked, asked in zip(self.chosen, self.questions, strict=False))
+
+    @property
+    def models(self) -> int:
+        """How many of the answered questions the model had to the letter."""
+        told = zip(self.model[: len(self.chosen)], self.questions, strict=False)
+        return sum(answer == asked.options[asked.right] for answer, asked in told)
+
+
+def show_quiz() -> None:
+    """The quiz from its start button to its result. A new one is drawn at random."""
+    quiz: Quiz | None = st.session_state.get("quiz")
+    if quiz is None:
+        st.markdown(
+            f"{QUESTIONS} random codes. You choose the definition among four; the model gets no choice and has to write it "
+            "down from memory, word for word."
+        )
+        st.button("Start the quiz", type="primary", icon=":material/quiz:", key="quiz_start", on_click=_start)
+        return
+    if not quiz.model:
+        with st.spinner("The model writes down its answers …"):
+            codes = [each.code for each in quiz.questions]
+            quiz.model = or_stop(lambda: engine().recall_definitions(codes))
+    if quiz.seen >= len(quiz.questions):
+        _show_result(quiz)
+        return
+    asked = quiz.questions[quiz.seen]
+    st.progress(quiz.seen / len(quiz.questions), text=f"Question {quiz.seen + 1} of {len(quiz.questions)}")
+    st.subheader(f"What does {SYSTEM_NAMES[asked.code.system]} {asked.code.code} mean?", anchor=False)
+    if len(quiz.chosen) == quiz.seen:
+        picked = st.radio(
+            "Definition", range(len(asked.options)), format_func=lambda place: plain(asked.options[place]), index=None,
+            key=f"quiz_{quiz.seen}",
+        )  # fmt: skip
+        st.button(
+            "Answer",
+            type="primary",
+            key="quiz_answer",
+            disabled=picked is None,
+            on_click=lambda: quiz.chosen.append(st.session_state[f"quiz_{quiz.seen}"]),
+        )
+    else:
+        _show_answer(quiz, asked)
+        last = quiz.seen + 1 == len(quiz.questions)
+        st.button("See the result" if last else "Next code", type="primary", key="quiz_next", on_click=_next)
+    if quiz.chosen:
+        st.caption(f"So far: you {quiz.yours}, the model {quiz.models}, of {len(quiz.chosen)}.")
+
+
+def _start() -> None:
+    loaded = engine()
+    questions = draw_quiz(loaded.ontology, loaded.manifest["systems"], random.randrange(2**32))
+    st.session_state["quiz"] = Quiz(questions)
+
+
+def _next() -> None:
+    st.session_state["quiz"].seen += 1
+
+
+def _show_answer(quiz: Quiz, asked: Question) -> None:
+    truth, own = asked.options[asked.right], asked.options[quiz.chosen[quiz.seen]]
+    if own == truth:
+        st.success("You are right.", icon=":material/check_circle:")
+    else:
+        st.error(f"You chose: {plain(own)}", icon=":material/cancel:")
+    answer = quiz.model[quiz.seen]
+    verdict = "right, word for word" if answer == truth else "not what the book says"
+    colour = chapter_colour(asked.code)
+    st.html(
+        f'<div class="mera-answer" style="border-color:{colour}">{html.escape(truth)}'
+        f"<small>The book · {html.escape(chapter_name(asked.code))}</small></div>"
+    )
+    st.html(
+        f'<div class="mera-answer" style="border-color:{colour}">{diff_html(answer, truth)}'
+        f"<small>The model's memory: {verdict}</small></div>"
+    )
+
+
+def _show_result(quiz: Quiz) -> None:
+    size = len(quiz.questions)
+    st.subheader(f"You {quiz.yours}, the model {quiz.models}, of {size}", anchor=False)
+    st.caption(
+        "You chose among four definitions; the model had to write its own. By guessing alone one gets a quarter."
+    )
+    rows = [
+        {
+            "Code": each.code.code,
+            "The book": each.options[each.right],
+            "You": "right" if picked == each.right else each.options[picked],
+            "The model": "right" if answer == each.options[each.right] else answer or "no answer",
+        }
+        for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True)
+    ]
+    st.table(rows, hide_index=True, border="horizontal")
+    st.button("Another quiz", type="primary", icon=":material/quiz:", key="quiz_again", on_click=_start)

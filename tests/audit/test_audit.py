@@ -1,0 +1,254 @@
+"""The hierarchy audit: groups as the loss sees them, verdicts, agreement, and the file they travel in."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+
+import pytest
+import torch
+from sklearn.metrics import cohen_kappa_score
+
+from mera_core.audit.file import from_sqlite, to_sqlite
+from mera_core.audit.groups import Judgement, agreement, draw_groups, groups_at, judge, levels_to_judge
+from mera_core.common.errors import InputError
+from mera_core.evaluation.agreement import cohen_kappa, fleiss_kappa, kappa_of_readers
+from mera_core.figures.audit import agreement_bars, agreement_frame, describe_agreement
+from mera_core.icd.ontology import Code
+from mera_core.model.losses import Hierarchy
+
+NOON = datetime(2026, 5, 1, 12)
+
+
+@pytest.fixture(scope="module")
+def categories(ontology) -> tuple[Code, ...]:
+    """Every three-digit category of ICD-9-CM, as a label space."""
+    return tuple(sorted(node.code for node in ontology.nodes("ICD9") if node.level == 3))
+
+
+# --- groups
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_groups_are_those_of_the_contrastive_loss(categories, ontology, level):
+    ids = Hierarchy.from_ontology(categories, ontology, levels=(level,)).groups[0]
+    groups = groups_at(categories, ontology, level)
+    assert sum(map(len, groups.values())) == len(categories)
+    place = {code: i for i, code in enumerate(categories)}
+    for members in groups.values():
+        found = ids[torch.tensor([place[code] for code in members])]
+        assert len(found.unique()) == 1
+        assert int((ids == found[0]).sum()) == len(members)
+
+
+def test_levels_that_have_something_to_judge(categories, ontology):
+    assert list(levels_to_judge(categories, ontology)) == [1, 2]
+    assert levels_to_judge(categories, ontology)[1] == 19
+    full = ontology.billable("ICD9")
+    assert list(levels_to_judge(full, ontology)) == [1, 2, 3]
+    assert levels_to_judge(full[:1], ontology) == {}
+
+
+def test_the_intruder_is_of_a_neighbouring_group_and_the_rest_are_of_one(categories, ontology):
+    groups = draw_groups(categories, ontology, 2, 40)
+    assert len(groups) == 40
+    assert len({group.id for group in groups}) == 40
+    siblings = 0
+    for group in groups:
+        assert 4 <= len(group.shown) <= 5
+        assert len(set(group.shown)) == len(group.shown)
+        inside = [code for code in group.shown if ontology.ancestor_at(code, 2) == group.node]
+        assert set(group.shown) - set(inside) == {group.intruder}
+        assert ontology.ancestor_at(group.intruder, 2) == group.neighbour != group.node
+        siblings += ontology.parent(group.neighbour) == ontology.parent(group.node)
+    assert siblings == 40
+
+
+def test_chapters_take_an_intruder_from_the_chapter_beside_them(categories, ontology):
+    for group in draw_groups(categories, ontology, 1, 19):
+        apart = abs(int(group.node.code.removeprefix("CH")) - int(group.neighbour.code.removeprefix("CH")))
+        assert apart <= 2
+        assert group.node != group.neighbour
+
+
+def test_every_reader_gets_the_same_groups(categories, ontology):
+    assert draw_groups(categories, ontology, 2, 10) == draw_groups(categories, ontology, 2, 10)
+    assert draw_groups(categories, ontology, 2, 10) != draw_groups(categories, ontology, 2, 10, seed=1)
+
+
+def test_the_place_of_the_intruder_gives_nothing_away(categories, ontology):
+    places = {group.shown.index(group.intruder) for group in draw_groups(categories, ontology, 2, 60)}
+    assert places == {0, 1, 2, 3, 4}
+
+
+def test_a_label_space_without_groups_is_refused(ontology):
+    with pytest.raises(InputError, match="At level 2 no group"):
+        draw_groups([Code("ICD9", "428"), Code("ICD9", "486")], ontology, 2, 5)
+
+
+# --- kappa
+
+
+def test_cohens_kappa_is_that_of_scikit_learn():
+    first = ["agree", "agree", "disagree", "unsure", "agree", "disagree", "agree", "unsure"]
+    second = ["agree", "disagree", "disagree", "agree", "agree", "disagree", "agree", "unsure"]
+    assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
+    assert cohen_kappa(first, first) == 1
+    assert cohen_kappa(["agree"] * 3, ["agree"] * 3) is None
+    assert cohen_kappa([], []) is None
+    with pytest.raises(ValueError, match="3 verdicts of one reader and 2"):
+        cohen_kappa("abc", "ab")
+
+
+def test_fleiss_kappa_of_the_published_table():
+    # 14 readers, 10 items, 5 categories: the worked example after Fleiss (1971), kappa 0.210.
+    table = [
+        (0, 0, 0, 0, 14), (0, 2, 6, 4, 2), (0, 0, 3, 5, 6), (0, 3, 9, 2, 0), (2, 2, 8, 1, 1),
+        (7, 7, 0, 0, 0), (3, 2, 6, 3, 0), (2, 5, 3, 2, 2), (6, 5, 2, 1, 0), (0, 2, 2, 3, 7),
+    ]  # fmt: skip
+    items = [[category for category, count in enumerate(row) for _ in range(count)] for row in table]
+    assert fleiss_kappa(items) == pytest.approx(0.210, abs=5e-4)
+    assert fleiss_kappa([]) is None
+    assert fleiss_kappa([["agree", "agree"]]) is None
+    with pytest.raises(ValueError, match="same number of verdicts"):
+        fleiss_kappa([["a", "b"], ["a"]])
+
+
+def test_kappa_is_over_what_every_reader_judged():
+    verdicts = {"a": {1: "x", 2: "y", 3: "x"}, "b": {2: "y", 3: "y", 4: "x"}}
+    assert kappa_of_readers(verdicts) == (cohen_kappa(["y", "x"], ["y", "y"]), 2)
+    three = verdicts | {"c": {2: "y", 3: "x"}}
+    assert kappa_of_readers(three) == (fleiss_kappa([["y", "y", "y"], ["x", "y", "x"]]), 2)
+    assert kappa_of_readers({"a": {1: "x"}}) == (None, 0)
+    assert kappa_of_readers({"a": {1: "x"}, "b": {2: "x"}}) == (None, 0)
+
+
+# --- verdicts
+
+
+def verdicts(categories, ontology, reader: str, words: str, level: int = 2) -> list[Judgement]:
+    """A judgement a letter (a, d, u); the reader picks the intruder in the first of every two."""
+    groups = draw_groups(categories, ontology, level, len(words))
+    return [
+        judge(
+            group,
+            ontology,
+            group.intruder if i % 2 == 0 else None,
+            {"a": "agree", "d": "disagree", "u": "unsure"}[letter],
+            reader,
+            "tiny 0",
+            NOON + timedelta(minutes=i),
+        )
+        for i, (group, letter) in enumerate(zip(groups, words, strict=True))
+    ]
+
+
+def test_agreement_over_all_per_level_and_per_chapter(categories, ontology):
+    judged = [*verdicts(categories, ontology, "ann", "aadu"), *verdicts(categories, ontology, "bob", "aaad")]
+    rows = agreement(judged)
+    whole = rows[0]
+    assert (whole.level, whole.chapter, whole.judgements) == (None, None, 8)
+    assert (whole.agree, whole.disagree, whole.unsure, whole.found, whole.readers) == (5, 2, 1, 4, 2)
+    assert whole.kappa == pytest.approx(cohen_kappa_score(list("aadu"), list("aaad")))
+    assert whole.shared == 4
+    assert (rows[1].level, rows[1].chapter, rows[1].judgements) == (2, None, 8)
+    chapters = rows[2:]
+    assert sum(row.judgements for row in chapters) == 8
+    assert all(row.level == 2 and row.chapter.startswith("ICD9:CH") for row in chapters)
+    assert agreement([]) == []
+
+
+def test_of_a_group_judged_twice_the_newest_verdict_counts(categories, ontology):
+    (first,) = verdicts(categories, ontology, "ann", "a")
+    again = replace(first, verdict="unsure", time=NOON + timedelta(hours=1))
+    assert (agreement([again, first])[0].unsure, agreement([again, first])[0].judgements) == (1, 1)
+
+
+def test_figure_table_and_words_say_the_same(categories, ontology):
+    rows = agreement([*verdicts(categories, ontology, "ann", "aadu"), *verdicts(categories, ontology, "bob", "aaad")])
+    bar = agreement_bars(rows, ontology).data[0]
+    assert list(bar.x) == [100 * row.agree / row.judgements for row in rows[2:]]
+    frame = agreement_frame(rows, ontology)
+    assert frame["agree"][0] == "5 (62 %)"
+    assert frame["level"][0] == "all"
+    assert describe_agreement(rows) == (
+        "Of 8 verdicts on the tree, 5 agree, 2 disagree and 1 are unsure; the intruder was found 4 times. "
+        f"2 readers agree with Cohen's kappa {rows[0].kappa:.2f} on 4 groups."
+    )
+
+
+def test_judgements_that_make_no_sense_are_refused(categories, ontology):
+    (good,) = verdicts(categories, ontology, "ann", "a")
+    for values in (
+        {"verdict": "perhaps"},
+        {"reader": " "},
+        {"reader": "x" * 61},
+        {"level": 0},
+        {"intruder": "ICD9:428"},
+    ):
+        with pytest.raises(InputError):
+            replace(good, **values)
+
+
+# --- the file
+
+
+def test_what_is_saved_is_what_is_read(categories, ontology):
+    judged = verdicts(categories, ontology, "ann Ünal", "aadu")
+    content = to_sqlite(judged)
+    assert content[:15] == b"SQLite format 3"
+    assert from_sqlite(content, "ann.sqlite") == judged
+
+
+def altered(content: bytes, *statements: str) -> bytes:
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.deserialize(content)
+        for statement in statements:
+            base.execute(statement)
+        base.commit()
+        return base.serialize()
+
+
+def bomb(content: bytes) -> bytes:
+    """A few kilobytes whose `picked` column is computed, to 200 MB of text, when it is read."""
+    base = altered(content, "DROP TABLE judgement")
+    columns = ", ".join(f'"{field.name}"' for field in fields(Judgement) if field.name != "picked")
+    computed = '"picked" TEXT GENERATED ALWAYS AS (hex(zeroblob(100000000)))'
+    return altered(base, f"CREATE TABLE judgement ({columns}, {computed})")
+
+
+def test_files_that_are_something_else_are_refused_in_a_sentence(categories, ontology):
+    content = to_sqlite(verdicts(categories, ontology, "ann", "ad"))
+    for bad, message in (
+        (b"", "is not a file of the hierarchy audit"),
+        (b"no database", "is no SQLite database"),
+        (content[: len(content) // 2], "is not|can't be read"),
+        (altered(content, "DROP TABLE about"), "is not a file of the hierarchy audit"),
+        (altered(content, "CREATE VIEW v AS SELECT 1"), "is not a file of the hierarchy audit"),
+        (bomb(content), "is not a file of the hierarchy audit"),
+        (altered(content, "UPDATE about SET value = 'other' WHERE key = 'format'"), "of a format"),
+        (altered(content, "UPDATE judgement SET verdict = 'perhaps'"), "judgement 1, does not fit"),
+        (altered(content, "UPDATE judgement SET codes = '{}'"), "judgement 1, does not fit"),
+        (altered(content, "UPDATE judgement SET time = 'noon'"), "judgement 1, does not fit"),
+        (altered(content, "UPDATE judgement SET level = 'two'"), "judgement 1, does not fit"),
+        (altered(content, "ALTER TABLE judgement RENAME COLUMN picked TO p"), "is not a file of the hierarchy audit"),
+        (content + b"x" * 5_000_001, "at most 5,000,000 can be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            from_sqlite(bad, "file.sqlite")
+
+
+def test_a_chapter_that_is_not_in_the_book_is_shown_as_unknown(categories, ontology):
+    (good,) = verdicts(categories, ontology, "ann", "a")
+    rows = agreement([replace(good, chapter="ICD9:<b>")])
+    assert agreement_frame(rows, ontology)["chapter"][2] == "unknown chapter"
+    assert list(agreement_bars(rows, ontology).layout.yaxis.ticktext) == ["level 2, unknown chapter"]
+
+
+def test_a_level_is_called_as_on_the_page(categories, ontology):
+    """The page's switch says "block"; so do the chart and the table."""
+    rows = agreement(verdicts(categories, ontology, "ann", "aad"))
+    assert set(agreement_frame(rows, ontology)["level"][1:]) == {"block"}
+    assert all(text.startswith("block, ") for text in agreement_bars(rows, ontology).layout.yaxis.ticktext)

@@ -1,0 +1,381 @@
+"""A checkpoint folder is written whole, comes back the same, and is refused when anything about it is not as made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mera_core.checkpoint import folder as checkpoint
+from mera_core.checkpoint.folder import (
+    MANIFEST,
+    Manifest,
+    folder_hash,
+    load_checkpoint,
+    make_room,
+    read_manifest,
+    save_checkpoint,
+    sha256,
+)
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.model.sequence import SequenceConfig
+from tests.tiny import CODES, tiny_engine, tiny_manifest, tiny_model
+
+WEIGHTS, HEAD = "model.safetensors", "score_head.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    return folder
+
+
+def change(folder: Path, **values) -> None:
+    """Put other values into the manifest, as an editor would."""
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def rehash(folder: Path, name: str) -> None:
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    change(folder, files=files | {name: sha256(folder / name)})
+
+
+# --- round trip
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.float32, 0.0)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_scores_as_before(tmp_path, dtype, tolerance, tied) -> None:
+    model = tiny_model(tied=tied)
+    ids = torch.tensor([[1, 7, 30, model.vocabulary.ids[CODES[2]], model.vocabulary.eov]])
+    seen = torch.tensor([[0.0, 2, 1, 1, 0, 1]])
+    with torch.inference_mode():
+        before = torch.cat([part.flatten() for part in model.scores(model.hidden(ids)[:, -1], seen)])
+    save_checkpoint(model, tiny_manifest(), tmp_path / "out", dtype)
+    loaded, _ = load_checkpoint(tmp_path / "out")
+    with torch.inference_mode():
+        after = torch.cat([part.flatten() for part in loaded.scores(loaded.hidden(ids)[:, -1], seen)])
+    assert (before - after).abs().max() <= tolerance
+    assert loaded.device.type != "cpu" or loaded.backbone.dtype == torch.float32
+    assert not loaded.training
+
+
+def test_the_loaded_tokenizer_gives_the_same_tokens(folder) -> None:
+    before, (loaded, _) = tiny_model().vocabulary, load_checkpoint(folder)
+    assert loaded.vocabulary.ids == before.ids and loaded.vocabulary.eov == before.eov
+    text = "Patient: female, naïve 漢字."
+    assert loaded.vocabulary.words(text) == before.words(text)
+    assert "\n" not in (folder / "tokenizer.json").read_text(encoding="utf-8")  # no room for blanks
+
+
+def test_the_manifest_comes_back_as_it_was(tmp_path) -> None:
+    manifest = tiny_manifest(
+        sequence=SequenceConfig(visit_details=("admission",), max_tokens=99),
+        method={"rank": {"seed": 3}},
+        data={"format": "table"},
+        metrics={"test": 0.5},
+    )
+    written = save_checkpoint(tiny_model(), manifest, tmp_path / "out")
+    assert read_manifest(tmp_path / "out") == written
+    assert replace(written, files={}, versions={}) == manifest
+    assert {"torch", "transformers"} <= set(written.versions)
+    assert written.files[HEAD] == sha256(tmp_path / "out" / HEAD) and len(written.files[HEAD]) == 64
+
+
+def test_every_file_but_the_manifest_is_named_in_it(folder) -> None:
+    assert set(read_manifest(folder).files) == {path.name for path in folder.iterdir()} - {MANIFEST}
+
+
+def test_the_hash_of_a_folder_names_its_content(tmp_path) -> None:
+    hashes = [
+        folder_hash(save_checkpoint(tiny_model(seed=seed), tiny_manifest(), tmp_path / str(n)))
+        for n, seed in enumerate((0, 0, 1))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 12
+
+
+def test_saving_leaves_the_model_alone_and_the_folder_holds_it_in_half_precision(tmp_path) -> None:
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_checkpoint(model, tiny_manifest(), tmp_path / "out")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    loaded, _ = load_checkpoint(tmp_path / "out")
+    ids = torch.tensor([[1, *range(5, 200), model.vocabulary.eov]])
+    with torch.inference_mode():
+        assert torch.allclose(model.hidden(ids), loaded.hidden(ids), atol=2e-2)
+
+
+# --- written whole
+
+
+def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypatch) -> None:
+    before = {path.name: sha256(path) for path in folder.iterdir()}
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(InputError, match=f"{folder.name} can't be written: disk full"):
+        save_checkpoint(tiny_model(seed=9), tiny_manifest(), folder)
+    assert {path.name: sha256(path) for path in folder.iterdir()} == before
+    monkeypatch.undo()
+    load_checkpoint(folder)
+    save_checkpoint(tiny_model(seed=9), tiny_manifest(), folder)  # what the broken one left is no hindrance
+    assert sha256(folder / WEIGHTS) != before[WEIGHTS]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_first_save_that_breaks_leaves_no_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(InputError, match="can't be written"):
+        save_checkpoint(tiny_model(), tiny_manifest(), tmp_path / "out")
+    with pytest.raises(InputError, match="There is no checkpoint folder"):
+        load_checkpoint(tmp_path / "out")
+
+
+# --- refused
+
+
+def test_a_folder_that_is_not_there(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"There is no checkpoint folder .*nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_manifest(folder) -> None:
+    (folder / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"not a checkpoint of MERA: it has no mera\.json"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, HEAD, "config.json", "tokenizer.json"])
+def test_a_missing_file_is_named(folder, name) -> None:
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"lacks the file {name}"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, HEAD, "config.json", "tokenizer.json"])
+def test_one_altered_byte_is_found(folder, name) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} was altered"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "pytorch_model.bin", "more.safetensors", ".hidden", "notes.txt"])
+def test_a_file_that_the_manifest_does_not_name_is_refused(folder, name) -> None:
+    (folder / name).write_text("x")
+    with pytest.raises(InputError, match=f"a file that does not belong to it: {name}"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "pytorch_model.bin", "weights.pkl"])
+def test_a_file_that_could_run_code_is_refused_even_where_the_manifest_names_it(folder, name) -> None:
+    (folder / name).write_text("x")
+    rehash(folder, name)
+    with pytest.raises(InputError, match=f"does not belong to it: {name}"):
+        load_checkpoint(folder)
+
+
+def test_a_subfolder_is_refused(folder) -> None:
+    (folder / "more").mkdir()
+    with pytest.raises(InputError, match="does not belong to it: more"):
+        load_checkpoint(folder)
+
+
+def test_a_link_in_place_of_a_file_is_refused(folder, tmp_path) -> None:
+    target = tmp_path / "elsewhere"
+    (folder / HEAD).rename(target)
+    (folder / HEAD).symlink_to(target)
+    with pytest.raises(InputError, match=f"lacks the file {HEAD}"):
+        load_checkpoint(folder)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(folder, tmp_path) -> None:
+    outside = tmp_path / "outside.json"
+    outside.write_text("{}")
+    files = read_manifest(folder).files
+    change(folder, files=files | {"../outside.json": sha256(outside)})
+    with pytest.raises(InputError, match="lacks the file"):
+        load_checkpoint(folder)
+
+
+def test_a_checkpoint_that_asks_to_run_its_own_code_is_refused(folder) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "x.Y"}}))
+    rehash(folder, "config.json")
+    with pytest.raises(InputError, match="auto_map"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00", b'{"format": 1'])
+def test_a_manifest_that_is_no_json(folder, content) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(InputError, match=r"mera\.json can't be read as JSON"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"x"'])
+def test_a_manifest_that_is_no_object(folder, content) -> None:
+    (folder / MANIFEST).write_text(content)
+    with pytest.raises(InputError, match=r"mera\.json is not a manifest"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("number", [2, None, "1"])
+def test_a_manifest_of_an_unknown_format(folder, number) -> None:
+    change(folder, format=number)
+    with pytest.raises(InputError, match="a format that this version does not read"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"surprise": 1},
+        {"label_space": ["428.0"]},
+        {"label_space": [428]},
+        {"label_space": ["ICD11:428.0"]},
+        {"sequence": {"max_tokens": 4}},
+        {"sequence": {"no_such_setting": 4}},
+        {"sequence": None},
+        {"systems": None},
+        {"systems": ["ICD11"]},
+        {"systems": [["ICD9"]]},
+        {"name": ["x"]},
+        {"stage": 3},
+        {"calibration": [1]},
+        {"metrics": "x"},
+        {"copy": "yes"},
+        {"x" * 5000: 1},
+    ],
+)
+def test_a_manifest_with_a_value_that_makes_no_sense(folder, values) -> None:
+    change(folder, **values)
+    with pytest.raises(InputError, match=r"mera\.json is not a manifest of MERA"):
+        load_checkpoint(folder)
+
+
+def test_a_manifest_whose_files_are_no_list_of_hashes(folder) -> None:
+    change(folder, files=["model.safetensors"])
+    with pytest.raises(InputError, match=r"mera\.json"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_with_nothing_but_a_manifest(folder) -> None:
+    for path in folder.iterdir():
+        if path.name != MANIFEST:
+            path.unlink()
+    change(folder, files={})
+    with pytest.raises(InputError):
+        load_checkpoint(folder)
+
+
+def test_a_label_space_other_than_the_heads(folder) -> None:
+    change(folder, label_space=[str(code) for code in CODES[:-1]])
+    with pytest.raises(InputError, match="does not fit this label space"):
+        load_checkpoint(folder)
+
+
+def test_a_label_without_a_token(folder) -> None:
+    change(folder, label_space=["ICD9:999.9", *(str(code) for code in CODES[1:])])
+    with pytest.raises(InputError, match=r"without a token, the first is ICD9:999\.9"):
+        load_checkpoint(folder)
+
+
+def test_a_kind_of_quantization_that_does_not_exist(folder) -> None:
+    with pytest.raises(InputError, match='quantize is "int3"'):
+        load_checkpoint(folder, quantize="int3")
+
+
+def test_what_is_stored_is_what_is_served(folder) -> None:
+    """An engine over the folder gives what an engine over the model in memory gave, once both are at 16 bits."""
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.copy_(parameter.half())
+    patient = Patient([Visit(CODES[:3], age=60)])
+    before = tiny_engine(model).rank(patient)
+    loaded, manifest = load_checkpoint(folder)
+    after = tiny_engine(loaded).rank(patient)
+    assert isinstance(manifest, Manifest) and after.codes == before.codes
+    assert after.scores == pytest.approx(before.scores, abs=1e-4)
+
+
+# --- what stands where a checkpoint is to be put
+
+
+def test_what_is_no_checkpoint_is_never_replaced(tmp_path) -> None:
+    own = tmp_path / "docs"
+    (own / "chapter").mkdir(parents=True)
+    (own / "chapter" / "one.md").write_text("mine")
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    base = tmp_path / "llama"  # a language model that this project did not write
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "new.old").mkdir()
+    (tmp_path / "new.old" / "kept.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(own)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in (own, file, base, tmp_path / "new", tmp_path / "link", Path("/"), tmp_path / ".."):
+        with pytest.raises(InputError, match=r"is no checkpoint: nothing was done|link to another|no name for a new"):
+            save_checkpoint(tiny_model(), tiny_manifest(), out)
+    partial = tmp_path / "made.partial"
+    partial.mkdir()
+    with pytest.raises(InputError, match="docs is there already"):  # and by whoever writes a folder of their own
+        checkpoint.put_in_place(partial, own)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob("docs.*"))
+
+
+def test_what_this_project_wrote_is_replaced(tmp_path) -> None:
+    empty, run, export = tmp_path / "empty", tmp_path / "run", tmp_path / "export"
+    empty.mkdir()
+    (run / "steps" / "checkpoint-5").mkdir(parents=True)
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    (export / "README.md").write_text(f"... {checkpoint.EXPORTED} (rank).")
+    for out in (empty, run, export, tmp_path / "made" / "deep"):
+        for _ in range(2):  # and what it writes then, too
+            save_checkpoint(tiny_model(), tiny_manifest(), out)
+            assert load_checkpoint(out)[1].stage == "rank"
+            assert not out.with_name(out.name + ".old").exists()
+
+
+def test_a_place_that_can_not_be_made_is_told_before_work_begins(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="can't be written"):
+        make_room(tmp_path / "file" / "below" / "model")
+    make_room(tmp_path / "new" / "model")
+    assert (tmp_path / "new").is_dir() and not (tmp_path / "new" / "model").exists()
+
+
+def test_what_is_left_of_a_replaced_folder_when_the_plug_is_pulled_stands_in_no_ones_way(folder, monkeypatch) -> None:
+    rmtree = checkpoint.shutil.rmtree
+
+    def stopped(path, **how):
+        if path.name.endswith(".old"):
+            raise KeyboardInterrupt
+        rmtree(path, **how)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    monkeypatch.undo()
+    old = folder.with_name("made.old")
+    assert [path.name for path in old.iterdir()] == [checkpoint.GOING]  # its own sign has gone, this one is the last
+    (old / "half.safetensors").write_text("")
+    save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    assert not old.exists() and load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("method", [{"rank": "none"}, {"memorize": 1}, {"cut": []}, []])
+def test_a_method_that_is_not_settings_by_stage_is_refused_with_the_manifest(method, tmp_path) -> None:
+    """The engine asks the stages how they were trained: what it can't ask is told before it does."""
+    values = tiny_manifest().to_json() | {"method": method}
+    with pytest.raises(InputError, match=r"is not a manifest of MERA: method"):
+        Manifest.from_json(values, tmp_path / "mera.json")

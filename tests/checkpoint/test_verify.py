@@ -1,0 +1,556 @@
+"""A checkpoint that somebody else made: what could run code, lead out of its folder or use up the machine is refused unopened.
+
+Every hash in these folders is right: an attacker writes the manifest too.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mera_core.checkpoint.folder import MANIFEST, load_checkpoint, save_checkpoint
+from mera_core.checkpoint.verify import check_files, read_manifest_values, sha256
+from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.history.records import Patient, Visit
+from mera_core.model.network import HEAD_FILE
+from tests.tiny import tiny_manifest, tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS, HEAD = "model.safetensors", "score_head.safetensors"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "checkpoint"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "checkpoint"))
+
+
+def hashed(folder: Path) -> Path:
+    """The folder, with a manifest that names every file in it and its hash."""
+    path = folder / MANIFEST
+    files = {each.name: sha256(each) for each in folder.iterdir() if each.is_file() and each.name != MANIFEST}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": files}))
+    return folder
+
+
+def put(folder: Path, name: str, content: bytes | str) -> Path:
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return hashed(folder)
+
+
+def put_json(folder: Path, name: str, **values) -> Path:
+    path = folder / name
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return put(folder, name, json.dumps(known | values))
+
+
+def safetensors(header: dict | bytes, tensors: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + tensors
+
+
+def test_the_folder_that_these_cases_begin_with_is_loaded(folder) -> None:
+    model, manifest = load_checkpoint(hashed(folder))
+    assert len(model.labels) == len(manifest.label_space) > 0
+
+
+# --- the canary: content that writes a file when it is run
+
+
+class Canary:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def canary(tmp_path) -> Path:
+    return tmp_path / "the-canary-ran"
+
+
+def pickled(canary: Path, protocol: int = 4) -> bytes:
+    return pickle.dumps(Canary(canary), protocol)
+
+
+def torch_saved(canary: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weight": Canary(canary)}, buffer)
+    return buffer.getvalue()
+
+
+def test_the_canary_would_run(canary) -> None:
+    pickle.loads(pickled(canary)).close()
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize(
+    "name",
+    ["pytorch_model.bin", "model.pt", "weights.pkl", "tokenizer.pickle", "x.joblib", "training_args.bin", "w.npy"],
+)
+def test_a_pickle_is_refused_and_never_opened(folder, canary, make, name) -> None:
+    put(folder, name, make(canary))
+    with pytest.raises(InputError, match=f"does not belong to it: {name}"):
+        load_checkpoint(folder)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "README.md", "notes.txt", "more.json"])
+def test_a_pickle_under_a_harmless_name_is_told_by_its_first_bytes(folder, canary, make, name) -> None:
+    put(folder, name, make(canary))
+    with pytest.raises(InputError, match=f"{name} is (a pickle|an archive)"):
+        load_checkpoint(folder)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize("name", [WEIGHTS, HEAD])
+def test_a_pickle_in_place_of_safetensors_is_refused(folder, canary, make, name) -> None:
+    put(folder, name, make(canary))
+    with pytest.raises(InputError, match=name):
+        load_checkpoint(folder)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_every_protocol_of_pickle_is_refused_as_weights(folder, canary, protocol) -> None:
+    put(folder, WEIGHTS, pickled(canary, protocol))
+    with pytest.raises(InputError, match=WEIGHTS):
+        load_checkpoint(folder)
+    assert not canary.exists()
+
+
+def module_that_sings(canary: Path) -> str:
+    return f"open({str(canary)!r}, 'w').close()\n"
+
+
+@pytest.mark.parametrize("key", ["AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"])
+def test_code_of_its_own_is_refused_with_and_without_its_file(folder, canary, key) -> None:
+    put_json(folder, "config.json", model_type="canary", auto_map={key: "modeling_canary.Canary"})
+    put(folder, "modeling_canary.py", module_that_sings(canary))
+    with pytest.raises(InputError, match=r"does not belong to it: modeling_canary\.py"):
+        load_checkpoint(folder)
+    (folder / "modeling_canary.py").unlink()
+    with pytest.raises(InputError, match="auto_map"):
+        load_checkpoint(hashed(folder))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"])
+def test_auto_map_is_found_in_any_json(folder, name) -> None:
+    put_json(folder, name, auto_map={"AutoTokenizer": ["x.Y", None]})
+    with pytest.raises(InputError, match=f"{name} names Python code"):
+        load_checkpoint(folder)
+
+
+def test_auto_map_is_found_however_deep_and_however_written(folder) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    text = json.dumps(config | {"text_config": [{"inner": {"KEY": {"AutoModel": "x.Y"}}}]})
+    put(folder, "config.json", text.replace("KEY", r"\u0061uto_map"))
+    with pytest.raises(InputError, match="auto_map"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trust_remote_code", True),
+        ("custom_generate", "someone/generate"),
+        ("custom_pipelines", {"x": {"impl": "x.Y"}}),
+        ("auto_mapping", {"base_model_class": "X", "parent_library": "canary"}),
+        ("attn_implementation", "kernels-community/flash-attn"),
+        ("_attn_implementation", "someone/kernel:function"),
+        ("attn_implementation", {"": "someone/kernel"}),
+        ("attn_implementation", ["someone/kernel"]),
+    ],
+)
+def test_a_configuration_that_fetches_something_is_refused(folder, key, value) -> None:
+    put_json(folder, "config.json", **{key: value})
+    with pytest.raises(InputError, match=r"config\.json .* refused"):
+        load_checkpoint(folder)
+
+
+def test_an_adapter_of_another_model_is_refused(folder) -> None:
+    put_json(folder, "adapter_config.json", peft_type="LORA", base_model_name_or_path="someone/else")
+    with pytest.raises(InputError, match="holds adapters and not a whole model"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["modeling.py", "run.sh", "kernel.so", "template.jinja", "spiece.model", "x.pyc", "X.PY"]
+)
+def test_a_code_file_is_refused(folder, name) -> None:
+    put(folder, name, "x")
+    with pytest.raises(InputError, match=f"does not belong to it: {name}"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("head", [b"\x7fELF\x02\x01\x01", b"#!/bin/sh\n", b"MZ\x90\x00", b"\x1f\x8b\x08\x00"])
+def test_a_program_or_a_packed_file_under_a_harmless_name(folder, head) -> None:
+    put(folder, "README.md", head + b"x" * 64)
+    with pytest.raises(InputError, match=r"README\.md is a (program|packed file)"):
+        load_checkpoint(folder)
+
+
+def test_nothing_of_ours_ever_trusts_remote_code() -> None:
+    """Read from the source: the word is only ever followed by False, and what loads a model says so."""
+    said = []
+    for path in [p for part in ("mera_core", "training", "pages") for p in (ROOT / part).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                said.append((path.name, isinstance(node.value, ast.Constant) and node.value.value is False))
+    assert ("checkpoint.py", True) in said
+    assert [name for name, off in said if not off] == []
+
+
+# --- out of the folder
+
+
+def test_a_link_in_place_of_a_file_is_refused(folder, tmp_path) -> None:
+    (folder / HEAD).rename(tmp_path / "elsewhere")
+    (folder / HEAD).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"lacks the file {HEAD}"):
+        load_checkpoint(hashed(folder))
+
+
+def test_a_link_to_a_file_of_the_same_folder_is_refused(folder) -> None:
+    (folder / "more.json").symlink_to("config.json")
+    with pytest.raises(InputError, match=r"lacks the file more\.json"):
+        load_checkpoint(hashed(folder))
+
+
+def test_a_link_in_place_of_the_manifest_is_refused(folder, tmp_path) -> None:
+    (folder / MANIFEST).rename(tmp_path / "mine.json")
+    (folder / MANIFEST).symlink_to(tmp_path / "mine.json")
+    with pytest.raises(InputError, match=r"it has no mera\.json"):
+        load_checkpoint(folder)
+
+
+def test_a_link_to_a_folder_is_refused(folder, tmp_path) -> None:
+    (folder / "more").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(InputError, match="does not belong to it: more"):
+        load_checkpoint(folder)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder) -> None:
+    (folder / HEAD).unlink()
+    os.mkfifo(folder / HEAD)
+    with pytest.raises(InputError, match=f"lacks the file {HEAD}"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.json", "/etc/hostname", "sub/inner.json", "..", ".", "", "a\\b.json", "c:x.json", "x\0.json",
+        ".hidden.json", "-x.json", "mera.json", "x" * 300 + ".json", "ｃonfig.json", "a b.json", "a\n.json",
+    ],
+)  # fmt: skip
+def test_a_name_that_plays_tricks_is_refused(folder, name) -> None:
+    path = folder / MANIFEST
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"files": values["files"] | {name: "0" * 64}}))
+    with pytest.raises(InputError, match="lacks the file"):
+        load_checkpoint(folder)
+
+
+def test_names_that_differ_in_capitals_only_are_refused(folder) -> None:
+    put(folder, "Config.json", (folder / "config.json").read_bytes())
+    with pytest.raises(InputError, match="differ in capitals only"):
+        load_checkpoint(folder)
+
+
+def test_a_list_of_shards_that_leads_out_of_the_folder_is_refused(folder, tmp_path) -> None:
+    (folder / WEIGHTS).rename(tmp_path / WEIGHTS)
+    put_json(folder, f"{WEIGHTS}.index.json", metadata={}, weight_map={"model.norm.weight": f"../{WEIGHTS}"})
+    with pytest.raises(InputError, match="names weights that are not in the manifest"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "merges_file", "tokenizer_file", "fast_tokenizer_files"])
+def test_a_tokenizer_that_names_other_files_is_refused(folder, key) -> None:
+    put_json(folder, "tokenizer_config.json", **{key: ["/etc/hostname"]})
+    with pytest.raises(InputError, match=f"names other files to load \\({key}\\)"):
+        load_checkpoint(folder)
+
+
+def test_a_name_on_a_hub_is_no_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("meta-llama/Llama-2-7b", "https://example.org/model", "hf://someone/else"):
+        with pytest.raises(InputError, match="There is no checkpoint folder"):
+            load_checkpoint(Path(name))
+
+
+# --- altered
+
+
+def test_one_altered_byte_of_any_file_is_found(folder) -> None:
+    hashed(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name == MANIFEST:
+            continue
+        before = path.read_bytes()
+        changed = bytearray(before)
+        changed[len(changed) // 2] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=f"{path.name} was altered"):
+            check_files(folder, read_manifest_values(folder)["files"])
+        path.write_bytes(before)
+    check_files(folder, read_manifest_values(folder)["files"])
+
+
+@pytest.mark.parametrize("value", ["", "0" * 63, "Z" * 64, 7, None, ["0" * 64]])
+def test_a_hash_that_is_none_is_refused(folder, value) -> None:
+    files = read_manifest_values(folder)["files"] | {HEAD: value}
+    with pytest.raises(InputError, match=f"no SHA-256 for the file {HEAD}"):
+        check_files(folder, files)
+
+
+@pytest.mark.parametrize("number", [0, 2, None, "1", [1], 1.5])
+def test_a_manifest_of_an_unknown_version_is_refused(folder, number) -> None:
+    put_json(folder, MANIFEST, format=number)
+    with pytest.raises(InputError, match="a format that this version does not read"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_that_is_replaced_while_it_is_loaded_is_refused(folder, monkeypatch) -> None:
+    import mera_core.checkpoint.folder as checkpoint
+
+    def swapped(path: Path):
+        content = (path / HEAD).read_bytes()
+        (path / HEAD).unlink()
+        (path / HEAD).write_bytes(content)
+        return original(path)
+
+    original = checkpoint.load_vocabulary
+    monkeypatch.setattr(checkpoint, "load_vocabulary", swapped)
+    with pytest.raises(InputError, match="was replaced while it was loaded"):
+        load_checkpoint(folder)
+
+
+# --- bombs
+
+
+def test_json_that_is_nested_too_deeply_is_refused(folder) -> None:
+    for name, depth in (("config.json", 100), ("generation_config.json", 500_000), (MANIFEST, 100_000)):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_text('{"x": ' + "[" * depth + "]" * depth + "}")
+        if name != MANIFEST:
+            hashed(folder)
+        with pytest.raises(InputError, match=rf"{name} is nested too deeply: at most 64 levels"):
+            load_checkpoint(folder)
+        (folder / name).write_bytes(kept)
+
+
+def test_json_that_is_too_large_is_refused_unread(folder, monkeypatch) -> None:
+    monkeypatch.setenv("MERA_LIMIT_CHECKPOINT_JSON_BYTES", "200000")
+    put(folder, "more.json", b'{"x": "' + b"x" * 300_000 + b'"}')
+    with pytest.raises(InputError, match=r"more\.json is above the limit checkpoint_json_bytes: at most 200,000 bytes"):
+        load_checkpoint(folder)
+
+
+def test_too_many_files_are_refused(folder, monkeypatch) -> None:
+    monkeypatch.setenv("MERA_LIMIT_CHECKPOINT_FILES", "4")
+    with pytest.raises(InputError, match="above the limit checkpoint_files"):
+        load_checkpoint(folder)
+
+
+def test_an_endless_number_in_json_is_refused(folder) -> None:
+    put(folder, "more.json", "9" * 5_000)
+    with pytest.raises(InputError, match=r"more\.json can't be read as JSON"):
+        load_checkpoint(folder)
+
+
+TENSOR = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no sound safetensors"),
+        (b"\x05\x00", "no sound safetensors"),
+        (safetensors(b"{}", length=1 << 40), "above the limit checkpoint_header_bytes"),
+        (safetensors(b"{}", length=(1 << 64) - 1), "above the limit checkpoint_header_bytes"),
+        (safetensors(b"{}", length=1_000_000), "no sound safetensors"),
+        (safetensors(b"[" * 90_000), "no sound safetensors"),
+        (safetensors(b"[]"), "no sound safetensors"),
+        (safetensors(b'{"a": 3}'), "no sound safetensors"),
+        (safetensors({"a": TENSOR}, bytes(23)), "no sound safetensors"),
+        (safetensors({"a": TENSOR}, bytes(25)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"data_offsets": [0, 1 << 50]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"data_offsets": [24, 0]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"data_offsets": [-24, 0]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"shape": [1 << 40, 1 << 40]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"shape": [2.0, 3]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"shape": [True, 6]}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"dtype": "PICKLE"}}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR, "b": TENSOR}, bytes(24)), "no sound safetensors"),
+        (safetensors({"a": TENSOR | {"more": 1}}, bytes(24)), "no sound safetensors"),
+        (
+            safetensors({"a": {"dtype": "BOOL", "shape": [3_000_000], "data_offsets": [0, 3_000_000]}}, bytes(3_000_000)),
+            "above the limit checkpoint_rows: at most 2,000,000 rows",
+        ),
+    ],
+)  # fmt: skip
+def test_weights_whose_header_lies_are_refused(folder, content, said) -> None:
+    put(folder, HEAD, content)
+    with pytest.raises(InputError, match=said):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", 50_000_000), ("hidden_size", 1_000_000), ("intermediate_size", 10**9),
+        ("num_hidden_layers", 1_000_000), ("num_attention_heads", 10**7), ("max_position_embeddings", 10**9),
+        ("num_hidden_layers", 1e9),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_claims_more_than_its_weights_hold_is_refused(folder, key, value) -> None:
+    put_json(folder, "config.json", **{key: value})
+    with pytest.raises(InputError, match=f"claims .*{key}"):
+        load_checkpoint(folder)
+
+
+def test_a_zip_bomb_is_never_unpacked(folder) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.pkl", bytes(50_000_000))
+    put(folder, "more.json", buffer.getvalue())
+    with pytest.raises(InputError, match=r"more\.json is an archive"):
+        load_checkpoint(folder)
+
+
+# --- files that are sound one by one and do not fit together
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(folder) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    dropped = next(name for name in tensors if name.endswith("q_proj.weight"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != dropped}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks the weights .*q_proj\.weight"):
+        load_checkpoint(hashed(folder))
+
+
+def test_weights_that_are_no_numbers_are_told(folder) -> None:
+    head = load_file(folder / HEAD_FILE)
+    save_file(head | {"bias": head["bias"] * torch.nan}, folder / HEAD_FILE)
+    with pytest.raises(InputError, match=r"holds what is no number \(bias\)"):
+        load_checkpoint(hashed(folder))
+    save_file(head, folder / HEAD_FILE)
+    tensors = load_file(folder / WEIGHTS)
+    save_file(
+        tensors | {"model.norm.weight": tensors["model.norm.weight"] * torch.inf}, folder / WEIGHTS, {"format": "pt"}
+    )
+    with pytest.raises(InputError, match="scores that are no numbers: its weights are damaged"):
+        Engine.load(hashed(folder)).rank(Patient([Visit(["428.0"])]))
+
+
+def test_weights_of_another_size_than_the_configuration_says_are_not_drawn_at_random(folder) -> None:
+    rows = json.loads((folder / "config.json").read_text())["vocab_size"]
+    put_json(folder, "config.json", vocab_size=rows - 8)
+    with pytest.raises(InputError, match="do not fit together"):
+        load_checkpoint(hashed(folder))
+
+
+def test_a_tokenizer_without_an_end_is_refused_and_one_without_padding_is_not(folder) -> None:
+    put_json(folder, "tokenizer_config.json", pad_token=None)
+    assert load_checkpoint(hashed(folder))[0].vocabulary.pad is not None
+    put_json(folder, "tokenizer_config.json", pad_token=None, eos_token=None)
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        load_checkpoint(hashed(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("config.json", {"model_type": "no-such-model"}),
+        ("config.json", {"hidden_size": "wide"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}),
+        ("tokenizer.json", {"added_tokens": [{"id": -1}]}),
+        ("tokenizer_config.json", {"tokenizer_object": 3, "model_max_length": "x"}),
+    ],
+)
+def test_what_a_library_stumbles_over_is_one_sentence(folder, name, values) -> None:
+    put_json(folder, name, **values)
+    with pytest.raises(InputError, match=r"checkpoint|no token|do not fit") as told:
+        load_checkpoint(folder)
+    assert "\n" not in str(told.value)
+
+
+# --- what would kill or stall whoever loads it
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (
+            "padding",
+            {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
+        ),
+        ("truncation", {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
+    ],
+)
+def test_a_tokenizer_that_pads_or_cuts_is_refused(folder, key, value) -> None:
+    """Padding to a length that no memory holds aborts the process: nothing could catch it."""
+    with pytest.raises(InputError, match=f"tokenizer.json sets {key}"):
+        load_checkpoint(put_json(folder, "tokenizer.json", **{key: value}))
+
+
+def test_a_configuration_with_endless_lists_is_refused(folder) -> None:
+    labels = {str(number): "x" for number in range(10_001)}
+    with pytest.raises(InputError, match="lists 10,001 id2label; at most 10,000"):
+        load_checkpoint(put_json(folder, "config.json", id2label=labels))
+
+
+def test_a_configuration_that_quantizes_is_refused(folder) -> None:
+    with pytest.raises(InputError, match="sets quantization_config"):
+        load_checkpoint(put_json(folder, "config.json", quantization_config={"quant_method": "bitsandbytes"}))
+
+
+def test_a_configuration_of_fewer_layers_than_were_trained_is_refused(folder) -> None:
+    with pytest.raises(InputError, match=r"has no place for the weights model\.layers\.0"):
+        load_checkpoint(put_json(folder, "config.json", num_hidden_layers=0))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "state_size": 10**8},
+        {
+            "model_type": "t5",
+            "architectures": ["T5ForConditionalGeneration"],
+            "d_ff": 10**9,
+            "is_encoder_decoder": True,
+        },
+        {"head_dim": 10**7},
+    ],
+    ids=["mamba", "t5", "head_dim"],
+)
+def test_a_network_larger_than_the_weights_is_refused_before_it_takes_memory(folder, values) -> None:
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_checkpoint(put_json(folder, "config.json", **values))

@@ -1,0 +1,390 @@
+"""What a machine does to a program: each fault ends in a sentence, and nothing half-written stands where a file stood.
+
+Real where this machine allows it: memory is taken away by the kernel's own limit, disks are small file systems of their own
+(`unshare`, without privileges), processes are killed by signals.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+import mera_core.__main__ as cli
+from mera_core.checkpoint import folder as checkpoint
+from mera_core.checkpoint.folder import load_checkpoint, save_checkpoint
+from mera_core.common import faults
+from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.history.history_json import patient_from_json
+from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.icd import tables as icd_tables
+from mera_core.icd.ontology import Code, Ontology
+from tests.tiny import CODES, tiny_manifest, tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENT = Patient([Visit(CODES[:3], age=60)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "checkpoint"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder, torch.float32)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A table of 20,000 rows: some seconds of nothing for a fault to fall into, and half a megabyte to write."""
+    path = tmp_path_factory.mktemp("source") / "rows.csv"
+    people = [Patient([Visit(["428.0", "401.9"]), Visit(["250.00", "585.9"])], id=f"p{n}") for n in range(5_000)]
+    write_table(to_table(people), path)
+    return path
+
+
+def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    """A Python script in a process of its own, from the root of the repository."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+def small_disk(script: str, *arguments: object, size: str = "96k", read_only: bool = False):
+    """Run a script where the folder DISK is a file system of its own, `size` large or not to be written to."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+        pytest.skip("This machine allows no file system of one's own (unshare -rm), so the disk can't be made small.")
+    setup = f'mount -t tmpfs -o size={size} tmpfs "$0"'
+    setup += ' && mkdir "$0/inner" && mount -o remount,ro "$0"' if read_only else ""
+    disk = arguments[0]
+    shell = f'{setup} && shift && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", shell, disk, "-", sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def one_sentence(text: str, *words: str) -> None:
+    assert text.count("\n") == 1 and "Traceback" not in text, text
+    for word in words:
+        assert word in text, text
+
+
+# --- out of memory
+
+NO_MEMORY = """
+import sys, resource
+from pathlib import Path
+from mera_core.engine import Engine
+from mera_core.common.errors import InputError
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 12_000_000, used + 12_000_000))
+try:
+    Engine.load()
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="There is no /proc to learn the memory in use from.")
+def test_out_of_memory_while_a_checkpoint_is_loaded():
+    done = run(NO_MEMORY)
+    one_sentence(done.stdout, "can't be loaded: there is not enough memory")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_while_ranking(error, monkeypatch, capsys, tmp_path):
+    def rank(*_: object):
+        raise error
+
+    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
+    (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
+    assert cli.main(["rank", str(tmp_path / "h.json")]) == 2
+    one_sentence(capsys.readouterr().err, "There is not enough memory for this")
+
+
+def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch, tmp_path):
+    def rank(*_: object):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
+    (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(["rank", str(tmp_path / "h.json")])
+    assert faults.in_words(OSError(errno.ENOENT, "No such file")) is None
+
+
+# --- full disk, read-only folder
+
+CONVERT = """
+import sys, os
+from mera_core.__main__ import main
+status = main(["convert", sys.argv[2], "--out", sys.argv[1] + "/" + sys.argv[3]])
+print(status, sorted(os.listdir(sys.argv[1])))
+"""
+SAVE = """
+import sys, os
+from pathlib import Path
+from mera_core.common.errors import InputError
+from mera_core.checkpoint.folder import save_checkpoint
+from tests.tiny import tiny_model, tiny_manifest
+try:
+    save_checkpoint(tiny_model(), tiny_manifest(), Path(sys.argv[1]) / sys.argv[2])
+except InputError as error:
+    print(error)
+print(sorted(os.listdir(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_full_disk_while_a_table_is_written(source, tmp_path, ending):
+    done = small_disk(CONVERT, tmp_path, source, f"out.{ending}", size="16k")
+    one_sentence(done.stderr, f"out.{ending} can't be written: ", "No space left on device")
+    assert done.stdout == "2 []\n"
+
+
+def test_full_disk_while_a_checkpoint_is_written(tmp_path):
+    done = small_disk(SAVE, tmp_path, "new", size="64k")
+    said, listing = done.stdout.splitlines()
+    assert "new can't be written: " in said and "the disk is full" in said
+    assert listing == "[]"
+
+
+def test_read_only_folder_for_a_table(source, tmp_path):
+    done = small_disk(CONVERT, tmp_path, source, "inner/out.csv", read_only=True)
+    one_sentence(done.stderr, "out.csv can't be written: ", "Read-only file system")
+    assert done.stdout == "2 ['inner']\n"
+
+
+def test_read_only_folder_for_a_checkpoint(tmp_path):
+    done = small_disk(SAVE, tmp_path, "inner/new", read_only=True)
+    assert "new can't be written: " in done.stdout and "may not be written to" in done.stdout
+
+
+def test_an_upload_when_the_disk_for_it_is_full(monkeypatch):
+    from pages.shared.widgets.upload import read_uploads
+    from tests.common.test_limits import Sent
+
+    def refuse(*_: object, **__: object):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError) as told:
+        read_uploads([Sent("a.csv", "patient_id,visit,system,code\n")])
+    assert "the disk is full" in faults.in_words(told.value)
+
+
+# --- killed while writing
+
+SLOW_WRITE = """
+import sys, time
+import mera_core.history.visits_file as visits
+whole = visits._told
+def slow(*arguments):
+    for batch in whole(*arguments):
+        yield batch
+        print("writing", flush=True)
+        time.sleep(60)
+visits._told = slow
+from mera_core.__main__ import main
+sys.exit(main(["convert", sys.argv[1], "--out", sys.argv[2]]))
+"""
+
+
+def killed_while_writing(source: Path, out: Path, number: signal.Signals) -> int:
+    command = [sys.executable, "-c", SLOW_WRITE, str(source), str(out)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        return process.returncode
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_killed_mid_write_leaves_the_old_file_whole(source, tmp_path, ending):
+    out = tmp_path / f"out.{ending}"
+    out.write_text("the old file")
+    assert killed_while_writing(source, out, signal.SIGKILL) == -signal.SIGKILL
+    assert out.read_text() == "the old file"
+    assert cli.main(["convert", str(source), "--out", str(out)]) == 0
+    assert out.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_reader_that_is_asked_to_end_leaves_nothing_behind(source, tmp_path, number):
+    out = tmp_path / "out.csv"
+    assert killed_while_writing(source, out, number) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+READ_SLOWLY = """
+import sys, time
+from pathlib import Path
+import pages.shared.widgets.upload as upload
+def stuck(*_):
+    print("reading", flush=True)
+    time.sleep(60)
+upload.read = stuck
+from tests.test_limits import Sent
+upload.read_uploads([Sent("sentinel.csv", "patient_id,visit,system,code\\n")])
+"""
+
+
+def test_a_readers_process_that_is_killed_leaves_its_upload_in_its_own_temporary_folder_only(tmp_path):
+    """Which the service's recipe puts in memory and removes with it (PrivateTmp, docs/deploy.md)."""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", READ_SLOWLY]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline() == "reading\n"
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith("mera-upload-") and left.stat().st_mode & 0o077 == 0
+        process.kill()
+        process.communicate(timeout=60)
+
+
+STOPPED_BETWEEN_RENAMES = """
+import os, sys
+from pathlib import Path
+from mera_core.checkpoint.folder import save_checkpoint
+from tests.tiny import tiny_model, tiny_manifest
+rename = Path.rename
+def once(self, target):
+    rename(self, target)
+    os._exit(9)
+Path.rename = once
+save_checkpoint(tiny_model(seed=5), tiny_manifest(), Path(sys.argv[1]))
+"""
+
+
+def test_killed_between_the_two_renames_of_a_checkpoint_the_old_one_is_there(folder):
+    before = {path.name: checkpoint.sha256(path) for path in folder.iterdir()}
+    assert run(STOPPED_BETWEEN_RENAMES, folder).returncode == 9
+    with pytest.raises(
+        InputError, match=r"There is no checkpoint folder .*; .*\.old holds the one that was being replaced"
+    ):
+        load_checkpoint(folder)
+    old = folder.with_name(folder.name + ".old")
+    assert {path.name: checkpoint.sha256(path) for path in old.iterdir()} == before
+    save_checkpoint(tiny_model(seed=5), tiny_manifest(), folder)
+    load_checkpoint(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+# --- the model's folder while it is served
+
+
+def test_the_folder_is_replaced_while_serving(folder):
+    engine = Engine.load(folder)
+    before = engine.rank(PATIENT)
+    save_checkpoint(tiny_model(seed=5), tiny_manifest(), folder)
+    again = engine.rank(PATIENT)
+    assert (again.codes, again.checkpoint) == (before.codes, before.checkpoint)
+    assert (again.scores == before.scores).all()
+    other = Engine.load(folder)
+    assert other.name != engine.name
+    assert (other.rank(PATIENT).scores != before.scores).any()
+
+
+def test_the_folder_is_removed_while_serving(folder):
+    engine = Engine.load(folder)
+    before = engine.rank(PATIENT)
+    shutil.rmtree(folder)
+    assert (engine.rank(PATIENT).scores == before.scores).all()
+
+
+CUT_IN_PLACE = """
+import os, sys
+from pathlib import Path
+from mera_core.engine import Engine
+from tests.test_faults import PATIENT
+engine = Engine.load(sys.argv[1])
+before = engine.rank(PATIENT).scores
+for path in Path(sys.argv[1]).glob("*.safetensors"):
+    os.truncate(path, 0)
+print(bool((engine.rank(PATIENT).scores == before).all()))
+"""
+
+
+def test_weights_that_are_cut_in_place_while_serving_do_no_harm(folder):
+    """A map of the file in memory would end the process here (SIGBUS)."""
+    done = run(CUT_IN_PLACE, folder)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+# --- corrupted caches and tables
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", None], ids=["empty", "altered", "missing"])
+def test_a_damaged_code_book_is_one_sentence(content, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "mera_core" / "data", tmp_path / "data")
+    table = tmp_path / "data" / "icd9.columns.gz"
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content)
+    monkeypatch.setattr(icd_tables, "_DATA", tmp_path / "data")
+    icd_tables.tree.cache_clear()
+    with pytest.raises(InputError, match=r"The code book's table icd9\.columns\.gz is missing or damaged"):
+        Ontology.load().definition(Code("ICD9", "428.0"))
+    monkeypatch.undo()
+    assert Ontology.load().definition(Code("ICD9", "428.0"))
+
+
+def test_nothing_is_cached_on_disk_by_the_app_so_nothing_there_can_be_corrupted():
+    """`persist=` of Streamlit's caches would; audit files of users are SQLite and tested in test_audit.py."""
+    for part in ("pages", "mera_core"):
+        for path in (ROOT / part).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                assert not (isinstance(node, ast.keyword) and node.arg == "persist"), path
+
+
+# --- clocks
+
+
+def test_a_clock_that_was_set_back_is_named_in_the_refusal():
+    with pytest.raises(
+        InputError, match=r"visits\[0\]\.time is 2026-01-31, which is in the future of this machine's clock"
+    ):
+        patient_from_json({"visits": [{"codes": ["428.0"], "time": "2026-01-31"}]}, datetime(1970, 1, 1))
+
+
+def test_no_duration_is_taken_from_a_clock_that_can_jump():
+    """Read from the source: what measures time uses `monotonic` or `perf_counter`."""
+    calls = []
+    for path in [p for part in ("mera_core", "pages") for p in (ROOT / part).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "time":
+                calls += [path.name] if getattr(node.func.value, "id", "") == "time" else []
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+                calls += [path.name] if "now(" in ast.unparse(node) else []
+    assert calls == []
+
+
+def test_a_clock_that_jumps_changes_no_ranking(folder, monkeypatch):
+    engine = Engine.load(folder)
+    before = engine.rank(PATIENT)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    after = engine.rank(PATIENT)
+    monkeypatch.setattr(time, "time", lambda: 1e11)
+    assert after.to_json(5) == before.to_json(5) == engine.rank(PATIENT).to_json(5)
+    assert json.dumps(before.to_json(5))

@@ -1,0 +1,74 @@
+"""How well each chapter is remembered, from what a manifest says."""
+
+from __future__ import annotations
+
+import pytest
+
+from mera_core.common.errors import InputError
+from mera_core.engine import BUNDLED
+from mera_core.figures.memory import chapter_memory, describe_memory, memory_bars, memory_frame, memory_treemap
+from mera_core.icd import chapters
+
+ROWS = [
+    {"chapter": "ICD9:CH07", "name": "x", "codes": 200, "code_to_definition": 0.75, "definition_to_code": 1.0},
+    {"chapter": "ICD9:CH03", "name": "y", "codes": 100, "code_to_definition": 0.9, "definition_to_code": 0.5},
+]
+MANIFEST = {"metrics": {"recall": {"chapters": ROWS}}}
+
+
+def test_areas_are_codes_and_what_is_recalled_has_the_chapters_colour(ontology):
+    trace = memory_treemap(chapter_memory(MANIFEST), "code_to_definition", ontology).data[0]
+    value = dict(zip(trace.ids, trace.values, strict=True))
+    assert value == {
+        "ICD9": 300,
+        "ICD9:CH07": 200,
+        "ICD9:CH07 recalled": 150,
+        "ICD9:CH07 not": 50,
+        "ICD9:CH03": 100,
+        "ICD9:CH03 recalled": 90,
+        "ICD9:CH03 not": 10,
+    }
+    colour = dict(zip(trace.ids, trace.marker.colors, strict=True))
+    assert colour["ICD9:CH07 recalled"] == chapters.FIELDS["circulatory"][1]
+    assert colour["ICD9:CH07 not"] not in {shade for _, shade in chapters.FIELDS.values()}
+    assert trace.labels[0] == "ICD-9-CM 80.0 %"
+
+
+def test_a_chapter_that_is_known_whole_has_no_forgotten_part(ontology):
+    trace = memory_treemap(chapter_memory(MANIFEST), "definition_to_code", ontology).data[0]
+    assert "ICD9:CH07 not" not in trace.ids
+    assert "ICD9:CH03 not" in trace.ids
+
+
+def test_bars_are_percentages_with_the_worst_on_top():
+    bar = memory_bars(chapter_memory(MANIFEST), "definition_to_code").data[0]
+    assert list(bar.x) == [50.0, 100.0]
+    assert list(bar.y) == ["ICD9:CH03", "ICD9:CH07"]
+    assert list(bar.text) == ["50.0 %", "100.0 %"]
+
+
+def test_words_and_table(ontology):
+    memory = chapter_memory(MANIFEST)
+    assert describe_memory(memory, "code_to_definition") == (
+        "80.0 % of 300 codes are recalled to the letter (code → definition); best in Endocrine & metabolic (90.0 %), "
+        "least in Circulatory (75.0 %)."
+    )
+    frame = memory_frame(memory, ontology)
+    assert list(frame["code → definition"]) == ["75.0 %", "90.0 %"]
+    assert frame["chapter"][0] == "ICD-9-CM Diseases Of The Circulatory System"
+
+
+def test_a_manifest_without_such_figures_and_one_with_broken_ones():
+    assert chapter_memory({}) == []
+    assert chapter_memory({"metrics": {"recall": {}}}) == []
+    for row in ({"chapter": "CH07"}, {**ROWS[0], "codes": "many"}, {**ROWS[0], "chapter": "ICD8:CH07"}, "x"):
+        with pytest.raises(InputError, match="figures on memory can't be read"):
+            chapter_memory({"metrics": {"recall": {"chapters": [row]}}})
+
+
+def test_the_bundled_checkpoint_says_how_well_it_remembers_every_chapter(ontology):
+    import json
+
+    memory = chapter_memory(json.loads((BUNDLED / "mera.json").read_text(encoding="utf-8")))
+    assert sum(row.codes for row in memory) == 14_567
+    assert len(memory) == 19

@@ -1,0 +1,433 @@
+"""Records: values, the visits table and its files, HISTORY.json, and the invented patients."""
+
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mera_core.common.errors import InputError
+from mera_core.history.records import (
+    MAX_CODES,
+    MAX_VISITS,
+    TABLE_SUFFIXES,
+    VISITS_TABLE_COLUMNS,
+    Patient,
+    Visit,
+    demo_patients,
+    from_table,
+    parse_json,
+    patient_from_json,
+    patient_to_json,
+    read_table,
+    resolve,
+    to_table,
+    write_table,
+)
+from mera_core.icd.ontology import Code, Ontology
+from sample_data import cohort_from_demo
+
+NOW = datetime(2026, 6, 1)
+ICD10_BEGINS = date(2015, 10, 1)  # the day US hospitals changed over
+
+text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
+typed_codes = text.filter(str.strip)
+book_codes = st.sampled_from(
+    [
+        Code("ICD9", "428.0"),
+        Code("ICD9", "E802.1"),
+        Code("ICD9", "008"),
+        Code("ICD10", "E80.21"),
+        Code("ICD9", "420-429"),
+    ]
+)
+ages = st.none() | st.floats(0, 130)
+times = st.none() | st.datetimes(datetime(1880, 1, 1), datetime(2250, 1, 1))
+details = st.dictionaries(
+    text.filter(lambda key: key not in VISITS_TABLE_COLUMNS and "visit." not in key), text, max_size=3
+)
+
+
+@st.composite
+def visits(draw):
+    codes = draw(st.lists(book_codes | typed_codes, max_size=4))
+    positions = sorted(draw(st.lists(st.integers(0, 99), min_size=len(codes), max_size=len(codes))))
+    return Visit(codes, draw(times), draw(ages), draw(details), positions)
+
+
+@st.composite
+def patients(draw, identity):
+    stays = draw(st.lists(visits(), min_size=1, max_size=4))
+    ordered = iter(sorted(visit.time for visit in stays if visit.time))
+    stays = [Visit(v.codes, v.time and next(ordered), v.age, v.details, v.positions) for v in stays]
+    return Patient(stays, draw(st.sampled_from("FMU")), draw(ages), identity, draw(details))
+
+
+@st.composite
+def cohorts(draw):
+    names = draw(st.lists(text, min_size=1, max_size=3, unique=True))
+    return [draw(patients(name)) for name in names]
+
+
+def history(**changes):
+    return {
+        "id": "a",
+        "sex": "F",
+        "age": 72,
+        "visits": [{"codes": ["428.0"], "time": "2026-01-31"}],
+        **changes,
+    }
+
+
+# --- values
+
+
+def test_visit_takes_any_iterable_and_many_kinds_of_time():
+    assert Visit(iter(["428.0", "250.00"])).codes == ("428.0", "250.00")
+    assert Visit(["1"], date(2020, 2, 3)).time == datetime(2020, 2, 3)
+    assert Visit(["1"], pd.Timestamp("2020-02-03 04:05:06")).time == datetime(2020, 2, 3, 4, 5, 6)
+    assert Visit(["1"], pd.NaT).time is None
+    eastern = timezone(timedelta(hours=-5))
+    assert Visit(["1"], datetime(2020, 1, 1, 22, tzinfo=eastern)).time == datetime(2020, 1, 2, 3)
+
+
+def test_visit_keeps_positions_only_while_they_fit():
+    assert Visit(["1", "2"], positions=[1, 2]) == Visit(["1", "2"])
+    assert Visit(["1", "2"], positions=[2, 3]).positions == (2, 3)
+    assert Visit(["1", "2"], positions=[2]).positions == ()
+    with pytest.raises(InputError, match="must not fall"):
+        Visit(["1", "2"], positions=[3, 2])
+
+
+def test_values_leave_out_empty_words_and_unknown_ages_and_can_be_hashed():
+    assert Visit(["1"], age=float("nan"), details={"stay": "", "source": "x"}) == Visit(["1"], details={"source": "x"})
+    assert len({Patient([Visit(["1"], details={"a": "b"})]), Patient([Visit(["1"], details={"a": "b"})])}) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: Visit("428.0"), "list of codes"),
+        (lambda: Visit([428.0]), "must be text"),
+        (lambda: Visit([" "]), "must be text"),
+        (lambda: Visit(["1"], age=131), "between 0 and 130"),
+        (lambda: Visit(["1"], age=True), "number of years"),
+        (lambda: Visit(["1"], time="2020-01-01"), "date or a datetime"),
+        (lambda: Visit(["1"], details={"stay": 3}), "details must be text"),
+        (lambda: Patient([Visit(["1"])], sex="female"), "sex must be"),
+        (lambda: Patient(["428.0"]), "Visit objects"),
+    ],
+)
+def test_values_refuse_what_cannot_be(build, said):
+    with pytest.raises(InputError, match=said):
+        build()
+
+
+def test_resolve_reads_codes_and_says_what_it_left_out():
+    patient = Patient([Visit(["4280", "428.X5", Code("ICD9", "428.0"), "E8021", "i50.22"]), Visit(["nonsense"])])
+    resolved, notes = resolve(patient, Ontology.load())
+    assert resolved.visits[0].codes == (Code("ICD9", "428.0"), Code("ICD10", "I50.22"))
+    assert resolved.visits[0].positions == (1, 5)
+    assert resolved.visits[1].codes == ()
+    assert [(note.kind, note.visit, note.code) for note in notes] == [
+        ("unread", 0, "428.X5"),
+        ("duplicate", 0, "ICD9:428.0"),
+        ("ambiguous", 0, "E8021"),
+        ("unread", 1, "nonsense"),
+    ]
+    assert "ICD9:428" in notes[0].message
+    assert len(resolved.visits[0].codes) + sum(note.visit == 0 for note in notes) == 5
+
+
+def test_resolve_strict_names_the_place():
+    with pytest.raises(InputError, match=r"visits\[1\]\.codes\[0\].*428\.X5"):
+        resolve(Patient([Visit(["428.0"]), Visit(["428.X5"])]), Ontology.load(), strict=True)
+
+
+# --- the table
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cohorts())
+def test_any_cohort_survives_the_table_and_its_files(tmp_path, cohort):
+    table = to_table(cohort)
+    assert from_table(table) == cohort
+    for suffix in TABLE_SUFFIXES:
+        path = tmp_path / f"visits{suffix}"
+        write_table(table, path)
+        assert from_table(read_table(path)) == cohort, suffix
+
+
+@settings(max_examples=60, deadline=None)
+@given(cohorts(), st.randoms(use_true_random=False))
+def test_rows_may_come_in_any_order(cohort, draw):
+    unique = [Patient([Visit(v.codes, v.time) for v in p.visits], p.sex, p.age, p.id) for p in cohort]
+    rows = list(range(len(to_table(unique))))
+    draw.shuffle(rows)
+    read = from_table(to_table(unique).iloc[rows].reset_index(drop=True))
+    assert {patient.id: patient for patient in read} == {patient.id: patient for patient in unique}
+
+
+def test_table_schema():
+    stay = Visit([Code("ICD9", "250.00"), "typed"], datetime(2020, 1, 2), 70.5, {"admission": "urgent"}, [2, 3])
+    table = to_table([Patient([Visit(), stay], "F", 71, "7", {"ethnicity": "white"})])
+    assert tuple(table.columns) == (*VISITS_TABLE_COLUMNS, "ethnicity", "visit.age", "visit.admission")
+    assert table["visit"].tolist() == [0, 1, 1]
+    assert table["code"].fillna("-").tolist() == ["-", "250.00", "typed"]
+    assert table["system"].fillna("-").tolist() == ["-", "ICD9", "-"]
+    assert table["position"].fillna(0).tolist() == [0, 2, 3]
+    assert str(table["time"].dtype) == "datetime64[us]"
+
+
+def test_json_lines_and_csv_keep_every_digit_and_the_text_na(tmp_path):
+    patient = Patient([Visit(["NA", "NULL"], age=0.1 + 0.2)], age=1 / 3, id="007")
+    for suffix in TABLE_SUFFIXES:
+        write_table(to_table([patient]), tmp_path / f"t{suffix}")
+        assert from_table(read_table(tmp_path / f"t{suffix}")) == [patient]
+
+
+def test_ages_that_move_are_ages_at_each_visit():
+    table = pd.DataFrame(
+        {
+            "patient_id": ["a", "a"],
+            "visit": [3, 9],
+            "system": "ICD9",
+            "code": ["4280", "V5867"],
+            "age": [70.0, 72.0],
+        }
+    )
+    (patient,) = from_table(table)
+    assert (patient.age, [visit.age for visit in patient.visits]) == (72.0, [70.0, 72.0])
+    assert [visit.codes for visit in patient.visits] == [(Code("ICD9", "428.0"),), (Code("ICD9", "V58.67"),)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patient_id": [None, "a"]}, "row 1 .* no patient_id"),
+        ({"visit": ["0", "x"]}, "row 2 .* visit 'x'"),
+        ({"visit": [0, 0.5]}, "row 2 .* visit 0.5"),
+        ({"system": ["ICD9", "ICD11"]}, "row 2 .* 'ICD11'"),
+        ({"code": [428.0, 250.0]}, "row 1 .* as a number"),
+        ({"code": ["428.0", None]}, "row 2 .* no code"),
+        ({"sex": ["F", "M"]}, "more than one 'sex'"),
+        ({"sex": ["X", "X"]}, "'X'.*must be F, M or U"),
+        ({"race": ["a", "b"]}, "more than one 'race'"),
+        ({"time": ["2020-01-02", "2020-01-01"]}, "oldest first"),
+        ({"time": ["soon", "later"]}, "row 1 .* 'soon'"),
+        ({"age": ["old", "old"]}, "row 1 .* 'old'"),
+    ],
+)
+def test_table_errors_name_the_row_or_the_patient(changes, said):
+    rows = {
+        "patient_id": ["a", "a"],
+        "visit": [0, 1],
+        "system": ["ICD9"] * 2,
+        "code": ["428.0", "250.00"],
+        **changes,
+    }
+    with pytest.raises(InputError, match=said):
+        from_table(pd.DataFrame(rows))
+
+
+def test_table_needs_its_columns_and_named_patients_with_visits():
+    with pytest.raises(InputError, match="no column 'visit'"):
+        from_table(pd.DataFrame({"patient_id": ["a"]}))
+    for wrong, said in [
+        ([Patient([Visit(["1"])])], "needs an id"),
+        ([Patient([Visit(["1"])], id="a")] * 2, "share the id 'a'"),
+        ([Patient(id="a")], "no visits"),
+        ([Patient([Visit(["1"])], id="a", details={"code": "x"})], "'code'"),
+        ([Patient([Visit(["1"], details={"age": "x"})], id="a")], "'age'"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            to_table(wrong)
+
+
+def test_write_table_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "visits.csv"
+    path.write_text("old")
+    monkeypatch.setattr(
+        "mera_core.history.records._write_csv", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
+    )
+    with pytest.raises(InputError, match="disk full"):
+        write_table(to_table([Patient([Visit(["1"])], id="a")]), path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["visits.csv"]
+    with pytest.raises(InputError, match="must end in"):
+        write_table(pd.DataFrame(), tmp_path / "visits.xlsx")
+
+
+# --- HISTORY.json
+
+
+@settings(max_examples=100, deadline=None)
+@given(patients("p"))
+def test_history_json_gives_the_patient_back(patient):
+    bare = Patient(
+        [Visit(v.codes, v.time, v.age, v.details) for v in patient.visits],
+        patient.sex,
+        patient.age,
+        "p",
+        patient.details,
+    )
+    if not any(visit.codes for visit in bare.visits):
+        with pytest.raises(InputError, match="no visit names a code"):
+            patient_from_json(patient_to_json(bare), now=datetime.max)
+        return
+    decoded = parse_json(json.dumps(patient_to_json(bare)).encode(), "history")
+    assert patient_from_json(decoded, now=datetime.max) == bare
+
+
+def test_history_json_reads_the_contract():
+    raw = {
+        "visits": [{"codes": ["428.0", {"system": "ICD10", "code": "i5022"}], "time": "2026-01-31"}],
+        "sex": "female",
+    }
+    patient = patient_from_json(raw, now=NOW)
+    assert patient == Patient([Visit(["428.0", Code("ICD10", "I50.22")], datetime(2026, 1, 31))], "F")
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ([], "must be a JSON object"),
+        ({}, "visits must be a list, not nothing"),
+        (history(visits=[]), "history is empty: visits holds no visit"),
+        (history(visits=[{"codes": []}]), "no visit names a code"),
+        (history(visits=["428.0"]), r"^visits\[0\] must be an object"),
+        (history(visits=[{"codes": ["1"]}, {"codes": [428.0]}]), r"^visits\[1\]\.codes\[0\] must be text"),
+        (history(visits=[{"codes": ["1", " "]}]), r"^visits\[0\]\.codes\[1\] must be text"),
+        (history(visits=[{"codes": "428.0"}]), r"^visits\[0\]\.codes must be a list, not text"),
+        (history(visits=[{"codes": [{"system": "ICD11", "code": "1"}]}]), "system must be ICD9 or ICD10"),
+        (history(visits=[{"codes": [{"system": "ICD9", "code": 428}]}]), r"codes\[0\]\.code must be text"),
+        (history(visits=[{"codes": ["1"], "time": "2026-07-01"}]), r"^visits\[0\]\.time is .*future"),
+        (history(visits=[{"codes": ["1"], "time": "31/01/2026"}]), r"visits\[0\]\.time must be a date"),
+        (history(visits=[{"codes": ["1"], "time": "2026-02-30"}]), r"visits\[0\]\.time must be a date"),
+        (
+            history(visits=[{"codes": ["1"], "time": day} for day in ("2026-02-01", "2026-01-01")]),
+            r"^visits\[1\] is dated 2026-01-01, before visits\[0\] \(2026-02-01\): .* oldest first",
+        ),
+        (history(visits=[{"codes": ["1"]}] * 10_000), "10,000 visits, and at most 1,000"),
+        (history(visits=[{"codes": ["1"] * (MAX_CODES + 1)}]), "5,001 codes, and at most 5,000"),
+        (history(sex="woman"), "sex must be F, M or U"),
+        (history(age="72"), "age must be a number of years, not text"),
+        (history(age=-1), "age must be between 0 and 130"),
+        (history(age=float("nan")), "age must be between 0 and 130"),
+        (history(id=["a"]), "id must be text"),
+        (history(vists=[]), "vists is not a known key"),
+        (history(visits=[{"codes": ["1"], "date": "2026-01-01"}]), r"visits\[0\]\.date is not a known key"),
+        (history(details={"a": 1}), "details.a must be text"),
+    ],
+)  # fmt: skip
+def test_history_errors_name_the_place(raw, said):
+    with pytest.raises(InputError, match=said):
+        patient_from_json(raw, now=NOW)
+
+
+def test_the_limit_itself_is_allowed_and_the_future_has_time_zones():
+    assert len(patient_from_json(history(visits=[{"codes": ["1"]}] * MAX_VISITS)).visits) == MAX_VISITS
+    now = datetime.now(UTC)
+    soon, later = ((now + timedelta(hours=hours)).isoformat() for hours in (13, 15))
+    assert patient_from_json(history(visits=[{"codes": ["1"], "time": soon}]))
+    with pytest.raises(InputError, match="in the future"):
+        patient_from_json(history(visits=[{"codes": ["1"], "time": later}]))
+
+
+def test_shifted_dates_are_read_where_the_history_says_so():
+    """De-identified records lie in the years 2100 to 2200; what was saved from one is read again."""
+    person = Patient((Visit(("428.0",), datetime(2150, 3, 4)), Visit(("I10",), datetime(2151, 1, 1))))
+    saved = patient_to_json(person)
+    assert saved["dates"] == "shifted"
+    assert patient_from_json(saved) == person
+    with pytest.raises(InputError, match=r'in the future .* says "dates": "shifted"'):
+        patient_from_json({key: value for key, value in saved.items() if key != "dates"})
+    assert "dates" not in patient_to_json(Patient((Visit(("428.0",), datetime(2020, 1, 1)),)))
+    with pytest.raises(InputError, match=r'dates must be "shifted" or left out'):
+        patient_from_json(history(dates="2150"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe{}", "not UTF-8"),
+        (b'{"a": 1, "a": 2}', "'a' more than once"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" + b"9" * 5000 + b"]", "endless number"),
+        (b'{"id": "\\ud800"}', "not UTF-8"),
+    ],
+)
+def test_parse_json_says_what_is_wrong(content, said):
+    with pytest.raises(InputError, match=said):
+        parse_json(content, "h.json")
+
+
+# --- invented patients
+
+DEMOS = demo_patients()
+
+
+def test_demo_patients_cover_the_asked_fields_of_medicine():
+    assert len(DEMOS) >= 14
+    words = " ".join(f"{demo.title} {demo.story}".lower() for demo in DEMOS)
+    for field in (
+        "heart failure", "kidney", "copd", "diabetes", "cirrhosis", "cancer", "crash", "sepsis", "pregnancy",
+        "child", "schizophrenia", "stroke", "heart attack",
+    ):  # fmt: skip
+        assert field in words
+    systems = [{code.system for visit in demo.patient.visits for code in visit.codes} for demo in DEMOS]
+    assert {"ICD10"} in systems
+    assert {"ICD9", "ICD10"} in systems
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.id)
+def test_demo_patient_is_plausible(demo):
+    book = Ontology.load()
+    assert 2 <= len(demo.patient.visits) <= 6
+    assert demo.story.count(". ") == 1
+    for visit in demo.patient.visits:
+        era = "ICD9" if visit.time.date() < ICD10_BEGINS else "ICD10"
+        assert len(visit.codes) == len(set(visit.codes)) > 0
+        for code in visit.codes:
+            assert code.system == era
+            assert book.is_billable(code), code
+            if code.system == "ICD9" and "630" <= code.code < "680":
+                assert demo.patient.sex == "F"
+                assert 12 <= demo.patient.age <= 55
+            if code.system == "ICD9" and "600" <= code.code < "609":
+                assert demo.patient.sex == "M"
+    dates = [visit.time for visit in demo.patient.visits]
+    assert dates == sorted(set(dates))
+    span = (dates[-1] - dates[0]).days / 365.25
+    assert demo.patient.age >= span - 1  # nobody is admitted before birth
+
+
+def test_demo_patients_refuse_a_broken_file(tmp_path):
+    path = tmp_path / "demo.json"
+    with pytest.raises(InputError, match="can't be read"):
+        demo_patients(path)
+    good = {**history(), "title": "t", "story": "s", "invented": True}
+    for broken, said in [
+        ({}, "must be a list"),
+        ([{**good, "invented": False}], "patient 1: needs title"),
+        ([good, good], "patient 2: needs an id of its own"),
+        ([{**good, "visits": []}], "patient 1: the history is empty"),
+        ([{**good, "id": ""}], "patient 1: needs an id"),
+    ]:
+        path.write_text(json.dumps(broken))
+        with pytest.raises(InputError, match=said):
+            demo_patients(path)
+
+
+def test_the_invented_cohort_is_made_again_to_the_byte(tmp_path):
+    cohort = cohort_from_demo.cohort()
+    write_table(to_table(cohort), tmp_path / "cohort.csv")
+    assert (tmp_path / "cohort.csv").read_bytes() == cohort_from_demo.OUT.read_bytes()
+    assert len(cohort) == 2 * len(DEMOS)
+    assert all(len(patient.visits) >= 2 for patient in cohort)
+    for patient in cohort:
+        for visit in patient.visits:
+            assert {code.system for code in visit.codes} == {"ICD9" if visit.time.date() < ICD10_BEGINS else "ICD10"}

@@ -1,0 +1,251 @@
+"""What holds of the repository as a whole: pins, safe settings, the bundled checkpoint, the way in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tomllib
+import warnings
+from pathlib import Path
+
+import pytest
+
+from mera_core.common.limits import Limits
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "sample_data"
+CHECKPOINT = SAMPLES / "mera-mini"
+SECOND = SAMPLES / "mera-icd10"
+MEGABYTE = 1_000_000
+SCRATCH = {".git", ".venv", "runs", "build", ".pytest_cache", ".ruff_cache", ".hypothesis", "__pycache__"}
+
+
+def files() -> list[Path]:
+    """Every file of the repository, as it would be committed."""
+    found = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in SCRATCH]
+        found += [Path(folder, name) for name in names if not name.endswith(".pyc")]
+    return found
+
+
+def text_files() -> list[Path]:
+    """Files that can be read as text, large data aside."""
+    texts = []
+    for path in files():
+        content = path.read_bytes() if path.stat().st_size < MEGABYTE else b"\0"
+        if b"\0" not in content:
+            texts.append(path)
+    return texts
+
+
+def test_every_requirement_is_pinned_and_says_what_it_is_for():
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        packages = [line for line in lines if line and not line.startswith(("#", "-r "))]
+        wrong = [line for line in packages if not re.fullmatch(r"[\w.-]+==[\w.]+ +# \S.*", line)]
+        assert packages and wrong == [], name
+
+
+def test_no_index_is_named():
+    for name in ("requirements.txt", "requirements-dev.txt", "Makefile", ".ci/prepare", ".ci/run"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"index-url|find-links|trusted-host|https?://(?!127\.0\.0\.1)", text), name
+
+
+def test_the_installed_libraries_are_those_of_the_pins():
+    from importlib.metadata import version
+
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for package, pin in re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
+            assert version(package).split("+")[0] == pin, f"{package}: run make test, which installs {name}"
+
+
+def test_the_app_starts_with_safe_settings():
+    settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    assert settings["browser"]["gatherUsageStats"] is False
+    assert settings["client"]["showErrorDetails"] == "none"
+    assert settings["server"]["address"] == "127.0.0.1"
+    assert settings["server"]["enableXsrfProtection"] is True
+    assert settings["server"]["enableCORS"] is True
+    assert 1_000_000 * settings["server"]["maxUploadSize"] == Limits().upload_bytes  # the field promises what is taken
+    assert settings["server"]["allowedHosts"]
+
+
+def test_the_bundled_checkpoint_is_small_and_holds_no_code():
+    assert (CHECKPOINT / "mera.json").is_file(), "there is no bundled checkpoint: make checkpoint DATA=..."
+    contents = [path for path in CHECKPOINT.rglob("*") if path.is_file()]
+    assert {path.suffix for path in contents} <= {".safetensors", ".json", ".md"}
+    assert sum(path.stat().st_size for path in contents) < 40 * MEGABYTE
+
+
+def test_the_samples_are_demo_patients_and_two_checkpoints():
+    assert {path.name for path in SAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
+        CHECKPOINT.name,
+        SECOND.name,
+    }
+    assert sum(path.stat().st_size for path in SECOND.iterdir()) < 80 * MEGABYTE
+    assert max(path.stat().st_size for path in SAMPLES.iterdir() if path.is_file()) < MEGABYTE
+
+
+def test_nothing_else_is_large():
+    large = {
+        str(path.relative_to(ROOT)): path.stat().st_size
+        for path in files()
+        if not path.is_relative_to(SAMPLES) and path.stat().st_size > 2 * MEGABYTE
+    }
+    assert large == {}
+
+
+def test_no_pickle_is_shipped():
+    assert [path for path in files() if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".pth", ".joblib"}] == []
+
+
+def test_no_path_of_one_machine():
+    own = Path(__file__).name
+    pattern = re.compile(r"(?<![\w.>)])/(?:home|Users|root|work|tmp|mnt|opt)/[\w.-]+")
+    found = {
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in text_files()
+        if path.name != own
+        for match in pattern.finditer(path.read_text(encoding="utf-8", errors="replace"))
+    }
+    assert found == set()
+
+
+def test_the_build_server_runs_what_a_person_runs():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in script
+    assert script.splitlines()[-1] == "make test"
+    for name in ("run", "prepare"):
+        assert os.access(ROOT / ".ci" / name, os.X_OK), f".ci/{name} is not executable"
+
+
+def test_make_without_a_target_lists_every_target():
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("app", "test", "lint", "checkpoint", "clean"):
+        assert re.search(rf"^  make {target} +\S", printed, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [("", "name the patient records"), ("no/such/folder", "there is nothing at")]
+)
+def test_make_checkpoint_says_what_it_lacks(data, said):
+    done = subprocess.run(["make", "checkpoint", f"DATA={data}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def prepare(folder: Path, program: str, what: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of .ci/prepare in `folder`, with only a few tools and a pretended python3 on the PATH."""
+    (folder / "bin").mkdir()
+    for tool in ("dirname", "rm", "cat", "cmp", "cp", "mkdir", "id"):
+        path = shutil.which(tool)
+        assert path, f"this machine has no {tool}"
+        (folder / "bin" / tool).symlink_to(path)
+    python = folder / "bin" / "python3"
+    python.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+    python.chmod(0o755)
+    shutil.copytree(ROOT / ".ci", folder / ".ci")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    return subprocess.run(
+        ["/bin/sh", str(folder / ".ci" / "prepare"), what],
+        env={"PATH": str(folder / "bin")} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            '[ "$1" = --version ] && echo Python 3.10.4 || exit 1',
+            "3.11 or newer, and 'python3' is: Python 3.10.4",
+        ),
+        (
+            'case "$*" in *version_info*) ;; --version) echo Python 3.12.1 ;; *) exit 1 ;; esac',
+            "python3-venv",
+        ),
+    ],
+    ids=["too old", "no venv module"],
+)
+def test_an_unfit_python_is_told_in_a_sentence(program, said, tmp_path):
+    done = prepare(tmp_path, program, "app")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+PRETENDED_PYTHON = """
+case "$*" in
+*"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+*"pip install"*) echo "Collecting something==1 (from -r file)"; exit "${PIP_STATUS:-0}" ;;
+*playwright*|-) exit 1 ;;
+--version) echo "Python 3.12.1" ;;
+esac
+"""
+
+
+def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
+    first = prepare(tmp_path, PRETENDED_PYTHON, "app")
+    assert first.returncode == 0, first.stderr
+    assert "== Creating .venv with Python 3.12.1" in first.stdout
+    assert "== Installing the libraries" in first.stdout
+    assert "   something==1\n" in first.stdout
+
+    def again() -> str:
+        command = ["/bin/sh", str(tmp_path / ".ci" / "prepare"), "app"]
+        return subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True).stdout
+
+    assert again() == ""
+    with (tmp_path / "requirements.txt").open("a") as file:
+        file.write("more==1\n")
+    assert again().startswith("== Installing the libraries")
+    assert again() == ""
+
+
+def test_a_failed_installation_is_told_and_tried_again(tmp_path):
+    done = prepare(tmp_path, PRETENDED_PYTHON, "app", PIP_STATUS="1")
+    assert done.returncode == 1
+    assert "pip could not install requirements.txt" in done.stderr
+    assert not (tmp_path / ".venv" / "installed-requirements.txt").exists()
+
+
+def test_tests_run_without_a_browser_and_say_so(tmp_path):
+    done = prepare(tmp_path, PRETENDED_PYTHON, "test")
+    assert done.returncode == 0, done.stderr
+    assert "No Chromium could be installed" in done.stdout
+
+
+def test_the_licence_is_the_whole_apache_text():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert len(text) == 11_357  # bytes of the text that the Apache foundation publishes, less its leading line end
+
+
+def test_a_withdrawn_call_of_our_own_fails_the_tests():
+    for module in ("mera_core.icd.search", "training.rank.run", "pages.shared.app.session"):
+        with pytest.raises(DeprecationWarning):
+            warnings.warn_explicit("gone soon", DeprecationWarning, "x.py", 1, module=module)
+    with warnings.catch_warnings(record=True):
+        warnings.warn_explicit("gone soon", DeprecationWarning, "x.py", 1, module="some_library")
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.org", 443)])
+def test_tests_can_not_reach_the_network(address, network_attempts):
+    with pytest.raises(ConnectionError, match=re.escape(address[0])):
+        socket.create_connection(address, timeout=0.1)
+    assert network_attempts == [address[0]]
+    network_attempts.clear()
+
+
+def test_tests_can_reach_this_machine():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=5).close()

@@ -1,0 +1,439 @@
+"""`score`: each patient's own ranking, everyone accounted for, and one result whatever happened on the way to it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from meds import LabelSchema
+
+from mera_core import scoring
+from mera_core.checkpoint.folder import save_checkpoint
+from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Patient, Visit, read_table, to_table, write_table
+from mera_core.icd.ontology import Code
+from mera_core.ranking.calibration import Calibration
+from mera_core.ranking.ranking import NOTICE
+from mera_core.scoring import store
+from mera_core.scoring.predict import NO_CODE, NO_DATE, NO_READABLE_CODE, NO_TRUTH, ONE_VISIT
+from mera_core.writers.predictions import HEART_FAILURE, Sample, write_predictions
+from tests.conftest import COURSES, ROOT, invented_patients
+from tests.tiny import icd9, tiny_manifest, tiny_model, tiny_vocabulary
+
+CODES = tuple(sorted(icd9(*{code for course in COURSES for visit in course for code in visit} - {"E880.9"})))
+
+ODD = (
+    Patient((Visit(("428.0",)), Visit()), id="no codes at the last visit"),
+    Patient((Visit(),), id="no codes"),
+    Patient((Visit(("E880.9",)),), id="nothing readable"),
+    Patient((Visit(("428.0", "I10", "E880.9")), Visit(("427.31", "428.0"))), sex="F", age=70, id='=odd, and "quoted"'),
+    Patient((Visit(("428.0",)),), sex="M", id="one visit"),
+)
+
+
+def tiny(seed: int = 0):
+    """A model, 32 wide with random weights, that reads and ranks what the invented patients have, but for falls."""
+    return tiny_model(CODES, tiny_vocabulary(CODES), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A calibrated checkpoint of `tiny`."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    calibration = Calibration("platt", slope=0.7, intercept=-1.0).to_dict()
+    save_checkpoint(tiny(), tiny_manifest(CODES, calibration=calibration), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def patients() -> list[Patient]:
+    """Invented patients, every second one with dates, and some that are odd."""
+    dated = [
+        replace(p, visits=tuple(replace(v, time=datetime(2020, 1, 1 + n)) for n, v in enumerate(p.visits)))
+        if place % 2
+        else p
+        for place, p in enumerate(invented_patients(150))
+    ]
+    return [*dated[:70], *ODD, *dated[70:]]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, patients) -> Path:
+    path = tmp_path_factory.mktemp("source") / "visits.csv"
+    write_table(to_table(patients), path)
+    return path
+
+
+@pytest.fixture
+def job(source, checkpoint, tmp_path) -> scoring.Job:
+    settings = scoring.Settings(part=32, top=5, rows=8)
+    return scoring.Job(source, tmp_path / "p.parquet", settings, "table", checkpoint)
+
+
+def of(job: scoring.Job, **settings) -> scoring.Job:
+    return replace(job, settings=replace(job.settings, **settings))
+
+
+def left_out(job: scoring.Job) -> dict[str, str]:
+    with store.left_out_file(job.out).open(newline="", encoding="utf-8") as file:
+        return {row["patient_id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def interrupted(job: scoring.Job, after: int) -> None:
+    """A run that is stopped when so many parts are through."""
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "scoring" and done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scoring.run(job, stop)
+
+
+def test_every_row_is_the_engines_own_ranking(job, patients, checkpoint):
+    result = scoring.run(job)
+    table = pq.read_table(job.out).to_pandas()
+    engine = Engine.load(checkpoint)
+    assert table["order_key"].is_monotonic_increasing
+    place = {patient.id: number for number, patient in enumerate(patients)}
+    for identity, rows in table.groupby("patient_id", sort=False):
+        whole = engine.rank(
+            replace(patients[place[identity]], visits=tuple(v for v in patients[place[identity]].visits if v.codes))
+        )
+        frame = whole.to_frame().head(max(5, whole.predicted))
+        assert rows["code"].tolist() == frame["code"].tolist()
+        assert rows["rank"].tolist() == frame["rank"].tolist()
+        for name in ("score", "share", "probability"):
+            np.testing.assert_allclose(rows[name], frame[name], atol=1e-5)
+        for name in ("above_cut", "recurrent", "system"):
+            assert rows[name].tolist() == frame[name].tolist()
+        assert set(rows["order_key"]) == {place[identity]}
+    assert set(table["notice"]) == {NOTICE}
+    assert set(table["checkpoint"]) == {engine.name}
+    assert pq.read_schema(job.out).metadata[b"mera.notice"].decode() == NOTICE
+    assert (result.patients, result.rows, result.parts) == (155, len(table), 5)
+
+
+def test_everyone_is_in_the_result_or_left_out_by_name(job, patients):
+    result = scoring.run(job)
+    scored = set(pq.read_table(job.out)["patient_id"].to_pylist())
+    absent = left_out(job)
+    assert absent == {"no codes": NO_CODE, "nothing readable": NO_READABLE_CODE}
+    assert scored | set(absent) == {patient.id for patient in patients}
+    assert not scored & set(absent)
+    assert result.scored == len(scored)
+    assert result.left_out == {NO_CODE: 1, NO_READABLE_CODE: 1}
+    assert result.unread["ICD9:E880.9"] > 0  # a code that no label stands for, in a history that was scored
+    assert any("ICD9:E880.9" in line for line in result.lines())
+    assert result.lines()[-1] == NOTICE
+
+
+def test_a_visit_held_out_is_not_read_and_says_what_came_true(job, patients):
+    held = of(job, hold_out=True, top=10)
+    scoring.run(held)
+    rows = pq.read_table(job.out).to_pandas()
+    shorter = {
+        p.id: [v for v in p.visits if v.codes][-1].codes for p in patients if sum(bool(v.codes) for v in p.visits) > 1
+    }
+    assert set(rows["patient_id"]) == set(shorter)
+    for identity, own in rows.groupby("patient_id", sort=False):
+        true = {code for code, came in zip(own["code"], own["came_true"], strict=True) if came}
+        assert true == {str(code) for code in shorter[identity]} & set(own["code"])
+    assert left_out(job)["one visit"] == ONE_VISIT
+    assert left_out(job)["no codes at the last visit"] == ONE_VISIT
+    assert NO_TRUTH not in left_out(job).values()
+    # the same patients without their last visit, scored for the visit to come, get the same ranking
+    cut = [replace(p, visits=v[:-1], age=v[-2].age) for p in patients if len(v := [v for v in p.visits if v.codes]) > 1]
+    other = job.out.with_name("cut.csv")
+    write_table(to_table(cut), other)
+    scoring.run(replace(of(job, top=10), source=other, out=job.out.with_name("cut.parquet")))
+    again = pq.read_table(job.out.with_name("cut.parquet")).to_pandas()
+    assert again[["patient_id", "code", "rank"]].equals(rows[["patient_id", "code", "rank"]])
+
+
+def test_the_size_of_parts_and_batches_changes_no_figure(job):
+    scoring.run(job)
+    first = pq.read_table(job.out).to_pandas()
+    scoring.run(replace(of(job, part=1000, rows=64), out=job.out.with_name("other.parquet")))
+    other = pq.read_table(job.out.with_name("other.parquet")).to_pandas()
+    assert first.drop(columns=["score", "share", "probability"]).equals(
+        other.drop(columns=["score", "share", "probability"])
+    )
+    np.testing.assert_allclose(first["score"], other["score"], atol=1e-5)
+
+
+def test_csv_has_the_same_rows_and_nothing_that_runs(job):
+    scoring.run(job)
+    table = replace(job, out=job.out.with_suffix(".csv"))
+    scoring.run(table)
+    rows, text = pq.read_table(job.out).to_pandas(), table.out.read_text(encoding="utf-8")
+    with table.out.open(newline="", encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    assert [cell["code"] for cell in cells] == rows["code"].tolist()
+    assert [float(cell["score"]) for cell in cells] == pytest.approx(rows["score"].tolist(), abs=1e-6)
+    odd = '=odd, and "quoted"'
+    assert odd in set(rows["patient_id"])
+    assert {cell["patient_id"] for cell in cells} == set(rows["patient_id"]) - {odd} | {"'" + odd}
+    assert NOTICE in text
+
+
+def test_stopped_and_started_again_it_goes_on_and_ends_in_the_same_bytes(job):
+    scoring.run(job)
+    whole, beside = job.out.read_bytes(), store.left_out_file(job.out).read_bytes()
+    job.out.unlink()
+    interrupted(job, after=2)
+    assert not job.out.exists()
+    assert len(list(store.parts_folder(job.out).glob("part-*.parquet"))) == 2
+    result = scoring.run(job)
+    assert result.resumed == 2
+    assert "resumed: 2 of 5 parts" in "\n".join(result.lines())
+    assert job.out.read_bytes() == whole
+    assert store.left_out_file(job.out).read_bytes() == beside
+    assert not store.parts_folder(job.out).exists()
+
+
+def test_a_run_of_something_else_is_refused_and_can_be_thrown_away(job, source, checkpoint, tmp_path):
+    interrupted(job, after=1)
+    other_model = tmp_path / "tiny"
+    save_checkpoint(tiny(seed=3), tiny_manifest(CODES), other_model)
+    fewer = tmp_path / "fewer.csv"
+    write_table(read_table(source).iloc[:-1], fewer)
+    for changed, said in (
+        (of(job, top=6), "a run with other settings"),
+        (replace(job, source=fewer), "a run with other patients"),
+        (replace(job, checkpoint=other_model), "a run with another checkpoint"),
+        (replace(of(job, top=6), checkpoint=other_model), "another checkpoint and other settings"),
+    ):
+        with pytest.raises(InputError, match=f"{said}.*--restart throws them away, another --out keeps them"):
+            scoring.run(changed)
+    assert len(list(store.parts_folder(job.out).glob("part-*.parquet"))) == 1, "a refusal must not touch them"
+    assert scoring.run(replace(of(job, top=6), restart=True)).resumed == 0
+    renamed = replace(job, source=source.with_name("again.csv"))
+    interrupted(job, after=1)
+    renamed.source.write_bytes(source.read_bytes())
+    assert scoring.run(renamed).resumed == 1  # the same patients from another file
+
+
+def test_a_run_that_came_to_nothing_is_no_obstacle(job, source):
+    folder = store.parts_folder(job.out)
+    folder.mkdir()
+    (folder / store.JOB).write_text('{"settings": "those of a command that was refused later"}')
+    assert scoring.run(job).scored > 0
+
+
+def test_a_damaged_part_is_scored_again(job):
+    scoring.run(job)
+    whole = job.out.read_bytes()
+    interrupted(job, after=4)
+    folder = store.parts_folder(job.out)
+    parts = sorted(folder.glob("part-*.parquet"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-20])
+    parts[1].write_bytes(b"")
+    parts[2].write_bytes(parts[3].read_bytes())  # whole, but another part's
+    (folder / ".part-000009.parquet.1.aside").write_bytes(b"cut short")
+    assert scoring.run(job).resumed == 1
+    assert job.out.read_bytes() == whole
+
+
+def test_a_folder_that_is_no_runs_is_left_alone(job):
+    folder = store.parts_folder(job.out)
+    folder.mkdir()
+    (folder / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match=r"holds mine\.txt, which is no part of a scoring"):
+        scoring.run(job)
+    assert (folder / "mine.txt").read_text() == "keep"
+
+
+def test_two_processes_do_not_write_one_result(job):
+    with store.opened(job.out, {}, 1), pytest.raises(InputError, match="another process is writing"):
+        scoring.run(job)
+
+
+def test_a_disk_that_refuses_is_a_sentence(job, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.pq, "write_table", full)
+    with pytest.raises(InputError, match=r"part-000000\.parquet can't be written: No space left on device"):
+        scoring.run(job)
+    monkeypatch.undo()
+    assert scoring.run(job).resumed == 0
+
+
+def test_patients_are_told_apart_by_what_their_histories_hold(patients):
+    columns = VisitColumns.of(patients)
+    same = VisitColumns.of(list(patients))
+    assert store.columns_hash(columns) == store.columns_hash(same)
+    told = {store.columns_hash(columns)}
+    for changed in (
+        replace(patients[3], sex="U"),
+        replace(patients[3], age=None),
+        replace(patients[3], details={"ethnicity": "other"}),
+        replace(patients[3], visits=patients[3].visits[:-1]),
+        replace(patients[3], visits=(*patients[3].visits[:-1], Visit(("428.0",), datetime(2021, 1, 1)))),
+        replace(patients[3], id="another"),
+    ):
+        told.add(store.columns_hash(VisitColumns.of([*patients[:3], changed, *patients[4:]])))
+    assert len(told) == 7
+
+
+def test_a_part_is_its_people_in_their_order(patients):
+    columns = VisitColumns.of(patients)
+    parts = [scoring.slice_of(columns, number, 32) for number in range(5)]
+    assert [person for part in parts for person in part.columns.patients()] == patients
+    assert [part.first for part in parts] == [0, 32, 64, 96, 128]
+    assert all(len(part.columns.codes) <= len(columns.codes) for part in parts)
+
+
+def test_meds_tables_are_those_of_the_engines_rankings(job, patients, checkpoint):
+    meds = replace(of(job, hold_out=True, tasks=(HEART_FAILURE,)), out=job.out.with_name("meds"))
+    result = scoring.run(meds)
+    engine = Engine.load(checkpoint)
+    samples = []
+    for patient in patients:
+        visits = tuple(visit for visit in patient.visits if visit.codes)
+        if len(visits) > 1 and visits[-2].time is not None:
+            history = replace(patient, visits=visits[:-1], age=visits[-2].age)
+            target = frozenset(Code("ICD9", str(code)) for code in visits[-1].codes)
+            samples.append(Sample(history, target, engine.rank(history)))
+    direct = job.out.with_name("direct")
+    write_predictions(samples, direct)
+    for kind, task in (("labels", "heart_failure"), ("predictions", "heart_failure"), ("labels", "next_visit_codes")):
+        ours, theirs = (pq.read_table(folder / kind / task / "0.parquet").to_pandas() for folder in (meds.out, direct))
+        if kind == "predictions":
+            name = "predicted_boolean_probability"
+            np.testing.assert_allclose(ours.pop(name), theirs.pop(name), atol=1e-5)
+        assert ours.equals(theirs)
+    LabelSchema.validate(pq.read_table(meds.out / "labels" / "heart_failure" / "0.parquet"))
+    assert (meds.out / "README.md").read_text() == (direct / "README.md").read_text()
+    assert result.scored == len(samples)
+    assert NO_DATE in set(left_out(meds).values())
+    assert not store.parts_folder(meds.out).exists()
+    with pytest.raises(InputError, match="is there already"):
+        replace(meds)
+
+
+def test_meds_tables_put_in_place_just_before_a_stop_are_kept(job, monkeypatch):
+    meds = replace(of(job, hold_out=True, tasks=(HEART_FAILURE,)), out=job.out.with_name("meds"))
+
+    def stopped(self: store.Store) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Store, "remove", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.run(meds)
+    monkeypatch.undo()
+    before = {path: path.stat().st_mtime_ns for path in meds.out.rglob("*")}
+    assert scoring.run(replace(meds)).resumed == 5
+    assert {path: path.stat().st_mtime_ns for path in meds.out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"engine": "spark"}, "--engine must be local or ray"),
+        ({"address": "auto"}, "it needs --engine ray"),
+        ({"workers": 0}, "at least one worker"),
+        ({"out": Path("x.xlsx")}, r"--out must end in \.parquet or \.csv"),
+        ({"out": Path("nowhere/x.csv")}, "no folder nowhere"),
+    ],
+)
+def test_what_can_not_be_done_is_said_before_anything_is_read(job, change, said):
+    with pytest.raises(InputError, match=said):
+        replace(job, **change)
+
+
+def test_settings_refuse_what_contradicts_itself():
+    with pytest.raises(InputError, match="need a visit held out"):
+        scoring.Settings(tasks=(HEART_FAILURE,))
+    with pytest.raises(InputError, match='quantize is "bogus"'):
+        scoring.Settings(quantize="bogus")
+    with pytest.raises(InputError, match="top must be at least 1"):
+        scoring.Settings(top=0)
+
+
+def test_a_checkpoint_that_can_not_rank_is_refused_before_anything_is_read(job, tmp_path):
+    folder = tmp_path / "stage1"
+    save_checkpoint(tiny_model(()), tiny_manifest(()), folder)
+    with pytest.raises(InputError, match="was not trained to rank"):
+        scoring.run(replace(job, checkpoint=folder, source=Path("nowhere.csv")))
+
+
+# --- processes that die
+
+
+def test_killed_at_20_random_points_and_started_again_the_result_is_the_same(source, checkpoint, tmp_path):
+    told = killed(source, checkpoint, tmp_path, "--kills", "20", "--seed", "7", "--part", "5")
+    assert told["killed"] == 20
+    assert (told["status"], told["same"], told["left"]) == (0, True, [])
+    assert len(set(told["parts_when_killed"])) >= 5, "the kills fell into the same few moments"
+
+
+@pytest.mark.slow
+def test_killed_before_and_after_each_rename_and_removal_the_result_is_the_same(source, checkpoint, tmp_path):
+    told = killed(source, checkpoint, tmp_path, "--every-step", "--part", "60")
+    assert told["killed"] >= 20
+    assert (told["same"], told["left"]) == (True, [])
+
+
+def killed(source: Path, checkpoint: Path, folder: Path, *options: str) -> dict:
+    command = [sys.executable, "-m", "tests.killed_scoring", str(source), str(folder / "p.parquet"), str(checkpoint)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_killed_command_leaves_no_worker_and_goes_on(job, source, checkpoint, tmp_path):
+    """The command with two worker processes, killed when a part is there; then to its end; beside one worker's result."""
+    shutil.copytree(ROOT / "mera_core", tmp_path / "mera_core")  # an edit of the source while this runs changes nothing
+    out = tmp_path / "two.parquet"
+    command = [sys.executable, "-m", "mera_core", "score", str(source), "--format", "table", "--out", str(out)]
+    command += ["--checkpoint", str(checkpoint), "--workers", "2", "--top", "5", "--part", "32"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers: set[int] = set()
+    end = time.monotonic() + 120
+    while process.poll() is None and not list(store.parts_folder(out).glob("part-*.parquet")):
+        workers |= children_of(process.pid)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 10
+    while any(alive(each) for each in workers):
+        assert time.monotonic() < end, "workers live on after their parent was killed"
+        time.sleep(0.1)
+    done = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scored"] == 153
+    one = replace(job, settings=scoring.Settings(top=5, part=32))
+    scoring.run(one)
+    assert out.read_bytes() == one.out.read_bytes()
+
+
+def children_of(process: int) -> set[int]:
+    """Process ids of the children, where the system tells."""
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    return {int(each) for each in listed.read_text().split()} if listed.exists() else set()
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"

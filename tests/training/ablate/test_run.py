@@ -1,0 +1,225 @@
+"""The ablation table: what its rows change, that runs are kept and paired, and what an interval says of a claim."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mera_core.common.errors import InputError
+from mera_core.evaluation.bootstrap import estimate
+from training.ablate import run as ablate
+from training.ablate.results import claimed, load_figures, save_figures
+from training.ablate.table import SHOWN, Table
+from training.open_questions import BRANCH_ROWS, order
+from training.rank.setup import prepare
+
+CONFIG = Path(__file__).resolve().parents[3] / "training" / "configs" / "ablate.yaml"
+TINY = {
+    "seeds": [1, 2],
+    "memorize": {
+        "word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2, "passes": 0.01,
+        "batch_size": 64, "undivided_codes": 64, "save_every": 0,
+    },
+    "rank": {"passes": 1, "batch_size": 16, "learning_rate": 0.005, "rehearsal": 0, "save_every": 0},
+    "rows": [
+        {"name": "MERA", "group": "reference", "keep": True},
+        {"name": "no memorization", "group": "paper", "claim": "it falls", "start": "untrained"},
+        {"name": "decode with CE", "group": "paper", "claim": "it falls", "train": "sequence", "output": "decode"},
+        {"name": "rank with CE", "group": "paper", "claim": "it falls", "train": "sequence"},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_table(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    return path
+
+
+# --- the published table
+
+
+def test_the_published_table_has_every_row_of_the_papers_and_three_seeds() -> None:
+    table = Table.load(CONFIG)
+    assert len(table.seeds) >= 3 and table.rows[0].name == "MERA" and not table.rows[0].changes()
+    paper = {row.name for row in table.rows if row.group == "paper"}
+    assert paper >= {
+        "no level 0", "no level 1", "no level 2", "no level 3", "no level 4", "level 0 alone",
+        "chapters alone (level 1)", "blocks alone (level 2)",
+        "categories alone (level 3)", "full codes alone (level 4)", "no dynamic threshold", "no memorization",
+        "no hierarchy questions", "no order perturbation", "no profile", "decode with CE", "rank with CE",
+    }  # fmt: skip
+    ours = {name for row in table.rows if row.group == "ours" for name in (*row.memorize, *row.rank)}
+    assert ours >= {"row_start", "every_visit", "rest_weight", "level_weights", "temperature"}
+    assert all(row.claim for row in table.rows[1:])
+
+
+def test_every_row_changes_something_and_no_two_rows_are_the_same_run() -> None:
+    table = Table.load(CONFIG)
+    marks = [table.fingerprint(row, 1, row.output) for row in table.rows]
+    assert len(set(marks)) == len(marks)
+    assert table.fingerprint(table.rows[0], 1) != table.fingerprint(table.rows[0], 2)
+
+
+def test_rows_reach_the_settings_they_name() -> None:
+    table = Table.load(CONFIG)
+    rows = {row.name: row for row in table.rows}
+    reference = table.rank_config(rows["MERA"], 1)
+    assert reference.levels == (0, 1, 2, 3, 4) and reference.shuffle and reference.profile and reference.drop == 0
+    assert table.rank_config(rows["no level 0"], 1).levels == (1, 2, 3, 4)
+    assert table.rank_config(rows["no dynamic threshold"], 1).threshold == "none"
+    assert table.memorize_config(rows["no hierarchy questions"], 3).hierarchy_share == 0
+    assert table.memorize_config(rows["rows start at random"], 3).row_start == "random"
+    assert table.same_model(rows["decode with CE"], rows["rank with CE"])
+    assert not table.same_model(rows["decode with CE"], rows["MERA"])
+    for name in BRANCH_ROWS:  # question 1 reads their checkpoints
+        assert rows[name].keep
+    for level in range(5):
+        assert table.rank_config(rows[f"no level {level}"], 1).levels == tuple(n for n in range(5) if n != level)
+
+
+def test_rows_that_train_on_more_patients_take_as_many_steps() -> None:
+    table = Table.load(CONFIG)
+    configs = {row.name: table.rank_config(row, 1) for row in table.rows}
+    # UCI's training part: 51,753 patients, 12,065 of them with two visits or more and 21,857 next visits
+    samples = {
+        name: 21_857 if one.prefix_samples else 51_753 if one.start_weight or one.rest_weight else 12_065
+        for name, one in configs.items()
+    }
+    steps = {name: samples[name] / one.batch_size for name, one in configs.items() if "CE" not in name}
+    assert all(count == pytest.approx(steps["MERA"], rel=0.01) for count in steps.values()), steps
+    for row in table.rows:
+        if row.rank.keys() & {"start_weight", "rest_weight"}:
+            assert "a batch of 274" in row.about
+    assert all(one.trim_inputs for one in configs.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [{"name": "x", "group": "ours", "colour": "red"}]}, "does not exist: colour"),
+        ({"rows": [{"name": "x", "group": "ours", "rank": {"leves": [0]}}]}, '"x" names a setting that does not exist'),
+        ({"rows": [{"name": "x", "group": "ours"}] * 2}, "names a row twice"),
+        ({"rows": [{"name": "x", "group": "ours", "output": "decode"}]}, "was not trained to"),
+        ({"rows": [{"name": "x", "group": "ours", "start": "cold"}]}, "memorized or untrained"),
+        ({"rows": [{"name": "x", "group": "ours", "figure": "auroc"}]}, "is about auroc"),
+        ({"seeds": []}, "none of them empty"),
+        ({"more": 1}, "must hold memorize, rank, rows, seeds"),
+    ],
+)
+def test_a_table_that_can_not_be_run_is_refused_before_the_night(tmp_path, change, message) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(TINY | change), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        Table.load(path)
+    with pytest.raises(InputError, match="can't be read"):
+        Table.load(tmp_path / "none.yaml")
+
+
+# --- what an interval says
+
+
+def test_a_verdict_needs_an_interval_that_leaves_out_nothing() -> None:
+    clear_fall, clear_rise = (estimate(value, np.full(50, value)) for value in (-0.05, 0.05))
+    open_ = estimate(-0.05, np.linspace(-0.2, 0.1, 50))
+    assert [ablate.verdict(one, False) for one in (clear_fall, clear_rise, open_)] == [
+        "holds", "does not hold", "not settled",
+    ]  # fmt: skip
+    assert [ablate.verdict(one, True) for one in (clear_fall, clear_rise)] == ["does not hold", "holds"]
+
+
+def test_kept_figures_come_back_to_the_last_digit(tmp_path) -> None:
+    figures = {"test/recall@20": estimate(1 / 3, np.random.default_rng(0).random(20))}
+    save_figures(tmp_path / "one.npz", figures, seconds=2.5)
+    loaded, numbers = load_figures(tmp_path / "one.npz")
+    assert loaded == figures and np.array_equal(loaded["test/recall@20"].draws, figures["test/recall@20"].draws)
+    assert numbers == {"seconds": 2.5} and load_figures(tmp_path / "two.npz") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["one.npz"]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path) -> None:
+    lock = tmp_path / "run.lock"
+    with claimed(lock) as first, claimed(lock) as second:  # a second handle, as another process would open it
+        assert first and not second
+    with claimed(lock) as again:
+        assert again
+
+
+# --- a whole small table
+
+
+def test_a_table_is_filled_run_by_run_and_goes_on(tiny_table, invented_cohort, tmp_path, monkeypatch) -> None:
+    out, runs = tmp_path / "table.json", tmp_path / "runs"
+
+    def run(**values):
+        return ablate.run(tiny_table, str(invented_cohort), "table", runs, out, draws=30, **values)
+
+    started = []
+    real = ablate.one_run
+    monkeypatch.setattr(ablate, "one_run", lambda table, row, seed, *rest: (started.append((row.name, seed)), real(table, row, seed, *rest)))  # fmt: skip # noqa: E501
+    first = run(seeds=(1,))
+    # one model is trained for the two rows that only read it differently
+    assert started == [("MERA", 1), ("no memorization", 1), ("decode with CE", 1)]
+    rows = {row["name"]: row for row in first["rows"]}
+    assert all(row["seeds"] == [1] for row in rows.values()) and json.loads(out.read_text()) == first
+    assert set(rows["MERA"]["test"]["metrics"]) == set(SHOWN) and "minus_reference" not in rows["MERA"]["test"]
+    for name in ("no memorization", "rank with CE", "decode with CE"):
+        for part in ("validation", "test"):
+            difference = rows[name][part]["minus_reference"]["recall@20"]
+            expected = (
+                rows[name][part]["metrics"]["recall@20"]["value"] - rows["MERA"][part]["metrics"]["recall@20"]["value"]
+            )
+            assert difference["value"] == pytest.approx(expected)
+            assert difference["low"] <= difference["value"] <= difference["high"]
+        assert rows[name]["verdict"] in ("holds", "does not hold", "not settled")
+    # a model that was never asked a question knows no definition; what one reads otherwise knows the same
+    assert rows["no memorization"]["stage1_memory"]["code_to_definition"] == 0
+    assert rows["rank with CE"]["stage1_memory"] == rows["MERA"]["stage1_memory"]
+    assert rows["decode with CE"]["test"] != rows["rank with CE"]["test"]
+    started.clear()
+    assert run(seeds=(1,)) == first and started == []  # nothing is done twice
+    assert run(minutes=0) == first and started == []  # no time left: nothing is begun
+    second = run(only=("MERA",), seeds=(2,))
+    assert started == [("MERA", 2)]
+    rows = {row["name"]: row for row in second["rows"]}
+    assert rows["MERA"]["seeds"] == [1, 2] and rows["no memorization"]["seeds"] == [1]
+    assert len(rows["MERA"]["test"]["by_seed"]["recall@20"]) == 2
+    table = Table.load(tiny_table)
+    data = str(invented_cohort)
+    checkpoint = ablate.kept_checkpoint(table, "MERA", 2, data, "table", runs)
+    assert (checkpoint / "mera.json").is_file()
+    with pytest.raises(InputError, match='keeps no checkpoint of a row "rank with CE"'):
+        ablate.kept_checkpoint(table, "rank with CE", 1, data, "table", runs)
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    shutil.rmtree(runs)  # another machine: figures are committed, checkpoints are not
+    started.clear()
+    assert run(only=("MERA",), seeds=(1, 2)) == second and started == []
+    again = ablate.kept_checkpoint(table, "MERA", 2, data, "table", runs)
+    assert again == checkpoint and (again / "model.safetensors").read_bytes() == weights
+    with pytest.raises(InputError, match="no row red"):
+        run(only=("red",))
+    with pytest.raises(InputError, match="no seed 9"):
+        run(seeds=(9,))
+
+
+def test_the_question_of_order_takes_what_the_table_has_trained_and_trains_the_rest_once(
+    tiny_table, invented_cohort, tmp_path, monkeypatch
+) -> None:
+    data, runs, table = str(invented_cohort), tmp_path / "runs", Table.load(tiny_table)
+    ablate.run(tiny_table, data, "table", runs, tmp_path / "table.json", only=("MERA",), seeds=(1,), draws=20)
+    trained = []
+    monkeypatch.setattr(order, "prepare", lambda config, folder: (trained.append(folder.name), prepare(config, folder))[1])  # fmt: skip # noqa: E501
+    first = order.run(table, data, "table", runs, (1,), draws=20)
+    assert len(first["rows"]) == 6 and len(trained) == 5  # shuffled, with the head's terms, is the table's MERA
+    assert not any(name.startswith("order-0-with-") for name in trained)
+    for row in first["rows"]:
+        assert ("minus_shuffled" in row) == (row["order"] != "shuffled")
+        assert 0 <= row["metrics"]["principal_recall@10"]["value"] <= 1
+    trained.clear()
+    assert order.run(table, data, "table", runs, (1,), draws=20) == first and not trained

@@ -1,0 +1,291 @@
+"""Networks of the field behind the one interface: what they may see, that they learn, and that they are tuned alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mera_core.common.errors import InputError
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Code
+from training.baselines import handover
+from training.baselines.architectures import ARCHITECTURES, reversed_visits
+from training.baselines.neural import NeuralBaseline, NeuralSettings
+from training.baselines.samples import recall_at_20, truth_of
+from training.baselines.simple import CodeFrequency
+from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
+from training.rank.cut import REACH_SHARES, TILTS
+
+A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
+LABELS = (A, B, C, D)
+SMALL = NeuralSettings(width=16, learning_rate=1e-2, dropout=0.0, passes=60)
+
+
+def patient(*visits, id: str = "") -> Patient:
+    return Patient([Visit(codes) for codes in visits], id=id)
+
+
+def following(count: int, seed: int) -> list[Patient]:
+    """A rule that takes order: the next visit is D where the last one was A, and B where it was C."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for n in range(count):
+        past = [[(A, C)[i]] for i in rng.integers(2, size=rng.integers(1, 4))]
+        out.append(patient(*past, [D if past[-1] == [A] else B], id=str(n)))
+    return out
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_network_learns_what_follows_the_newest_visit(name) -> None:
+    model = NeuralBaseline(LABELS, name, SMALL).fit(following(300, 0))
+    scores = model.scores(following(60, 1))
+    ends_in_d = [p.visits[-1].codes[0] == D for p in following(60, 1)]
+    # whether a patient's visits end here is a toss: what is told is which of B and D it would be
+    right = (scores[:, LABELS.index(D)] > scores[:, LABELS.index(B)]) == ends_in_d
+    assert np.mean(right) > 0.95  # half of them by chance
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_padding_and_the_target_visit_change_no_score(name) -> None:
+    model = NeuralBaseline(LABELS, name, NeuralSettings(width=16, passes=1)).fit(following(60, 0))
+    short, long = patient([A, C], [D]), patient([C], [A, B, C], [B], [A], [D])
+    alone, together = model.scores([short]), model.scores([short, long])
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+    other = patient([A, C], [B, C, A])
+    assert np.array_equal(model.scores([short])[0], model.scores([other])[0])
+    assert not np.allclose(model.scores([patient([A], [D])]), model.scores([patient([C], [D])]))
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others() -> None:
+    train, asked = following(80, 0), following(10, 1)
+    state = torch.get_rng_state()
+    first, second, third = (
+        NeuralBaseline(LABELS, "RETAIN", NeuralSettings(width=16, passes=2), seed).fit(train).scores(asked)
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, second) and not np.allclose(first, third)
+    assert torch.equal(state, torch.get_rng_state())  # nobody else's draws are disturbed
+
+
+def test_scores_start_at_the_base_rates() -> None:
+    train = following(200, 0)
+    model = NeuralBaseline(LABELS, "factorised", NeuralSettings(width=16, learning_rate=1e-9, passes=1)).fit(train)
+    rate = CodeFrequency(LABELS).fit(train).rate
+    np.testing.assert_allclose(torch.sigmoid(torch.from_numpy(model.scores(train[:5]))), [rate] * 5, atol=0.1)
+
+
+def test_the_best_pass_on_validation_patients_is_kept_and_training_stops() -> None:
+    labels = [Code("ICD9", str(100 + n)) for n in range(60)] + list(LABELS)
+    train, validation = following(150, 0), following(50, 1)
+    settings = NeuralSettings(width=16, learning_rate=3e-3, passes=30, patience=2)
+    model = NeuralBaseline(labels, "GRU", settings).fit(train, validation)
+    assert 1 <= model.passes_made < 30
+    assert recall_at_20(model.scores(validation), truth_of(validation, labels)) == 1.0
+
+
+def test_reversal_leaves_padding_at_the_end() -> None:
+    seen = torch.arange(8.0).view(2, 4, 1)
+    assert reversed_visits(seen, torch.tensor([4, 2]))[:, :, 0].tolist() == [[3, 2, 1, 0], [5, 4, 6, 7]]
+
+
+def test_what_can_not_be_built_is_refused() -> None:
+    with pytest.raises(InputError, match='no baseline "LSTM"; there are factorised, GRU'):
+        NeuralBaseline(LABELS, "LSTM")
+    with pytest.raises(InputError, match="can't be built"):
+        NeuralSettings(width=20)
+    with pytest.raises(InputError, match="was not fitted"):
+        NeuralBaseline(LABELS).scores([patient([A], [B])])
+
+
+# --- tuning
+
+
+def test_every_family_has_the_same_budget_or_nothing_more_to_choose() -> None:
+    sizes = {family.name: len(family.candidates) for family in families(LABELS)}
+    assert len(NEURAL_GRID) == BUDGET == 8
+    assert sizes.pop("code frequency") == 1 and sizes.pop("copy the past, then frequency") == 2
+    assert set(sizes) == {"logistic regression on the history", "factorised", "GRU classifier",
+                          "transformer classifier", "RETAIN", "Dipole"}  # fmt: skip
+    assert set(sizes.values()) == {BUDGET}
+    settings = [str(make(1).settings) for make in families(LABELS)[3].candidates]
+    assert len(set(settings)) == BUDGET
+
+
+class Constant:
+    """Scores one label above all others, whoever asks."""
+
+    def __init__(self, label: int):
+        self.label, self.name = label, "constant"
+        self.settings = {"label": label}
+
+    def fit(self, patients, validation=()):
+        return self
+
+    def scores(self, patients):
+        out = np.zeros((len(patients), 40))
+        out[:, self.label] = 1
+        out[:, 20:] += np.arange(20) * 0.01  # the other half stands before the first twenty
+        return out
+
+
+def test_tuning_keeps_what_validation_patients_rank_best() -> None:
+    truth = Truth.from_sets([[7], [7, 3]], [[], []], 40)
+    family = Family("constant", tuple(lambda _, n=n: Constant(n) for n in (2, 7, 3)))
+    make, fitted, tried = tuned(family, [], [None, None], truth, 1)
+    assert fitted.settings == make(5).settings == {"label": 7}
+    assert [row["validation_recall@20"] for row in tried] == [0.0, 0.75, 0.25]
+
+
+def test_a_cut_is_the_best_size_or_threshold_and_may_weigh_frequency() -> None:
+    rng = np.random.default_rng(0)
+    rate = np.array([0.4, 0.3, 0.02, 0.02])
+    signal = rng.normal(size=(400, 4))
+    p = 1 / (1 + np.exp(-(signal * 1.5 + np.log(rate / (1 - rate)))))
+    positive = rng.random(p.shape) < p
+    positive[~positive.any(1), 0] = True
+    truth = Truth.from_sets([np.flatnonzero(row) for row in positive], [[]] * 400, 4)
+    logits = np.log(p / (1 - p))
+    plain, tilted = Cut.fit(logits, truth), Cut.fit(logits, truth, np.log(rate))
+    assert plain.tilt == plain.reach_share == 0 and tilted.validation_f1 >= plain.validation_f1
+    assert (logits - tilted.offset > tilted.threshold).sum() == tilted.sets(logits).sum() > 0
+    one = rng.integers(4, size=400)
+    shifted = np.eye(4)[one] + rng.random((400, 1)) * 100  # each list is right, but lists can't be compared
+    fixed = Cut.fit(shifted, Truth.from_sets([[label] for label in one], [[]] * 400, 4))
+    assert fixed.size == 1 and fixed.validation_f1 == 1.0
+    assert np.array_equal(fixed.sets(shifted).toarray().argmax(1), one)
+    assert set(fixed.to_dict()) == {"size", "tilt", "reach_share", "validation_f1"}
+
+
+def test_a_baselines_cut_is_of_the_family_of_meras_own() -> None:
+    """Two codes as common as each other, one told well and one badly: only thresholds of their own suit both."""
+    rng, log_rate = np.random.default_rng(1), np.log([0.2, 0.2])
+    n = 3000
+    logits = np.log(0.2 / 0.8) + rng.normal(size=(n, 2)) * (3.0, 0.3)
+    positive = rng.random((n, 2)) < 1 / (1 + np.exp(-logits))
+    truth = Truth.from_sets([np.flatnonzero(row) for row in positive], [[]] * n, 2)
+    alone = Cut.fit(logits, truth)
+    cut = Cut.fit(logits, truth, log_rate)
+    assert cut.reach_share in REACH_SHARES and cut.reach_share > 0 and cut.tilt in TILTS
+    assert cut.validation_f1 > alone.validation_f1 + 0.01
+    sets = cut.sets(logits)
+    assert metrics.weighted_f1(sets, truth, Bootstrap(n, 1)).value == pytest.approx(cut.validation_f1)
+    assert cut.to_dict()["reach_share"] == cut.reach_share and "offset" not in cut.to_dict()
+
+
+def test_the_order_of_a_list_may_give_rare_codes_their_due() -> None:
+    # 25 common codes that are never right stand, by a hair, above the rare one that is: taking frequency off helps.
+    log_rate = np.log(np.concatenate([np.full(25, 0.3), [0.003]]))
+    scores = np.tile(np.concatenate([np.full(25, 0.5), [0.0]]), (4, 1))
+    truth = Truth.from_sets([[25]] * 4, [[]] * 4, 26)
+    assert best_order_tilt(scores, truth, log_rate) == 0.2  # 0.1 x log(100) is 0.46, not yet enough
+    right = Truth.from_sets([[3]] * 4, [[]] * 4, 26)
+    assert best_order_tilt(scores, right, log_rate) == 0.0  # nothing to gain: left as it is
+
+
+# --- PyHealth, by file
+
+
+def test_what_is_handed_over_holds_codes_and_label_numbers_alone() -> None:
+    index = {code: label for label, code in enumerate(LABELS)}
+    one = Patient([Visit([A, B], age=71), Visit([D, Code("ICD9", "V45")])], sex="F", age=72, id="secret-9")
+    rows = handover.as_rows([(one.visits[:1], one.visits[1])], index)
+    assert rows == [{"history": [["ICD9:250", "ICD9:276"]], "next": [3]}]
+    assert "secret" not in json.dumps(rows) and "71" not in json.dumps(rows)
+
+
+FAKE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+kind, folder, seeds = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
+split = json.loads((folder / "split.json").read_text())
+if kind == "Transformer":
+    sys.exit("out of luck")
+for seed in seeds:
+    parts = {name: np.full((len(split[name]), split["labels"]), int(seed)) for name in ("validation", "test")}
+    np.savez(folder / f"{kind}-{seed}.npz", **parts)
+result = {"settings": {}, "tried": [], "runs": len(seeds), "version": "1.1.6"}
+(folder / f"{kind}.json").write_text(json.dumps(result))
+"""
+
+
+def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monkeypatch) -> None:
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    monkeypatch.setattr(handover, "RUNNER", fake)
+    parts = {"validation": following(5, 1), "test": following(7, 2)}
+    python = type(fake)(sys.executable)
+    handed = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
+    assert [one["test"].shape for one in handed.scores] == [(7, 4)] * 2
+    assert handed.scores[1]["validation"][0, 0] == 4 and handed.version == "1.1.6"
+    with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
+        handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
+    with pytest.raises(InputError, match="is no Python"):
+        handover.run("PyHealth RETAIN", following(9, 0), parts, LABELS, (1,), tmp_path / "none", tmp_path / "work")
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """`pyhealth_runner` beside stand-ins for PyHealth, whose trainer makes an optimizer in every call, as PyHealth's does."""
+
+    class Model(torch.nn.Module):
+        def __init__(self, *args, **options):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(3))
+            self.label_tokenizer = SimpleNamespace(vocabulary=SimpleNamespace(token2idx={"0": 0, "1": 1, "2": 2}))
+
+        def forward(self, **batch):
+            return {"logit": self.weight.repeat(batch["rows"], 1), "loss": ((self.weight - 1) ** 2).sum()}
+
+    class Trainer:
+        def __init__(self, model, **options):
+            self.model = model
+
+        def train(self, loader, epochs, optimizer_class=torch.optim.Adam, optimizer_params=None):
+            optimizer = optimizer_class([{"params": list(self.model.parameters())}], **optimizer_params)
+            for batch in loader:
+                self.model(**batch)["loss"].backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    def loader(samples, batch_size, shuffle=False):
+        return [{"rows": len(samples)}]
+
+    parts = {
+        "pyhealth": {"__version__": "1.1.6"},
+        "pyhealth.datasets": {"SampleEHRDataset": lambda samples, **names: samples, "get_dataloader": loader},
+        "pyhealth.models": {"RETAIN": Model, "Transformer": Model},
+        "pyhealth.trainer": {"Trainer": Trainer},
+    }
+    for name, values in parts.items():
+        module = ModuleType(name)
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner", raising=False)
+    yield import_module("training.baselines.pyhealth_runner")
+    sys.modules.pop("training.baselines.pyhealth_runner", None)
+
+
+def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(runner, monkeypatch) -> None:
+    row = {"history": [["ICD9:250"]], "next": [0]}
+    split = {"labels": 3, "train": [row], "validation": [row]}
+    monkeypatch.setattr(runner, "PASSES", 6)
+    recalls = iter(range(6))
+    monkeypatch.setattr(runner, "recall_at_20", lambda *args: float(next(recalls)))  # every pass is the best so far
+    model, _ = runner.fit("RETAIN", split, runner.GRID[0], 1)
+    expected = torch.nn.Parameter(torch.zeros(3))
+    adam = torch.optim.Adam([expected], lr=runner.GRID[0]["learning_rate"])
+    for _ in range(6):
+        ((expected - 1) ** 2).sum().backward()
+        adam.step()
+        adam.zero_grad()
+    assert torch.equal(model.weight, expected)

@@ -1,0 +1,113 @@
+"""One process of a training run in the tests of several processes: `python one_process.py SETTINGS.json`.
+
+Trains a tiny model on an invented cohort and writes, from each process, what it logged, the first step's gradients and
+the final weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Ontology
+from mera_core.model.losses import Hierarchy
+from mera_core.model.sequence import Encoder, SequenceConfig
+from tests.tiny import CODES, tiny_model
+from training.common import adapters, trainer
+from training.common.config import RankConfig
+from training.rank import run as rank
+from training.rank.batches import HistoryBatches
+
+PATIENTS = 22
+"""Not a multiple of the patients of a step: the last step of a pass is a short one."""
+
+
+def cohort(count: int = PATIENTS) -> list[Patient]:
+    """Patients with one to five visits, so that the parts of a step hold unlike numbers of targets."""
+    draw = random.Random(7)
+    return [
+        Patient([Visit(draw.sample(CODES, draw.randint(1, 3))) for _ in range(draw.randint(1, 5))], sex="F", id=str(n))
+        for n in range(count)
+    ]
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradients of the first step, whole, as the optimizer sees them."""
+
+    def __init__(self):
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            for name, parameter in self.trainer.model.model.named_parameters():
+                if parameter.grad is not None:
+                    grad = parameter.grad
+                    self.kept[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
+
+
+def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -> dict:
+    """What a run logged at each step, its first gradients, and its final weights."""
+    values = {
+        "batch_size": 8,
+        "passes": 2,
+        "learning_rate": 1e-2,
+        "log_every": 1,
+        "save_every": 0,
+        "start_weight": 0.25,
+        "rest_weight": 0.5,
+        "drop": 0.2,
+    }
+    config = RankConfig(**(values | settings))
+    torch.manual_seed(config.seed)
+    model = tiny_model(CODES)
+    with torch.no_grad():  # weights of a usual size: large ones blow rounding up
+        for parameter in model.backbone.parameters():
+            parameter.mul_(0.2 if parameter.ndim == 2 else 1)
+    if config.tuning != "full":
+        adapters.add_adapters(model, config)
+    data = HistoryBatches(cohort(patients), CODES, Encoder(model.vocabulary, SequenceConfig()), config)
+    hierarchy = Hierarchy.from_ontology(CODES, Ontology.load())
+    gradients = Gradients()
+    ran = trainer.run_trainer(
+        model,
+        data,
+        config,
+        out,
+        lambda m, batch: rank.rank_loss(m, batch, hierarchy, config),
+        rank.rank_optimizer(model, config),
+        [gradients, *extra_callbacks],
+    )
+    logged = [entry for entry in ran.state.log_history if "loss" in entry]
+    return {
+        "loss": [entry["loss"] for entry in logged],
+        "grad_norm": [float(entry["grad_norm"]) for entry in logged],
+        "gradients": gradients.kept,
+        "weights": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+        "devices": {str(parameter.device) for parameter in model.parameters()},
+    }
+
+
+class DieAt(TrainerCallback):
+    """Ends the process, as a kill does, when a step is through."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os._exit(9)
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    folder, die_at = Path(asked.pop("folder")), asked.pop("die_at", None)
+    result = train(folder / "out", [DieAt(die_at)] if die_at else (), **asked)
+    torch.save(result, folder / f"process-{torch.distributed.get_rank()}.pt")
+    trainer.leave_processes()

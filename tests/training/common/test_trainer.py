@@ -1,0 +1,220 @@
+"""A run that is killed and started again ends with the weights of one that was not; and what is left on the disk."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from mera_core.common.errors import InputError
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Ontology
+from mera_core.model.losses import Hierarchy
+from mera_core.model.sequence import Encoder, SequenceConfig
+from tests.tiny import CODES, tiny_engine, tiny_model, tiny_vocabulary
+from training.common import trainer
+from training.common.config import RankConfig
+from training.common.trainer import COMPLETE, last_complete, run_trainer
+from training.memorize.questions import QuestionSampler
+from training.rank import run as rank
+from training.rank.batches import HistoryBatches
+
+BOOK = Ontology.load()
+NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})
+SETTINGS = {"batch_size": 4, "passes": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
+
+
+class Killed(Exception):
+    """What a power cut looks like from inside."""
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def cohort() -> list[Patient]:
+    draw = random.Random(4)
+    return [Patient([Visit(draw.sample(CODES, 2)) for _ in range(draw.randint(2, 3))], id=str(n)) for n in range(24)]
+
+
+def parts(**settings):
+    """A fresh model, its data and loss: 12 steps with shuffling, dropping, dropout and random candidates."""
+    config = RankConfig(**(SETTINGS | {"drop": 0.2, "attention_dropout": 0.2} | settings))
+    vocabulary = tiny_vocabulary(NODES)
+    model = tiny_model(CODES, vocabulary)
+    rank.set_attention_dropout(model.backbone, config.attention_dropout)
+    data = HistoryBatches(
+        cohort(), CODES, Encoder(vocabulary, SequenceConfig()), config, QuestionSampler(vocabulary, BOOK, NODES)
+    )
+    hierarchy = Hierarchy.from_ontology(CODES, BOOK)
+    return model, data, config, hierarchy
+
+
+def trained(out: Path, kill_at: int | None = None, **settings) -> dict[str, torch.Tensor]:
+    model, data, config, hierarchy = parts(**settings)
+    assert len(data) == 12
+    torch.manual_seed(config.seed)
+    callbacks = [KillAt(kill_at)] if kill_at else []
+    optimizer = rank.rank_optimizer(model, config)
+    run_trainer(model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks)
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict[str, torch.Tensor]:
+    return trained(tmp_path_factory.mktemp("unbroken") / "out")
+
+
+def test_training_moves_the_weights_and_repeats_exactly(tmp_path, unbroken) -> None:
+    before = parts()[0].state_dict()
+    assert not torch.equal(before["head.bias"], unbroken["head.bias"])
+    assert_equal(trained(tmp_path / "out"), unbroken)
+
+
+@pytest.mark.parametrize("step", [8, 11])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, unbroken, step, capsys) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        trained(out, kill_at=step)
+    kept = last_complete(out / "steps")
+    assert kept.name == ("checkpoint-4" if step <= 8 else "checkpoint-8")  # the step of 8 is saved after its callback
+    assert_equal(trained(out), unbroken)
+    assert f"Going on from step {kept.name[-1]} of 12" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path, unbroken) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        trained(out, kill_at=11)
+    newest = out / "steps" / "checkpoint-8"
+    (newest / COMPLETE).unlink()
+    (newest / trainer.WEIGHTS).write_bytes(b"cut short")
+    assert last_complete(out / "steps").name == "checkpoint-4"
+    assert_equal(trained(out), unbroken)
+
+
+def test_the_newest_checkpoint_is_by_number_not_by_name(tmp_path) -> None:
+    for step in (4, 12, 8):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    assert last_complete(tmp_path).name == "checkpoint-12"
+    assert last_complete(tmp_path / "nothing") is None
+
+
+def test_the_average_survives_a_kill_too(tmp_path, monkeypatch) -> None:
+    def run(out: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+        model, data, config, hierarchy = parts(average=0.9)
+        torch.manual_seed(config.seed)
+        calls, loss = [], rank.rank_loss
+
+        def counted(*args):
+            calls.append(1)
+            if len(calls) == kill_at:
+                raise Killed
+            return loss(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rank, "rank_loss", counted)
+            rank.train(tiny_engine(model), data, hierarchy, config, out, [])
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "out", kill_at=8)
+    assert_equal(run(tmp_path / "out"), whole)
+
+
+def test_finished_steps_are_cleared_and_the_log_stands_beside_the_folder(tmp_path, unbroken) -> None:
+    for name in ("one", "two"):  # two runs in one process: each to its own log
+        trained(tmp_path / name, save_every=6, log_every=1)
+        assert not (tmp_path / name / "steps").exists()
+        logs = [path for path in tmp_path.rglob("events.out.tfevents.*") if name in path.parts]
+        assert logs and all(path.stat().st_size > 500 for path in logs)
+        assert not any(path.is_relative_to(tmp_path / name) for path in logs)  # saving replaces that folder
+
+
+def test_accumulated_batches_are_one_step(tmp_path) -> None:
+    steps = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+
+    model, data, config, hierarchy = parts(accumulate=3, save_every=0)
+    optimizer = rank.rank_optimizer(model, config)
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    run_trainer(model, data, config, tmp_path / "out", loss, optimizer, [Count()])
+    assert steps == [1, 2, 3, 4]
+
+
+def test_parameter_groups_learn_at_their_own_rates(tmp_path) -> None:
+    model, data, config, hierarchy = parts(save_every=0)
+    frozen = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
+    before = model.head.bias.detach().clone()
+    groups = [{"params": list(model.backbone.parameters()), "lr": 0.0, "weight_decay": 0.0}]
+    groups.append({"params": list(model.head.parameters()), "lr": 1e-2})
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    run_trainer(model, data, config, tmp_path / "out", loss, torch.optim.AdamW(groups))
+    assert all(torch.equal(p, frozen[name]) for name, p in model.backbone.named_parameters())
+    assert not torch.equal(model.head.bias, before)
+
+
+def test_frozen_weights_are_not_written_and_a_killed_run_still_ends_alike(tmp_path) -> None:
+    def run(out: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+        model, data, config, hierarchy = parts()
+        model.backbone.model.layers.requires_grad_(False)
+        torch.manual_seed(config.seed)
+        callbacks = [KillAt(kill_at)] if kill_at else []
+        optimizer = rank.rank_optimizer(model, config)
+        run_trainer(
+            model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks
+        )
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "out", kill_at=11)
+    written = load_file(last_complete(tmp_path / "out" / "steps") / trainer.WEIGHTS)
+    assert not any(".layers." in name for name in written) and "head.cut_offset" in written
+    assert_equal(run(tmp_path / "out"), whole)
+
+
+def test_attention_is_the_one_asked_for(tmp_path) -> None:
+    losses = {}
+    for kind in ("eager", "sdpa"):
+        model, data, config, hierarchy = parts(attention=kind, attention_dropout=0.0)
+        trainer.prepare_backbone(model, config)
+        assert model.backbone.config._attn_implementation == kind
+        losses[kind] = rank.rank_loss(model.eval(), data[0] | {"questions": []}, hierarchy, config).item()
+    assert losses["eager"] == pytest.approx(losses["sdpa"], rel=1e-5)
+    model, _, config, _ = parts(attention="lightning")
+    with pytest.raises(InputError, match='The setting attention is "lightning"'):
+        trainer.prepare_backbone(model, config)
+
+
+def test_a_kept_run_is_not_trained_again(tmp_path, unbroken) -> None:
+    """Until its caller has written the result, a finished run's last step stays."""
+    model, data, config, hierarchy = parts()
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    torch.manual_seed(config.seed)
+    run_trainer(model, data, config, tmp_path / "out", loss, rank.rank_optimizer(model, config), keep_steps=True)
+    assert last_complete(tmp_path / "out" / "steps").name == "checkpoint-12"
+    assert_equal({name: tensor.clone() for name, tensor in model.state_dict().items()}, unbroken)
+    again, data, config, hierarchy = parts()
+    run_trainer(again, data, config, tmp_path / "out", None, rank.rank_optimizer(again, config))  # no loss is asked for
+    assert_equal({name: tensor.clone() for name, tensor in again.state_dict().items()}, unbroken)

@@ -1,0 +1,296 @@
+"""Every figure of a checkpoint on patients it never saw: the contract, who is counted, and what can't be measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.evaluation import metrics
+from mera_core.evaluation.bootstrap import Bootstrap
+from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.icd.ontology import Code
+from mera_core.ranking.calibration import Calibration
+from mera_core.readers import read
+from training.common.split import split_of, with_codes
+from training.evaluate import run as evaluate
+from training.evaluate.scored import Scored
+
+DRAWS = 20
+SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "evidence" / "evaluate.schema.json"
+
+
+@pytest.fixture(scope="module")
+def result(tiny_checkpoint, invented_cohort) -> dict[str, Any]:
+    return evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+
+
+def in_part(cohort: Path, part: str) -> list[Patient]:
+    patients = with_codes(read(str(cohort), "table").patients)
+    return [patient for patient in patients if split_of(patient.id) == part and len(patient.visits) > 1]
+
+
+def numbers(value: Any, place: str = "") -> list[tuple[str, float]]:
+    if isinstance(value, dict):
+        return [pair for key, one in value.items() for pair in numbers(one, f"{place}.{key}")]
+    if isinstance(value, list):
+        return [pair for n, one in enumerate(value) for pair in numbers(one, f"{place}[{n}]")]
+    return [(place, value)] if isinstance(value, float | int) and not isinstance(value, bool) else []
+
+
+# --- the contract
+
+
+def test_the_json_has_the_contracts_keys(result) -> None:
+    groups = "checkpoint patients metrics recurrent new_onset heart_failure subgroups cuts baselines notice mode data"
+    assert set(groups.split()) <= set(result)
+    for name in ("recall@20", "weighted_f1_oracle", "weighted_f1_cut", "cut_size_mean", "true_size_mean", "ece"):
+        assert set(result["metrics"][name]) >= {"value", "low", "high"}
+    assert result["mode"] == "honest" and result["notice"] == "Research use, not for clinical decisions."
+
+
+def test_the_json_is_of_the_published_schema(result, tiny_checkpoint, invented_cohort) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(result, schema)
+    paper = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, paper=True)
+    jsonschema.validate(paper, schema)
+    for broken in (result | {"metrics": {}}, {key: value for key, value in result.items() if key != "auprc_of"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+def test_every_value_is_finite_json(result) -> None:
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert len(numbers(result)) > 200
+    assert all(math.isfinite(value) for _, value in numbers(result))
+
+
+def test_intervals_hold_their_value_and_shares_stay_between_0_and_1(result) -> None:
+    for name in ("recall@5", "recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut"):
+        figure = result["metrics"][name]
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+    values = [result["metrics"][f"recall@{k}"]["value"] for k in (5, 10, 20, 30)]
+    assert values == sorted(values)
+
+
+def test_twice_the_same_to_the_last_digit(result, tiny_checkpoint, invented_cohort) -> None:
+    assert evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS) == result
+
+
+# --- the figures are those of the lists that users see
+
+
+def test_recall_and_cut_are_those_of_the_engines_rankings(result, tiny_checkpoint, invented_cohort) -> None:
+    engine = Engine.load(tiny_checkpoint)
+    found, sizes, true_sizes = [], [], []
+    for patient in in_part(invented_cohort, "test"):
+        history = Patient(patient.visits[:-1], sex=patient.sex, age=patient.visits[-2].age, details=patient.details)
+        ranking = engine.rank(history)
+        true = set(patient.visits[-1].codes)
+        found.append(len(true & set(ranking.codes[:10])) / len(true))
+        sizes.append(ranking.predicted)
+        true_sizes.append(len(true))
+    assert result["patients"] == len(found) > 5
+    assert result["metrics"]["recall@10"]["value"] == pytest.approx(np.mean(found), abs=1e-6)
+    assert result["metrics"]["cut_size_mean"]["value"] == pytest.approx(np.mean(sizes), abs=1e-6)
+    assert result["metrics"]["true_size_mean"]["value"] == pytest.approx(np.mean(true_sizes), abs=1e-6)
+
+
+def test_six_passes_over_the_invented_courses_beat_the_plain_frequency(result) -> None:
+    rows = {row["name"]: row for row in result["baselines"]}
+    ours, theirs = result["metrics"]["recall@5"]["value"], rows["code frequency"]["metrics"]["recall@5"]["value"]
+    assert ours > theirs + 0.1
+
+
+def test_a_difference_from_a_baseline_is_ours_minus_its(result) -> None:
+    assert len(result["baselines"]) >= 3
+    for row in result["baselines"]:
+        for name in evaluate.COMPARED:
+            difference = result["metrics"][name]["value"] - row["metrics"][name]["value"]
+            assert row["ours_minus_this"][name]["value"] == pytest.approx(difference, abs=1e-9)
+
+
+def test_the_learned_cut_stands_beside_the_others(result) -> None:
+    learned = result["cuts"]["learned"]["value"]
+    assert learned == result["metrics"]["weighted_f1_cut"]["value"]
+    names = [row["cut"] for row in result["cuts"]["others"]]
+    assert sum("best threshold" in name for name in names) == 4 and any("fixed k" in name for name in names)
+    for row in result["cuts"]["others"]:
+        assert row["learned_minus_this"]["value"] == pytest.approx(learned - row["weighted_f1"]["value"], abs=1e-9)
+
+
+def test_areas_are_of_what_can_be_compared_between_patients(result, tiny_checkpoint, invented_cohort) -> None:
+    """A list is sorted by a score that holds each patient's own EOV: adding to it per patient must change no area."""
+    engine = Engine.load(tiny_checkpoint)
+    ours = Scored.of(engine, in_part(invented_cohort, "test"))
+    truth, shown = ours.truth.positive.toarray().ravel() > 0, ours.probability().ravel()
+    assert result["auprc_of"] == "the probability that the engine shows"
+    assert result["metrics"]["auprc_micro"]["value"] == pytest.approx(average_precision_score(truth, shown))
+    assert result["metrics"]["auprc_micro"]["value"] != pytest.approx(
+        average_precision_score(truth, ours.ranked.ravel())
+    )
+    areas = [
+        metrics.evaluate_ranking(
+            ranked, ours.truth, bootstrap=Bootstrap(len(ours.patients), 5), comparable=ours.margin
+        ).metrics
+        for ranked in (ours.ranked, ours.ranked + np.arange(len(ours.ranked))[:, None])
+    ]
+    assert areas[0]["auprc_micro"].value == areas[1]["auprc_micro"].value
+
+
+def test_without_a_calibration_areas_are_of_the_margin(tiny_checkpoint, invented_cohort, monkeypatch) -> None:
+    load = Engine.load
+
+    def uncalibrated(path):
+        engine = load(path)
+        engine.calibration = None
+        return engine
+
+    monkeypatch.setattr(evaluate.Engine, "load", uncalibrated)
+    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    assert out["auprc_of"].startswith("score of the code - score of EOV")
+    ours = Scored.of(uncalibrated(tiny_checkpoint), in_part(invented_cohort, "test"))
+    expected = average_precision_score(ours.truth.positive.toarray().ravel() > 0, ours.margin.ravel())
+    assert out["metrics"]["auprc_micro"]["value"] == pytest.approx(expected)
+    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_subgroups_count_the_patients(result) -> None:
+    # each kind of group divides the patients, those of unknown age apart
+    names = {row["name"]: row["n"] for row in result["subgroups"]}
+    for kind in ("sex ", "age ", "ethnicity "):
+        assert sum(n for name, n in names.items() if name.startswith(kind)) == result["patients"], kind
+    assert sum(n for name, n in names.items() if "past visit" in name) == result["patients"]
+
+
+def test_heart_failure_is_scored_over_its_own_codes(result) -> None:
+    assert result["heart_failure"]["codes"] == ["ICD9:428.0", "ICD9:428.23"]
+
+
+# --- probabilities
+
+
+def test_the_calibration_of_the_checkpoint_is_what_is_judged(tiny_checkpoint, invented_cohort) -> None:
+    engine = Engine.load(tiny_checkpoint)
+    patients = in_part(invented_cohort, "test")
+    engine.calibration = None
+    plain = Scored.of(engine, patients)
+    np.testing.assert_allclose(plain.probability(), 1 / (1 + np.exp(-plain.margin)))
+    assert "carries no calibration" in evaluate.calibration_in_words(plain)["ece_of"]
+    engine.calibration = Calibration("platt", 0.5, -1.0, patients=7)
+    calibrated = Scored.of(engine, patients)
+    for p, ranked in zip(calibrated.probability(), calibrated.ranked, strict=True):
+        assert (np.diff(p[np.argsort(-ranked, kind="stable")]) <= 0).all()  # the list is never reordered
+    expected = 1 / (1 + np.exp(-(0.5 * calibrated.margin - 1)))
+    assert calibrated.probability().sum() == pytest.approx(expected.sum())
+    words = evaluate.calibration_in_words(calibrated)
+    assert "platt calibration fitted on 7 validation patients" in words["ece_of"]
+    columns = calibrated.heart_failure_columns()
+    np.testing.assert_allclose(calibrated.event(columns), expected[:, columns].max(1))
+
+
+# --- two checkpoints
+
+
+def test_a_checkpoint_against_itself_differs_by_nothing(tiny_checkpoint, invented_cohort) -> None:
+    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, against=tiny_checkpoint)
+    against = out["against"]
+    assert against["patients"] == out["patients"]
+    for name, figure in against["ours_minus_this"].items():
+        assert figure["value"] == 0 and figure["low"] in (0, None) and figure["high"] in (0, None), name
+    assert against["metrics"]["recall@20"]["value"] == out["metrics"]["recall@20"]["value"]
+    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_a_difference_between_checkpoints_is_paired_on_the_same_patients(tiny_checkpoint, invented_cohort) -> None:
+    patients = in_part(invented_cohort, "test")
+    ours, theirs = (Scored.of(Engine.load(tiny_checkpoint), patients) for _ in range(2))
+    worse = Scored(theirs.engine, theirs.patients, theirs.truth, theirs.scores, theirs.eov, -theirs.ranked)
+    out = evaluate.compare(ours, worse, DRAWS)
+    figure = out["ours_minus_this"]["recall@5"]
+    assert figure["value"] == pytest.approx(
+        evaluate.compare(worse, ours, DRAWS)["metrics"]["recall@5"]["value"] - out["metrics"]["recall@5"]["value"]
+    )
+    assert 0 < figure["low"] <= figure["value"] <= figure["high"] <= 1
+    fewer = ours.take({patients[0].id, patients[3].id})
+    assert evaluate.compare(fewer, worse, DRAWS)["patients"] == 2
+
+
+# --- who is counted
+
+
+def test_patients_of_the_training_part_are_never_evaluated_on_the_data_of_training(result, invented_cohort) -> None:
+    assert result["patients"] == len(in_part(invented_cohort, "test"))
+    assert result["data"]["patients"].startswith("test part (first byte of SHA-256")
+
+
+def test_the_records_of_training_in_another_form_are_not_taken_for_new_patients(
+    result, own_checkpoint, invented_cohort
+) -> None:
+    """As when UCI's records are converted to a visits table: the test part alone, and the words say why."""
+    path = own_checkpoint / "mera.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["data"]["format"] = "uci_diabetes130"
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    again = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    assert again["patients"] == result["patients"] and again["metrics"] == result["metrics"]
+    assert "may be those of training (uci_diabetes130) in another form" in again["data"]["patients"]
+    everybody = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS, part="all")
+    assert everybody["patients"] > again["patients"] and everybody["data"]["patients"] == "all"
+
+
+def test_new_patients_can_be_evaluated_beside_the_training_data(tiny_checkpoint, invented_cohort, tmp_path) -> None:
+    """Baselines are fitted on --train-data where the evaluated records hold no training patients."""
+    visits = [Visit([Code("ICD9", code) for code in codes]) for codes in (("428.0", "427.31"), ("428.0", "584.9"))]
+    ids = [identity for identity in map(str, range(400)) if split_of(identity) == "test"][:12]
+    cohort = tmp_path / "new.csv"
+    write_table(to_table([Patient(visits, id=identity) for identity in ids]), cohort)
+    without = evaluate.run(tiny_checkpoint, str(cohort), "table", draws=DRAWS)
+    assert without["patients"] == 12 and without["baselines"] == []
+    assert without["baselines_absent"].startswith("no training patients at hand to fit them on")
+    beside = evaluate.run(tiny_checkpoint, str(cohort), "table", str(invented_cohort), draws=DRAWS)
+    assert len(beside["baselines"]) >= 3 and beside["metrics"] == without["metrics"]
+
+
+def test_paper_mode_drops_patients_with_an_empty_visit_and_says_how_many(tiny_checkpoint, tmp_path) -> None:
+    ids = [identity for identity in map(str, range(400)) if split_of(identity) == "test"][:14]
+    visits = [Visit([Code("ICD9", code)]) for code in ("428.0", "427.31", "584.9")]
+    patients = [Patient(visits, id=identity) for identity in ids[:10]]
+    patients += [Patient([visits[0], Visit([]), visits[1]], id=identity) for identity in ids[10:]]
+    path = tmp_path / "gaps.csv"
+    write_table(to_table(patients), path)
+    paper = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS, paper=True)
+    honest = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS)
+    assert (paper["patients"], honest["patients"]) == (10, 14)
+    assert paper["mode"] == "paper" and paper["dropped_for_a_visit_without_codes"] == 4
+    assert "subgroups" not in paper and "subgroups" in honest
+    assert {"recall@10", "recall@20", "weighted_f1_oracle"} <= set(paper["metrics"])
+
+
+# --- refused
+
+
+def test_a_stage_1_checkpoint_has_nothing_to_evaluate(tiny_stage1, invented_cohort) -> None:
+    with pytest.raises(InputError, match="was not trained to rank"):
+        evaluate.run(tiny_stage1, str(invented_cohort), "table")
+
+
+def test_data_without_a_second_visit(tiny_checkpoint, tmp_path) -> None:
+    path = tmp_path / "single.csv"
+    write_table(to_table([Patient([Visit([Code("ICD9", "486")])], id=str(n)) for n in range(50)]), path)
+    with pytest.raises(InputError, match="holds no patient with two visits"):
+        evaluate.run(tiny_checkpoint, str(path), "table")
+
+
+def test_figures_that_are_not_defined_become_null() -> None:
+    value = {"a": float("nan"), "b": [np.float32(0.5), np.nan], "c": (1, "x"), "d": np.int64(3)}
+    assert evaluate.without_nan(value) == {"a": None, "b": [0.5, None], "c": [1, "x"], "d": 3}

@@ -1,0 +1,156 @@
+"""The published folder: measured as it is stored, a card whose every figure is the manifest's, small enough to carry."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mera_core.checkpoint.folder import Manifest, read_manifest, sha256
+from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.history.records import Patient, Visit
+from mera_core.icd.ontology import Ontology
+from tests.tiny import tiny_manifest
+from training.evaluate import run as evaluate
+from training.release import publish
+
+CODES = 40
+
+
+@pytest.fixture(scope="module")
+def published(tiny_checkpoint, invented_cohort, tmp_path_factory) -> Path:
+    """The tiny checkpoint, published; recall is measured on the first 40 codes of the book instead of 14,567."""
+    out = tmp_path_factory.mktemp("published") / "mera-tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        real = Ontology.billable
+        patch.setattr(Ontology, "billable", lambda self, system: real(self, system)[:CODES])
+        run = evaluate.run
+        patch.setattr(publish.evaluate, "run", lambda *args, **kwargs: run(*args, **({"draws": 20} | kwargs)))
+        publish.run(tiny_checkpoint, out, str(invented_cohort), "table")
+    return out
+
+
+def test_the_published_folder_loads_and_ranks_as_the_run_did(published, tiny_checkpoint) -> None:
+    history = Patient([Visit(["428.0", "427.31"], age=70)])
+    one, other = Engine.load(published).rank(history), Engine.load(tiny_checkpoint).rank(history)
+    assert one.codes == other.codes and (one.scores == other.scores).all()
+    assert one.checkpoint.startswith("mera-tiny ")
+
+
+def test_weights_are_carried_over_byte_for_byte(published, tiny_checkpoint) -> None:
+    before, after = read_manifest(tiny_checkpoint), read_manifest(published)
+    assert {name: after.files[name] for name in before.files} == before.files
+    assert set(after.files) - set(before.files) == {"README.md"}
+    assert after.files["README.md"] == sha256(published / "README.md")
+
+
+def test_the_manifest_holds_what_evaluate_finds(published, tiny_checkpoint, invented_cohort) -> None:
+    metrics = read_manifest(published).metrics
+    measured = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=20)
+    assert metrics["test"]["metrics"] == measured["metrics"]
+    assert metrics["test"]["patients"] != 0 and metrics["recall"]["codes"] == CODES
+    assert metrics["validation"]["data"]["patients"].startswith("validation part")
+
+
+def test_every_figure_of_the_card_is_in_the_manifest(published) -> None:
+    manifest = read_manifest(published)
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert card == publish.card(manifest)
+    test = manifest.metrics["test"]["metrics"]
+    for name in ("recall@10", "recall@20", "weighted_f1_cut"):
+        value, low, high = (100 * test[name][key] for key in ("value", "low", "high"))
+        assert f"| {name} | {value:.1f} % ({low:.1f} to {high:.1f}) |" in card
+    words = manifest.metrics["recall"]["code_to_definition"]["words"]
+    assert f"| code → definition | {100 * words:.2f} % |" in card
+    assert f"({CODES} codes, greedy" in card and manifest.data["commit"] in card
+    assert "Research use, not for clinical decisions." in card
+
+
+def test_another_figure_in_the_manifest_is_another_figure_in_the_card(published) -> None:
+    manifest = read_manifest(published)
+    manifest.metrics["test"]["metrics"]["recall@20"]["value"] = 0.98765
+    assert "| recall@20 | 98.8 % (" in publish.card(manifest)
+
+
+def test_the_card_speaks_of_its_own_data_only(published) -> None:
+    """A checkpoint of an invented cohort must not claim to be trained on diabetic inpatients."""
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert not re.search("diabetic|encounter_id|UCI", card)
+
+
+def test_no_machine_path_is_published(published, invented_cohort) -> None:
+    text = (published / "mera.json").read_text() + (published / "README.md").read_text()
+    assert str(published.parent) not in text and str(invented_cohort.parent) not in text
+
+
+def test_a_run_too_large_to_carry_is_refused_before_it_is_measured(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(publish, "LARGEST", 100_000)
+    monkeypatch.setattr(publish.memory, "measure", lambda *args: pytest.fail("it was measured"))
+    with pytest.raises(InputError, match=r"holds \d+ MB, more than the 0 MB"):
+        publish.run(tiny_checkpoint, tmp_path / "out", "x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_readmes_results_stand_between_their_marks(published, tmp_path) -> None:
+    manifest = read_manifest(published)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{publish.BEGIN} -->\nold 12.3 %\n{publish.END} -->\nafter\n", encoding="utf-8")
+    publish.fill_readme(readme, manifest)
+    text = readme.read_text(encoding="utf-8")
+    assert publish.results(manifest) in text and "old 12.3 %" not in text
+    assert text.startswith("before\n") and text.endswith("after\n")
+    publish.fill_readme(readme, manifest)
+    assert readme.read_text(encoding="utf-8") == text  # again and again the same
+
+
+def test_a_readme_without_the_marks_is_refused(published, tmp_path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here", encoding="utf-8")
+    with pytest.raises(InputError, match="has no place for the results"):
+        publish.fill_readme(readme, read_manifest(published))
+    assert readme.read_text(encoding="utf-8") == "nothing here"
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        (0.12345, "12.35 %"),
+        ({"value": 0.5, "low": 0.4, "high": 0.6}, "50.0 % (40.0 to 60.0)"),
+        ({"value": None, "low": None, "high": None}, "not defined"),
+    ],
+)
+def test_percent(figure, text) -> None:
+    assert publish.percent(figure) == text
+
+
+def test_points_are_signed() -> None:
+    assert publish.points({"value": 0.012, "low": -0.004, "high": 0.03}) == "+1.2 (-0.4 to +3.0)"
+
+
+def test_a_stage_1_folder_is_not_published(tiny_stage1, tmp_path, invented_cohort, monkeypatch) -> None:
+    monkeypatch.setattr(Ontology, "billable", lambda self, system: ())
+    with pytest.raises(InputError, match="was not trained to rank"):
+        publish.run(tiny_stage1, tmp_path / "out", str(invented_cohort), "table")
+    assert isinstance(read_manifest(tiny_stage1), Manifest) and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_does_not_rank_is_refused_before_anything_is_measured(
+    tiny_checkpoint, tmp_path, monkeypatch
+) -> None:
+    manifest = Manifest(**(vars(read_manifest(tiny_checkpoint)) | {"label_space": ()}))
+    monkeypatch.setattr(publish, "read_manifest", lambda source: manifest)
+    monkeypatch.setattr(publish.memory, "measure", lambda *args: pytest.fail("measured"))
+    with pytest.raises(InputError, match="was not trained to rank"):
+        publish.run(tiny_checkpoint, tmp_path / "out", "no-data", "table")
+
+
+def test_a_stage_1_that_went_on_tells_where_it_began() -> None:
+    method: dict = {"memorize": {"seed": 4, "backbone": "some/model"}}
+    for seed in (2, 7):
+        method = {"memorize": {"seed": seed, "backbone": ""}, "before": method}
+    manifest = tiny_manifest(method=method | {"rank": {"seed": 5}})
+    assert publish._seeds(manifest) == "memorize 4 then 2 then 7, rank 5"
+    assert publish._origin(manifest) == "The language model some/model"
+    assert publish._origin(tiny_manifest(method={})).startswith("A small LLaMA")

@@ -1,0 +1,280 @@
+"""What a run is made of: one flat dataclass a stage, read from one flat YAML. Refuses contradictions; trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import yaml
+
+from mera_core.common.errors import InputError
+from training.common.config_checks import check
+
+T = TypeVar("T", bound="RunConfig")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings that both stages share. Types and ranges are checked by `settings.check`."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ()
+    """What `batches` can be in the stage."""
+
+    seed: int = 1
+    """Seed of every draw: initial weights, order of questions and patients, phrasings, shuffles."""
+    batch_size: int = 256
+    """Sequences a step on each device."""
+    accumulate: int = 1
+    """Forward passes a step (gradient accumulation)."""
+    passes: float = 10.0
+    """How often each question or patient is seen."""
+    learning_rate: float = 2e-3
+    """Peak of a cosine schedule with linear warm-up."""
+    tuning: str = "full"
+    """"full" trains every weight; "lora" adapters and the code rows; "qlora" those on a body in 4 bits (NF4)."""
+    precision: str = "float32"
+    """"float32"; "mixed": float32 weights, bfloat16 arithmetic; "bfloat16": weights too (half the memory)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass in place of keeping them: a third more time, far less memory."""
+    lora_rank: int = 16
+    """Rank of each adapter."""
+    lora_alpha: float = 32.0
+    """Adapters are scaled by lora_alpha / lora_rank."""
+    lora_dropout: float = 0.05
+    """Dropout of what goes into an adapter, in training."""
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the matrices that get an adapter; empty: every matrix of the body."""
+    optimizer: str = "adamw"
+    """"adamw"; "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes); or AdamW
+    by bitsandbytes: "adamw_8bit" (8-bit state), "paged_adamw" and "paged_adamw_8bit" (state that moves to the computer's
+    memory where the GPU's is full; GPU only)."""
+    muon_learning_rate: float = 0.0
+    """Learning rate of Muon's matrices, scaled to mean what AdamW's does; 0: as the rest."""
+    row_learning_rate: float = 0.0
+    """Learning rate of the embedding rows; 0: as the rest. A row is touched seldom, and AdamW then moves it far."""
+    warmup_share: float = 0.03
+    """Share of all steps spent warming up."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay."""
+    compile: bool = False
+    """Compile the backbone (torch.compile): minutes at the start, then faster steps; on a CPU it needs a C++ compiler."""
+    attention: str = ""
+    """Kind of attention: "sdpa", "eager" or "flash_attention_2" (needs that package and a GPU); empty: the backbone's own."""
+    save_every: int = 500
+    """Steps between checkpoints that a broken run resumes from; 0 saves none."""
+    log_every: int = 25
+    """Steps between log lines (console and TensorBoard)."""
+
+    def __post_init__(self):
+        check(self, batches=self.BATCHES)
+        if self.tuning != "full" and self.optimizer == "muon":
+            raise InputError("Muon is for whole matrices: with adapters (tuning) set optimizer to adamw.")
+        if self.tuning != "full" and self.precision == "mixed":
+            raise InputError("Mixed precision is for full tuning: with adapters set precision to bfloat16 or float32.")
+
+    @classmethod
+    def load(cls: type[T], path: str | Path, **overrides) -> T:
+        """Read a flat YAML; unknown names are refused by name, `overrides` win."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"There is no configuration file {path}.")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path} holds no settings (name: value).")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(map(str, values.keys() - known))
+        if unknown:
+            raise InputError(f"{path} names a setting that does not exist: {', '.join(unknown)}.")
+        return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
+
+    def to_dict(self) -> dict:
+        """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
+        values = asdict(self)
+        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
+        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "go_on_from": "", "rows_alone": False}
+        for name, unused in later.items():
+            if values.get(name) == unused:
+                del values[name]
+        return values
+
+
+@dataclass(frozen=True)
+class MemorizeConfig(RunConfig):
+    """Stage 1: code <-> definition and the hierarchy."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ("mixed", "by_length")
+
+    backbone: str = ""
+    """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
+    (T5); empty trains a small LLaMA-architecture model from scratch."""
+    go_on_from: str = ""
+    """Folder of an earlier stage 1 to go on from, with its codes and their rows; empty begins with the settings above and
+    below."""
+    systems: tuple[str, ...] = ("ICD9",)
+    """Code systems whose every node gets a token."""
+    word_pieces: int = 4000
+    """Size of the SentencePiece vocabulary of a from-scratch model."""
+    hidden_size: int = 256
+    """Width. Multiples of 64 only, as 4-bit serving needs."""
+    intermediate_size: int = 704
+    """Width of the feed-forward layers, a multiple of 64."""
+    layers: int = 4
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads."""
+    max_tokens: int = 512
+    """Longest sequence that the model will read."""
+    row_start: str = "definition"
+    """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
+    common_direction: float = 0.0
+    """Size of the direction that all code rows share when they start, in norms of a word row (`start_code_rows`)."""
+    encoded_passes: float = 0.0
+    """Passes over the codes before the others, in which a code's row is what the model itself makes of its definition
+    (`training/memorize/encoded_rows.py`); for decoder-only models whose every weight is trained."""
+    rates_after_encoding: float = 1.0
+    """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
+    missed_passes: int = 0
+    """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
+    questions."""
+    rows_alone: bool = False
+    """Only the rows of codes that the stage 1 gone on from leaves unknown move, nothing else (`training.memorize.row_training`):
+    `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
+    backwards_share: float = 1.0
+    """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
+    hierarchy_share: float = 1.0
+    """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
+    equivalents_share: float = 0.0
+    """How often each of the other system's codes is asked for its equivalent in a pass (CMS general equivalence maps)."""
+    phrasings: int = 0
+    """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
+    batches: str = "mixed"
+    """"mixed": every batch holds all kinds of question; "by_length": like lengths together (least padding)."""
+    undivided_codes: int = 1024
+    """Code rows drawn as extra candidates for each batch of definition words, so that words also win undivided."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tuning != "full" and not self.backbone:
+            raise InputError(f"There is nothing to put adapters on: tuning {self.tuning} needs a backbone.")
+        if self.tuning != "full" and self.common_direction:
+            raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
+        if self.tuning != "full" and self.encoded_passes:
+            raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
+        if self.missed_passes and not (self.encoded_passes or self.go_on_from):
+            raise InputError(
+                "missed_passes come after encoded ones or an earlier stage 1: set encoded_passes or go_on_from as well."
+            )
+        if self.go_on_from and self.encoded_passes:
+            raise InputError(
+                f"encoded_passes make all rows anew, and {self.go_on_from} holds rows: set encoded_passes to 0."
+            )
+        if self.go_on_from and (self.backbone or self.tuning != "full"):
+            raise InputError(
+                "go_on_from goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
+            )
+        if self.rows_alone and not (self.go_on_from and self.missed_passes):
+            raise InputError(
+                "rows_alone moves the rows of codes that an earlier stage 1 missed: set go_on_from and missed_passes as well."
+            )
+        if self.rows_alone and (self.weight_decay or self.optimizer == "muon"):
+            raise InputError(
+                "rows_alone moves some rows and nothing else: set weight_decay to 0, which moves all, and optimizer to adamw."
+            )
+        for name in ("hidden_size", "intermediate_size"):
+            if not self.backbone and getattr(self, name) % 32:
+                raise InputError(
+                    f"The setting {name} is {getattr(self, name)}; it must be a multiple of 32 (64 for 4-bit)."
+                )
+        if not self.backbone and self.hidden_size % (2 * self.heads):  # each half of a head turns with the position
+            raise InputError(
+                f"hidden_size {self.hidden_size} can't be divided among {self.heads} heads into even parts."
+            )
+
+
+@dataclass(frozen=True)
+class RankConfig(RunConfig):
+    """Stage 2: rank the next visit's codes. Every switch of METHOD.md marked *(ours)* is here, for an ablation to flip."""
+
+    BATCHES: ClassVar[tuple[str, ...]] = ("by_visits", "by_tokens", "mixed")
+
+    start: str = ""
+    """Folder of the stage-1 model that ranking starts from."""
+    data: str = ""
+    """Patient records: a file or folder."""
+    format: str = "auto"
+    """Name of the records' format, as `python -m mera_core convert` knows it."""
+    batch_size: int = 64
+    """Patients a step on each device."""
+    profile: bool = True
+    """Put sex, ethnicity and age into the words of the history."""
+    visit_details: tuple[str, ...] = ()
+    """What else is said of each completed visit, by key of `Visit.details`, in this order."""
+    max_tokens: int = 512
+    """Longest history, in tokens."""
+    shuffle: bool = True
+    """Order perturbation: a new order of the codes within each visit in every pass."""
+    drop: float = 0.0
+    """Probability of leaving a code, or a visit's words, out of the input (never out of a target)."""
+    every_visit: bool = True
+    """Each visit but the first is a target of one pass; False: the last visit only."""
+    prefix_samples: bool = False
+    """Train on one sample a (history, next visit), as is usual: T - 1 passes where `every_visit` takes one."""
+    trim_inputs: bool = False
+    """Leave what comes after the last place that is asked out of the input. It changes no target and no gradient (only how
+    dropout draws), and a history of two visits takes half the time; off in the bundled checkpoint's recipe."""
+    batches: str = "by_visits"
+    """Which patients share a batch: "by_visits" or "by_tokens" (like lengths together: least padding), or "mixed"."""
+    targets_at_once: int = 0
+    """Targets whose scores are held at a time (computed again for the gradient); 0: all. For large label spaces."""
+    label_space: str = "data"
+    """The codes that are ranked: "data" (those of the training patients), or "billable": every billable code of the model's
+    systems besides. A code that never comes true in training is ranked by its row and its place in the book alone."""
+    start_weight: float = 0.0
+    """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
+    rest_weight: float = 0.0
+    """Weight of predicting the rest of a visit from its first k codes (partial-diagnosis forcing)."""
+    levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Levels of the hierarchical loss; 0 is all codes."""
+    level_weights: tuple[float, ...] = ()
+    """Weight of each of `levels`; empty: all 1."""
+    temperature: float = 1.0
+    """Temperature of the hierarchical loss."""
+    threshold: str = "independent"
+    """Form of the threshold loss: "adaptive" (the paper's form as METHOD.md reads it), "independent" or "none"."""
+    threshold_weight: float = 1.0
+    """Weight of the threshold loss beside the hierarchical one."""
+    threshold_positive_weight: float = 1.0
+    """Weight of true codes within the threshold loss."""
+    ranking_loss: str = "hierarchical"
+    """"hierarchical", or "cross_entropy": a plain softmax over the label space at each target."""
+    copy: bool = True
+    """Let the score head know which codes the history already holds."""
+    head_learning_rate: float = 1e-2
+    """Learning rate of the score head."""
+    average: float = 0.0
+    """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
+    validate_every: int = 0
+    """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
+    rehearsal: int = 0
+    """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
+    rehearsal_backwards: float = 0.5
+    """Definition -> code questions for each code -> definition question of the rehearsal."""
+    rehearsal_hierarchy: float = 0.75
+    """Hierarchy questions for each code -> definition question of the rehearsal."""
+    rehearsal_weight: float = 1.0
+    """Weight of their loss."""
+    attention_dropout: float = 0.0
+    """Dropout of attention weights in training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if list(self.levels) != sorted(self.levels):
+            raise InputError(f"The setting levels is {list(self.levels)}; the levels must rise.")
+        if self.level_weights and len(self.level_weights) != len(self.levels):
+            raise InputError(f"There are {len(self.level_weights)} level_weights for {len(self.levels)} levels.")
+        if self.prefix_samples and (self.start_weight or self.rest_weight):
+            raise InputError("prefix_samples asks for the next visit only: set start_weight and rest_weight to 0.")

@@ -1,0 +1,115 @@
+"""The baseline table as files that several processes, and one checkpoint after another, may share. Fits and scores nothing.
+
+A row depends on the label space, the patients and the tuning; not on the weights of the checkpoint beside it. So it is
+kept with its draws (`OUT/NAME.npz` beside `OUT.json`), and paired anew where another checkpoint stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from mera_core.common.errors import InputError
+from mera_core.evaluation.bootstrap import Estimate
+from training.ablate.results import claimed, load_figures, rounded, save_figures
+from training.evaluate.table import without_nan
+
+log = logging.getLogger(__name__)
+
+SAME = {
+    "labels": "label space",
+    "cohort": "cohort",
+    "patients": "cohort",
+    "seeds": "choice of seeds",
+    "draws": "number of draws",
+    "budget": "way of tuning",
+    "cut": "way of cutting",
+}
+"""What all rows of a table share, and how it is called where it differs. Where the data lie, and which checkpoint stands
+beside them, may change."""
+Figures = Mapping[str, Mapping[str, Estimate]]  # part -> name -> figure
+
+
+class KeptTable:
+    """The table in `out`, of what `about` says, beside the figures `ours` of the checkpoint.
+
+    shown: names of the figures that are compared. Raises InputError where `out` holds another table.
+    """
+
+    def __init__(self, out: Path, about: Mapping[str, Any], ours: Figures, shown: tuple[str, ...]):
+        self.out, self.ours, self.shown = out, ours, shown
+        self.about = without_nan(dict(about))
+        with self._alone():
+            table = self.read()
+            if self.out.is_file():
+                self._write(table)
+
+    def read(self) -> dict[str, Any]:
+        """The table as it stands now, beside this checkpoint; rows that can't be paired with it are left out."""
+        if not self.out.is_file():
+            return self.about | {"rows": []}
+        table = json.loads(self.out.read_text(encoding="utf-8"))
+        for key, words in SAME.items():
+            if table.get(key) != self.about[key]:
+                raise InputError(f"{self.out} holds the table of another {words}; name another file, or remove it.")
+        if table["mera"] == self.about["mera"]:
+            return self.about | {"rows": table["rows"]}
+        return self.about | {"rows": [paired for row in table["rows"] if (paired := self._paired_anew(row))]}
+
+    def done(self) -> set[str]:
+        """Names of the rows that need not be run, those of other processes included."""
+        return {row["name"] for row in self.read()["rows"] if "not_run" not in row}
+
+    def keep(self, row: Mapping[str, Any], figures: Figures | None = None) -> dict[str, Any]:
+        """Put a row into the table, whole or not at all, and return the table; other processes' rows stay.
+
+        figures: of the row, which are then paired with the checkpoint's; None for a row that was not run.
+        """
+        row = dict(row)
+        with self._alone():
+            if figures is not None:
+                path = self._draws(row["name"])
+                path.parent.mkdir(exist_ok=True)
+                kept = {f"{part}/{name}": rounded(figures[part][name]) for part in figures for name in self.shown}
+                save_figures(path, kept)
+                for part in figures:
+                    row[part] = row[part] | {"mera_minus_this": self._minus(part, kept)}
+            table = self.read()
+            table["rows"] = [one for one in table["rows"] if one["name"] != row["name"]] + [without_nan(row)]
+            self._write(table)
+        return table
+
+    def _alone(self) -> AbstractContextManager[bool]:
+        """A lock that other processes on this table wait for."""
+        return claimed(self.out.with_name(self.out.name + ".lock"), wait=True)
+
+    def _write(self, table: dict[str, Any]) -> None:
+        partial = self.out.with_name(self.out.name + ".partial")
+        text = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(self.out)
+
+    def _minus(self, part: str, figures: Mapping[str, Estimate]) -> dict[str, Any]:
+        return {name: self.ours[part][name].minus(figures[f"{part}/{name}"]).to_dict() for name in self.shown}
+
+    def _paired_anew(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """A row beside this checkpoint in place of the one it was run with; None where its draws are not at hand."""
+        if "not_run" in row:
+            return row
+        kept = load_figures(self._draws(row["name"]))
+        if kept is None or any(
+            row[part]["metrics"][name]["value"] != without_nan(kept[0][f"{part}/{name}"].value)
+            for part in self.ours
+            for name in self.shown
+        ):  # none, or those of another run
+            log.info("the draws of %s are not at hand: it is run again", row["name"])
+            return None
+        return row | {part: row[part] | {"mera_minus_this": self._minus(part, kept[0])} for part in self.ours}
+
+    def _draws(self, name: str) -> Path:
+        slug = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+        return self.out.with_suffix("") / f"{slug}.npz"

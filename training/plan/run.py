@@ -1,0 +1,255 @@
+"""What a run will need (memory by part, checkpoint, steps, tokens, hours), from configurations alone: no weights, no data.
+
+Sizes are counted on the architecture itself, built without storage; activations are what autograd would keep of one and of
+two layers of it, for the rest of the layers by rule of three. What is assumed stands beside each number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mera_core.common.errors import InputError
+from training.common.backbone import padded_rows
+from training.common.config import MemorizeConfig, RankConfig, RunConfig
+from training.plan.architecture import Architecture, Shape, shape_of
+from training.plan.memory import (
+    CUDA_GB,
+    GB,
+    QUESTION_TOKENS,
+    CohortSize,
+    Memory,
+    advice,
+    book,
+    definition_tokens,
+    memory_of,
+    question_tokens,
+    questions_a_pass,
+    told_apart,
+    trained_parameters,
+)
+
+PROFILE_TOKENS, VISIT_TOKENS = 12, 12
+"""Tokens of a profile sentence, and of the words before a visit's codes."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use. gpu_gb: memory of one GPU, None where unknown. tokens_per_second: of one GPU."""
+
+    gpu_gb: float | None = None
+    gpus: int = 1
+    tokens_per_second: float | None = None
+
+    @classmethod
+    def of(cls, gpu_gb: float | None, gpus: int, tokens_per_second: float | None) -> Machine:
+        """As told; the memory of this machine's first GPU where nothing is told."""
+        if gpu_gb is None and torch.cuda.is_available():
+            gpu_gb = torch.cuda.get_device_properties(0).total_memory / GB
+        for name, value in (("gpu-memory", gpu_gb), ("tokens-per-second", tokens_per_second)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value:g}; it must be above 0.")
+        return cls(gpu_gb, gpus, tokens_per_second)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run's needs. parameters: of the backbone with its added rows. trained: parameters that change, or could.
+
+    missed_passes: over codes whose number only the run will show, so that steps and what follows from them lack these.
+    fits: the smallest change of settings that fits the GPU; "" where nothing need be changed or nothing is known of it.
+    """
+
+    config: str
+    stage: str
+    backbone: str
+    tuning: str
+    parameters: int
+    base_parameters: int
+    added_rows: int
+    trained: int
+    missed_passes: int
+    checkpoint_bytes: float
+    memory: Memory
+    steps: int
+    tokens: int
+    flops: float
+    hours: float | None
+    machine: Machine
+    fits: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Every number, memory with its total."""
+        values = asdict(self)
+        values["memory"]["total"] = self.memory.total
+        return values
+
+
+def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfig | None = None) -> Plan:
+    """The plan of a run.
+
+    Args:
+        before: the stage-1 configuration that a rank configuration, or one with `go_on_from`, goes on from.
+
+    Raises:
+        InputError: the file is no configuration, or it is not known which backbone it is about.
+    """
+    config = read(path)
+    first = config if isinstance(config, MemorizeConfig) else before
+    if first is None:
+        raise InputError(f"{path} is a configuration of stage 2: name that of its stage 1 before it, by --config too.")
+    if first.go_on_from and before is None:
+        raise InputError(f"{path} goes on from a stage 1: name the configuration of that before it, by --config too.")
+    shape = backbone_shape(before if first.go_on_from else first)
+    steps, tokens = work(config, first, cohort)
+    if not steps and not getattr(config, "missed_passes", 0):
+        raise InputError(f"{path} makes no step: its passes are fewer than one batch.")
+    memory = memory_of(config, first, shape, cohort)
+    rate = machine.tokens_per_second
+    trained = trained_parameters(config, shape)
+    return Plan(
+        config=path.name,
+        stage="memorize" if isinstance(config, MemorizeConfig) else "rank",
+        backbone=first.backbone or f"small LLaMA {'gone on from' if first.go_on_from else 'from scratch'}",
+        tuning=config.tuning,
+        parameters=shape.parameters,
+        base_parameters=shape.base_parameters,
+        added_rows=shape.rows - shape.words,
+        trained=trained,
+        missed_passes=getattr(config, "missed_passes", 0),
+        checkpoint_bytes=checkpoint_bytes(config, shape),
+        memory=memory,
+        steps=steps,
+        tokens=tokens,
+        flops=2.0 * shape.matrices * tokens * passes_through(config),
+        hours=None if rate is None else tokens / (rate * machine.gpus) / 3600,
+        machine=machine,
+        fits=advice(config, first, shape, cohort, machine.gpu_gb),
+    )
+
+
+def make_all(paths: Sequence[Path], cohort: CohortSize, machine: Machine) -> list[Plan]:
+    """Plans in order; a rank configuration goes on from the memorize configuration before it."""
+    plans, before = [], None
+    for path in paths:
+        plans.append(make(path, cohort, machine, before))
+        config = read(path)
+        if isinstance(config, MemorizeConfig) and not config.go_on_from:
+            before = config
+    return plans
+
+
+def read(path: Path) -> RunConfig:
+    """A run's configuration, of whichever stage its settings belong to."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except yaml.YAMLError:
+        values = {}  # which `load` tells in its own words
+    stage_2 = {field.name for field in fields(RankConfig)} - {field.name for field in fields(MemorizeConfig)}
+    named = set(values) if isinstance(values, dict) else set()
+    return (RankConfig if named & stage_2 else MemorizeConfig).load(path)
+
+
+def backbone_shape(config: MemorizeConfig) -> Shape:
+    """Counted sizes of a run's backbone with rows for every node of its systems."""
+    nodes = len(book(config.systems))
+    if not config.backbone:
+        return shape_of(Architecture.small(config), padded_rows(config.word_pieces + 1 + nodes), config.word_pieces)
+    found = Architecture.find(config.backbone)
+    words = found.words
+    return shape_of(found, max(padded_rows(words + 1 + nodes), words), words)
+
+
+def passes_through(config: RunConfig) -> float:
+    """Forward passes that a step's arithmetic is worth: backward is two (one where weights are frozen), recomputing one."""
+    return 1 + (2 if config.tuning == "full" else 1) + config.gradient_checkpointing
+
+
+def checkpoint_bytes(config: RunConfig, shape: Shape) -> float:
+    """Bytes of what the run writes: a whole model (stage 2 in 16 bits), or adapters and rows in float32."""
+    if config.tuning != "full":
+        return 4.0 * trained_parameters(config, shape)
+    half = isinstance(config, RankConfig) or config.precision == "bfloat16"
+    return shape.parameters * (2.0 if half else 4.0)
+
+
+def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[int, int]:
+    """Steps and tokens of a run."""
+    a_step = config.batch_size * config.accumulate
+    if isinstance(config, MemorizeConfig):
+        asked = questions_a_pass(config)
+        steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
+        if config.encoded_passes:  # each code's definition is read, and asked for, and so is what is above the code
+            codes = config.encoded_passes * told_apart(config)
+            a_code = 2 * definition_tokens(config) + config.hierarchy_share * QUESTION_TOKENS
+            steps, tokens = steps + int(codes / a_step), tokens + codes * a_code
+        return steps, int(tokens)
+    history = PROFILE_TOKENS + cohort.visits * (VISIT_TOKENS + cohort.codes)
+    samples, length = float(cohort.patients), min(history, config.max_tokens)
+    if config.prefix_samples:
+        samples *= max(cohort.visits - 1, 0)
+        length = min(PROFILE_TOKENS + cohort.visits / 2 * (VISIT_TOKENS + cohort.codes), config.max_tokens)
+    steps = int(config.passes * samples / a_step)
+    rehearsed = steps * config.accumulate * config.rehearsal * question_tokens(first)
+    return steps, int(config.passes * samples * length + rehearsed)
+
+
+def in_words(plan: Plan) -> str:
+    """A plan as a person reads it."""
+    memory = plan.memory
+    lines = [
+        f"{plan.config}: stage {'1, memorize' if plan.stage == 'memorize' else '2, rank'}",
+        f"  backbone      {plan.backbone}, {plan.base_parameters / 1e9:.2f} B parameters; with {plan.added_rows:,} rows "
+        f"for codes {plan.parameters / 1e9:.2f} B",
+        f"  trained       {plan.trained / 1e6:,.1f} M parameters ({plan.tuning})",
+        f"  checkpoint    {plan.checkpoint_bytes / GB:.2f} GB",
+        f"  memory        {memory.total / GB:.1f} GB on each GPU: weights {memory.weights / GB:.1f}, gradients "
+        f"{memory.gradients / GB:.1f}, optimizer {memory.optimizer / GB:.1f}, activations {memory.activations / GB:.1f}, "
+        f"logits {memory.logits / GB:.1f}, CUDA {CUDA_GB:.0f}",
+    ]
+    if memory.paged:
+        lines.append(
+            f"                and {memory.paged / GB:.1f} GB of optimizer state, on the GPU or beside it (paged)"
+        )
+    lines.append(
+        f"  work          {plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
+    )
+    if plan.missed_passes:
+        lines.append(
+            f"                and {plan.missed_passes} passes over the codes not known then, which can't be counted before"
+        )
+    if plan.hours is not None:
+        rate, gpus = plan.machine.tokens_per_second, plan.machine.gpus
+        lines.append(
+            f"  time          {plan.hours:.1f} h at {rate:,.0f} tokens/s on each of {gpus} GPU{'s' * (gpus > 1)}"
+        )
+    if plan.machine.gpu_gb is not None:
+        need = f"this needs {memory.total / GB:.0f} GB; you have {plan.machine.gpu_gb:.0f}"
+        lines.append(f"  verdict       {need}: {plan.fits}" if plan.fits else f"  verdict       {need}: it fits")
+    return "\n".join(lines)
+
+
+def table(plans: Sequence[Plan]) -> str:
+    """Plans as a Markdown table, a row each, for docs/train_on_gpu.md."""
+    head = (
+        "| configuration | trained | weights | gradients | optimizer | activations | logits | **one GPU** | paged | "
+        "checkpoint | steps | tokens | PFLOP |"
+    )
+    lines = [head, "|" + "---|" * 13]
+    for plan in plans:
+        memory = plan.memory
+        parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
+        shown = [f"{part / GB:.1f}" for part in parts]
+        paged = f"{memory.paged / GB:.1f}" if memory.paged else ""
+        lines.append(
+            f"| `{plan.config}` | {plan.trained / 1e6:,.0f} M | {' | '.join(shown)} | **{memory.total / GB:.0f} GB** | "
+            f"{paged} | {plan.checkpoint_bytes / GB:.1f} GB | {plan.steps:,} | {plan.tokens / 1e6:.1f} M | "
+            f"{plan.flops / 1e15:,.0f} |"
+        )
+    return "\n".join(lines)

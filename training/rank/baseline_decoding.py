@@ -1,0 +1,173 @@
+"""The usual way to train and use a language model here, for comparison: next-code cross-entropy, greedy decoding.
+
+One sample a (history, next visit): the history, the next visit's codes, EOV; a softmax over label space and EOV at each
+place (the paper's "sparse CE"). The list is decoded until EOV, or read off the first place, as MERA does (METHOD.md,
+"Output"). Knows no hierarchy and no threshold.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mera_core.engine import Engine
+from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code
+from mera_core.model.network import SEEN_FEATURES, MeraModel
+from mera_core.model.recall import right_padded
+from mera_core.model.recurrence import seen_features
+from mera_core.model.sequence import Encoded, Encoder
+from training.common.config import RankConfig
+from training.common.trainer import run_trainer
+from training.memorize.loss import answer_loss
+from training.memorize.questions import QuestionSampler, batches_by_length
+from training.rank import run as rank
+from training.rank.cut import fit_cut
+from training.rank.setup import Setup
+
+MOST_CODES = 40  # of a decoded visit
+
+
+class SequenceBatches(Dataset):
+    """Item i is the whole batch of step i: histories that each go on with the next visit's codes and EOV."""
+
+    def __init__(
+        self,
+        patients: Sequence[Patient],
+        labels: Sequence[Code],
+        encoder: Encoder,
+        config: RankConfig,
+        questions: QuestionSampler | None = None,
+    ):
+        self.encoder, self.config, self.questions = encoder, config, questions
+        self.index = {code: label for label, code in enumerate(labels)}
+        samples = [
+            (patient, visit)
+            for patient in patients
+            for visit in range(1, len(patient.visits))
+            if any(code in self.index for code in patient.visits[visit].codes)
+        ]
+        rng = random.Random(config.seed)
+        self._batches: list[list[tuple[Patient, int]]] = []
+        whole, part = int(config.passes), config.passes % 1
+        for number in range(whole + (part > 0)):
+            drawn = rng.sample(samples, int(len(samples) * (1 if number < whole else part)))
+            self._batches += batches_by_length(drawn, lambda sample: sample[1], config.batch_size, rng)
+        self._rehearsal = []
+        while questions is not None and len(self._rehearsal) < config.rehearsal * len(self._batches):
+            self._rehearsal += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, step: int) -> dict:
+        rng = random.Random(self.config.seed * 1_000_003 + step)
+        batch = self.collate(self._batches[step], rng)
+        if self._rehearsal:
+            drawn = self._rehearsal[step * self.config.rehearsal : (step + 1) * self.config.rehearsal]
+            batch["questions"] = self.questions.batch(drawn, rng)
+        return batch
+
+    def collate(self, samples: Sequence[tuple[Patient, int]], rng: random.Random) -> dict[str, Tensor]:
+        """`input_ids` [B, T], `row`, `position`, `target` [N] (a label, or the number of labels for EOV), `seen`."""
+        ids, row, position, target, seen = [], [], [], [], []
+        for number, (patient, visit) in enumerate(samples):
+            history = Patient(patient.visits[:visit], patient.sex, patient.visits[visit - 1].age, "", patient.details)
+            encoded = self.encoder.encode(history, rng if self.config.shuffle else None, self.config.drop)
+            codes = [code for code in patient.visits[visit].codes if code in self.index]
+            if self.config.shuffle:
+                rng.shuffle(codes)
+            features = seen_features(history.visits, self.index)
+            begin = len(encoded.input_ids) - 1
+            for place, label in enumerate([*(self.index[code] for code in codes), len(self.index)]):
+                seen += [[len(target), *one] for one in features]
+                row.append(number)
+                position.append(begin + place)
+                target.append(label)
+            ids.append([*encoded.input_ids, *(self.encoder.vocabulary.ids[code] for code in codes)])
+        padded, _ = right_padded(ids, self.encoder.vocabulary.pad)
+        return {
+            "input_ids": padded,
+            "row": torch.tensor(row),
+            "position": torch.tensor(position),
+            "target": torch.tensor(target),
+            "seen": torch.tensor(seen) if seen else torch.zeros(0, 2 + len(SEEN_FEATURES)),
+        }
+
+
+def sequence_loss(model: MeraModel, batch: dict, config: RankConfig) -> Tensor:
+    """Mean cross-entropy of the next token over label space and EOV, plus the rehearsal of stage 1."""
+    questions = batch.get("questions", [])
+    hidden, *recalled = model.hidden_of_parts([batch["input_ids"], *(part["input_ids"] for part in questions)])
+    scores, eov = model.scores(hidden[batch["row"], batch["position"]], batch["seen"])
+    loss = F.cross_entropy(torch.cat([scores, eov[:, None]], 1), batch["target"])
+    if questions:
+        loss = loss + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+    return loss
+
+
+def train(setup: Setup, out: Path) -> None:
+    """Train the setup's model by next-code cross-entropy; fit a cut to its first-place scores. In place."""
+    config, model = setup.config, setup.engine.model
+    encoder = Encoder(model.vocabulary, setup.manifest.sequence, remember=True)
+    data = SequenceBatches(setup.parts["train"], setup.counts.labels, encoder, config, setup.questions)
+    average = rank.Average(model, config.average) if config.average else None
+    run_trainer(
+        model,
+        data,
+        config,
+        out,
+        lambda m, batch: sequence_loss(m, batch, config),
+        rank.rank_optimizer(model, config),
+        [average] if average else [],
+    )
+    if average:
+        average.swap()
+    rank.set_attention_dropout(model.backbone, 0.0)
+    model.eval()
+    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.for_cut, setup.counts)[0]
+
+
+@torch.inference_mode()
+def decode(engine: Engine, histories: Sequence[tuple[Patient, Encoded]], batch_size: int = 64) -> list[list[int]]:
+    """Greedy codes of each history's next visit, as label indices in the order decoded; no code twice, EOV ends it."""
+    room = engine.manifest["sequence"]["max_tokens"]
+    model, index = engine.model, {code: label for label, code in enumerate(engine.label_space)}
+    out: list[list[int]] = [[] for _ in histories]
+    order = sorted(range(len(histories)), key=lambda i: len(histories[i][1].input_ids))
+    for begin in range(0, len(order), batch_size):
+        going = order[begin : begin + batch_size]
+        tokens = {i: list(histories[i][1].input_ids) for i in going}
+        for _ in range(MOST_CODES):
+            ids, ends = right_padded([tokens[i] for i in going], model.vocabulary.pad)
+            hidden = model.hidden(ids.to(model.device))[torch.arange(len(going)), ends]
+            seen = [[n, *one] for n, i in enumerate(going) for one in seen_features(histories[i][0].visits, index)]
+            scores, eov = model.scores(hidden, torch.tensor(seen, device=model.device) if seen else None)
+            for n, i in enumerate(going):
+                scores[n, out[i]] = -torch.inf
+            best, label = scores.max(1)
+            still = []
+            for n, i in enumerate(going):
+                if best[n] > eov[n]:
+                    out[i].append(int(label[n]))
+                    tokens[i].append(int(model.label_ids[label[n]]))
+                    still.append(i)
+            going = [i for i in still if len(tokens[i]) < room]
+            if not going:
+                break
+    return out
+
+
+def as_scores(decoded: Sequence[Sequence[int]], n_labels: int) -> np.ndarray:
+    """Decoded lists as scores [N, n_labels]: falling along the list, -inf for codes that were not decoded."""
+    scores = np.full((len(decoded), n_labels), -np.inf)
+    for row, labels in enumerate(decoded):
+        scores[row, list(labels)] = -np.arange(len(labels), dtype=float)
+    return scores
