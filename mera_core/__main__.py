@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mera_core.common.errors import InputError
-from mera_core.common.faults import in_words
+from mera_core.common.faults import describe_system_error
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (MemoryError, OSError, RuntimeError) as error:  # what the machine lacks, not what we did wrong
-        message = in_words(error)
+        message = describe_system_error(error)
         if message is None:
             raise
         print(message, file=sys.stderr)
@@ -299,10 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.common.limits import changed_by, in_force
+    from mera_core.common.limits import current_limits
     from mera_core.history.records import parse_json, patient_from_json
 
-    path, most = Path(name), in_force().history_bytes
+    path, most = Path(name), current_limits().history_bytes
     shown = "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
         raise InputError(f"{shown} is a folder, not a HISTORY.json file.")
@@ -317,9 +317,7 @@ def _read_history(name: str) -> Any:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(content) > most:
-        raise InputError(
-            f"{shown} is larger than {most:,} bytes, too large for one history ({changed_by('history_bytes')})."
-        )
+        raise InputError(f"{shown} is larger than {most:,} bytes, too large for one history.")
     if not content.strip():
         raise InputError(f"{shown} is empty.")
     try:

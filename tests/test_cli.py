@@ -191,12 +191,10 @@ def test_rank_refuses_bad_histories_before_loading_a_model(refused, tmp_path, mo
     assert "h.json" in message or "visits[" in message
 
 
-def test_rank_refuses_files_it_cannot_read(refused, tmp_path, monkeypatch):
+def test_rank_refuses_files_it_cannot_read(refused, tmp_path):
     assert "no file" in refused("rank", tmp_path / "nowhere.json")
     assert "is a folder" in refused("rank", tmp_path)
     assert "can't be read" in refused("rank", "a\0b")
-    monkeypatch.setenv("MERA_LIMIT_HISTORY_BYTES", "10")
-    assert "larger than 10 bytes" in refused("rank", history(tmp_path, "428.0"))
 
 
 def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):

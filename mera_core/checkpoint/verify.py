@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.common.errors import InputError
-from mera_core.common.faults import in_words
-from mera_core.common.limits import Limits, changed_by, in_force, refuse_depth
+from mera_core.common.faults import describe_system_error
+from mera_core.common.limits import Limits, current_limits, refuse_depth
 
 MANIFEST = "mera.json"
 ALLOWED = {".safetensors", ".json", ".md", ".txt"}
@@ -70,7 +70,7 @@ def read_manifest_values(folder: Path) -> dict[str, Any]:
             raise InputError(f"There is no checkpoint folder {folder}{_kept_aside(folder)}.")
         if not _is_plain(path):
             raise InputError(f"{folder} is not a checkpoint of MERA: it has no {MANIFEST}.")
-        values = _json(path, in_force())
+        values = _json(path, current_limits())
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -87,7 +87,7 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
     Raises InputError naming the file.
     """
     try:
-        _check_files(folder, files, in_force())
+        _check_files(folder, files, current_limits())
     except OSError as error:
         raise InputError(f"The checkpoint {folder} can't be read: {error.strerror or error}.") from error
 
@@ -174,9 +174,7 @@ def _json(path: Path, limits: Limits) -> Any:
     try:
         values = json.loads(path.read_bytes().decode("utf-8"))
     except RecursionError as error:
-        raise InputError(
-            f"{path} is nested too deeply: at most {limits.json_depth} levels are read ({changed_by('json_depth')})."
-        ) from error
+        raise InputError(f"{path} is nested too deeply: at most {limits.json_depth} levels are read.") from error
     except ValueError as error:
         raise InputError(f"{path} can't be read as JSON; the checkpoint was altered or cut short.") from error
     refuse_depth(values, str(path), limits)
@@ -310,6 +308,6 @@ def _replaced(folder: Path) -> str:
 
 
 def _not_loaded(folder: Path, error: BaseException) -> str:
-    if words := in_words(error):
+    if words := describe_system_error(error):
         return f"The checkpoint {folder} can't be loaded: {words[:1].lower() + words[1:]}"
     return f"The checkpoint {folder} can't be loaded: its files do not fit together ({type(error).__name__})."

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import Limits, changed_by, in_force, refuse_depth
+from mera_core.common.limits import Limits, current_limits, refuse_depth
 from mera_core.history.patient import OLDEST_AGE, Patient, Visit, in_utc
 from mera_core.icd import code_text
 from mera_core.icd.ontology import SYSTEMS, Code
 
-MAX_VISITS = Limits().visits  # by default; `in_force().visits` is what holds
+MAX_VISITS = Limits().visits  # by default; `current_limits().visits` is what holds
 MAX_CODES = Limits().codes
 DEMO_PATIENTS = Path(__file__).resolve().parents[2] / "sample_data" / "demo_patients.json"
 
@@ -54,7 +54,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     at all, wrong system, impossible date, future date, visits not in time order, or more visits, codes or text than the
     limits allow.
     """
-    limits = in_force()
+    limits = current_limits()
     if not isinstance(history, Mapping):
         raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.')
     _refuse_unknown_keys(history, (*_PATIENT_KEYS, *_STORY_KEYS), "")
@@ -64,9 +64,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if not raw_visits:
         raise InputError("the history is empty: visits holds no visit.")
     if len(raw_visits) > limits.visits:
-        raise InputError(
-            f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read ({changed_by('visits')})."
-        )
+        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read.")
     _refuse_long_texts(history, limits)
     latest = now if now is not None else _latest()
     if _shifted(history.get("dates")):
@@ -76,9 +74,7 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     if codes == 0:
         raise InputError("the history is empty: no visit names a code.")
     if codes > limits.codes:
-        raise InputError(
-            f"the history has {codes:,} codes, and at most {limits.codes:,} can be read ({changed_by('codes')})."
-        )
+        raise InputError(f"the history has {codes:,} codes, and at most {limits.codes:,} can be read.")
     refuse_disorder(visits, "visits[{}]")
     identity = history.get("id")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (str, int))):
@@ -300,7 +296,7 @@ def _details(raw: Any, place: str) -> dict[str, str]:
 
 def _refuse_long_texts(history: Mapping[str, Any], limits: Limits) -> None:
     """Refuse a text longer than the limit text_characters, naming its place, before anything repeats or compares it."""
-    most = f"at most {limits.text_characters:,} can be read ({changed_by('text_characters')})"
+    most = f"at most {limits.text_characters:,} can be read"
     open_: list[tuple[str, Any]] = [("", history)]
     while open_:
         place, value = open_.pop()

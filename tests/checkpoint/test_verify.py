@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from mera_core.checkpoint.folder import MANIFEST, load_checkpoint, save_checkpoint
 from mera_core.checkpoint.verify import check_files, read_manifest_values, sha256
 from mera_core.common.errors import InputError
+from mera_core.common.limits import Limits, applied
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
 from mera_core.model.network import HEAD_FILE
@@ -365,16 +366,15 @@ def test_json_that_is_nested_too_deeply_is_refused(folder) -> None:
         (folder / name).write_bytes(kept)
 
 
-def test_json_that_is_too_large_is_refused_unread(folder, monkeypatch) -> None:
-    monkeypatch.setenv("MERA_LIMIT_CHECKPOINT_JSON_BYTES", "200000")
+def test_json_that_is_too_large_is_refused_unread(folder) -> None:
     put(folder, "more.json", b'{"x": "' + b"x" * 300_000 + b'"}')
-    with pytest.raises(InputError, match=r"more\.json is above the limit checkpoint_json_bytes: at most 200,000 bytes"):
+    said = r"more\.json is above the limit checkpoint_json_bytes: at most 200,000 bytes"
+    with applied(Limits(checkpoint_json_bytes=200_000)), pytest.raises(InputError, match=said):
         load_checkpoint(folder)
 
 
-def test_too_many_files_are_refused(folder, monkeypatch) -> None:
-    monkeypatch.setenv("MERA_LIMIT_CHECKPOINT_FILES", "4")
-    with pytest.raises(InputError, match="above the limit checkpoint_files"):
+def test_too_many_files_are_refused(folder) -> None:
+    with applied(Limits(checkpoint_files=4)), pytest.raises(InputError, match="above the limit checkpoint_files"):
         load_checkpoint(folder)
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from mera_core.common.errors import InputError
 from mera_core.common.formatting import records_counted
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import changed_by, current_limits
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import Patient
 
@@ -282,7 +282,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 
 def read_bytes(path: Path) -> bytes:
     """All bytes of a plain or gzipped file; InputError when it is unreadable, empty, cut short or too large to be held."""
-    limits = in_force()
+    limits = current_limits()
     try:
         with open_bytes(path) as stream:
             content = stream.read(limits.document_bytes + 1)
@@ -301,7 +301,7 @@ def refuse_damaged(source: Source, endless_lines: bool = True) -> None:
 
     endless_lines: a first line longer than the limit is refused too; a sound file of JSON may have one.
     """
-    most = in_force().line_bytes
+    most = current_limits().line_bytes
     for path in source.files.values():
         try:
             with open_bytes(path) as stream:
@@ -330,5 +330,5 @@ def yes(value: bool | str, name: str) -> bool:
 def too_long(path: Path | str, line: int, most: int) -> InputError:
     """The refusal of a line above the limit line_bytes, which is `most`."""
     return InputError(
-        f"{path}: line {line} is longer than {most:,} bytes, so it is not a table of this kind ({changed_by('line_bytes')})."
+        f"{path}: line {line} is longer than {most:,} bytes, so it is not a table of this kind{changed_by('line_bytes')}."
     )

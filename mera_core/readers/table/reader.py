@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import changed_by, current_limits
 from mera_core.history.history_json import parse_json
 from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
 from mera_core.icd.ontology import Code, Ontology
@@ -209,7 +209,7 @@ def _in_our_names(table: Table, named: Mapping[str, str] | None, report: ImportR
 
 def _json_lines(content: bytes, path: str) -> Iterable[tuple[int, Any]]:
     """(number, decoded value) of each line that holds something."""
-    most = in_force().line_bytes
+    most = current_limits().line_bytes
     for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
         if len(line) > most:
             raise too_long(path, number, most)
@@ -223,7 +223,7 @@ def _columns(
     """Column -> values of numbered rows; a value that a row lacks is null."""
     columns: dict[str, list[Any]] = {}
     code = (named or {}).get("code", "code")
-    limits, size = in_force(), 0
+    limits, size = current_limits(), 0
     for number, row in rows:
         if not isinstance(row, dict) or any(isinstance(value, (dict, list, bool)) for value in row.values()):
             raise InputError(f"{path}, {unit} {number} must be one flat JSON object.")
@@ -234,7 +234,7 @@ def _columns(
                 )
             if isinstance(value, str) and len(value) > limits.line_bytes:
                 raise InputError(
-                    f"{path}: {unit} {number}: a text is longer than {limits.line_bytes:,} bytes ({changed_by('line_bytes')})."
+                    f"{path}: {unit} {number}: a text is longer than {limits.line_bytes:,} bytes{changed_by('line_bytes')}."
                 )
             column = columns.setdefault(name, [])
             column += [None] * (size - len(column))

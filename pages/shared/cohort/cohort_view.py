@@ -111,7 +111,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     )
     hold_out = mode == "held out"
     scoring: CohortScoring | None = st.session_state.get("scoring")
-    if scoring is not None and (scoring.engine is not loaded or scoring.patients is not patients):
+    if scoring is not None and (scoring.engine.name != loaded.name or scoring.patients is not patients):
         scoring = None  # the cohort or the model is another one now
     same = scoring is not None and scoring.hold_out == hold_out
     running = same and st.session_state.get("scoring_runs", False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import AmbiguousCodeError, Code, Ontology
 
 _LINES = re.compile(r"[\n\r;|\t]+")
@@ -46,18 +46,12 @@ class Piece:
 
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
-    longest, most = in_force().list_characters, in_force().list_pieces
+    longest, most = current_limits().list_characters, current_limits().list_pieces
     if len(text) > longest:
-        raise InputError(
-            f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once "
-            f"({changed_by('list_characters')})."
-        )
+        raise InputError(f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once.")
     pieces = list(islice((piece for line in _LINES.split(text) for piece in _line(line, ontology)), most + 1))
     if len(pieces) > most:  # the rest is not looked at: each piece takes a millisecond
-        raise InputError(
-            f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once "
-            f"({changed_by('list_pieces')})."
-        )
+        raise InputError(f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once.")
     return _with_doubts(pieces)
 
 

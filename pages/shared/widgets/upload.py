@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import Limits, applied, gunzipped_size, in_force
+from mera_core.common.limits import Limits, applied, current_limits, gunzipped_size
 from mera_core.history.history_json import has_shifted_dates
 from mera_core.history.records import Patient, parse_json, patient_from_json
 from mera_core.icd.ontology import AmbiguousCodeError, Ontology
@@ -53,7 +53,7 @@ def read_uploads(uploads: Sequence[Upload], format: str = "auto", **options: Any
     names what was left out.
     Raises InputError naming the file, never a folder of this machine.
     """
-    limits = in_force().for_uploads()
+    limits = current_limits().for_uploads()
     for each in uploads:
         limits.refuse_above("upload_bytes", len(each.getvalue()), f"The file {_own_name(each.name)}")
     if len(uploads) == 1 and format in ("auto", "table") and (patient := as_typed(uploads[0].getvalue())) is not None:

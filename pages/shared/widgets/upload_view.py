@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import in_force
+from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import SYSTEM_NAMES
 from mera_core.readers import READERS, Cohort, ImportReport
 from mera_core.readers.table.wide import WideTableError
@@ -71,7 +71,7 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
         key=field,
         help="Files that belong together (the tables of one data set) go in together, or as a ZIP. They are read on the "
         "machine that runs this app, and kept no longer than this session.",
-        max_upload_size=max(1, in_force().upload_bytes // 1_000_000),  # megabytes
+        max_upload_size=max(1, current_limits().upload_bytes // 1_000_000),  # megabytes
         on_change=take,
     )
     st.selectbox(

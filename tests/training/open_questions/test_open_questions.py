@@ -16,9 +16,10 @@ from mera_core.history.records import Patient, Visit, to_table, write_table
 from mera_core.icd.ontology import Code, Ontology
 from tests.readers import shapes
 from tests.tiny import CODES, icd9, tiny_engine
+from training.ablate.run import Runs
 from training.ablate.table import Row, Table
 from training.evaluate.scored import Scored
-from training.open_questions import BRANCH_ROWS, _source, branches, growth, order, travel
+from training.open_questions import branches, growth, order, travel
 
 A, B = icd9("428.0", "427.31")  # circulatory
 C = icd9("486")[0]  # respiratory
@@ -50,9 +51,9 @@ def test_pairs_of_chapters_worked_by_hand(monkeypatch) -> None:
     chapter = np.array([0, 0, 1])
     finds = scored(np.array([[0.0, 0, 1], [0, 1, 0], [0, 1, 0]]), truth)  # finds the first and the last
     misses = scored(np.array([[0.0, 1, 0], [0, 1, 0], [0, 1, 0]]), truth)  # finds the last
-    rows = branches.pairs([misses], [finds], truth, chapter, ["heart", "lungs"], Bootstrap(3, 20))
+    rows = branches.pairs([misses], [finds], chapter, ["heart", "lungs"], Bootstrap(3, 20))
     assert [(row["history"], row["new"], row["codes"]) for row in rows] == [("heart", "lungs", 2)]
-    assert rows[0]["reference"] == 0.5 and rows[0]["difference"]["value"] == -0.5
+    assert rows[0]["reference"] == 0.5 and rows[0]["difference"].value == -0.5
     new = branches.divided(truth, chapter)
     assert branches.recall(finds, new["cross_branch"], Bootstrap(3, 5)).value == 0.5
     assert branches.recall(misses, new["in_branch"], Bootstrap(3, 5)).value == 1.0
@@ -115,7 +116,8 @@ def test_growth_at_tiny_size_tells_training_and_cut_apart(tiny_stage1, invented_
     monkeypatch.setattr(growth, "cut", cut)
     rank = {"passes": 1, "batch_size": 16, "rehearsal": 0, "save_every": 0}
     table = Table((1,), {}, rank, (Row("MERA", "reference"),))
-    found = growth.run(table, str(invented_cohort), "table", tmp_path, draws=10)
+    models = Runs(table, str(invented_cohort), "table", tmp_path)
+    found = growth.run(models, draws=10)
     labels = [row["labels"] for row in found["rows"]]
     assert labels == sorted(labels) and labels[2] - labels[0] > 40
     assert [row["label_space"] for row in found["rows"]] == list(growth.SIZES)
@@ -124,7 +126,7 @@ def test_growth_at_tiny_size_tells_training_and_cut_apart(tiny_stage1, invented_
         assert (row["peak_memory_gb"], row["peak_memory_with_cut_gb"]) == (2.0, 9.0) and row["cut_patients"] > 3
         assert 0 < row["metrics"]["recall@20"]["value"] <= 1
     clock[0] = 1e6
-    assert growth.run(table, str(invented_cohort), "table", tmp_path, draws=10) == found  # kept, not run again
+    assert growth.run(models, draws=10) == found  # kept, not run again
 
 
 def test_precision_falls_and_recall_rises_as_the_cut_lets_more_codes_through(tiny_checkpoint, invented_cohort) -> None:
@@ -221,8 +223,9 @@ def test_the_next_visit_is_never_shown_to_a_baseline() -> None:
 
 
 def test_a_source_is_written_as_name_format_and_path() -> None:
-    assert _source("MIMIC-III demo=mimic3:some/folder") == travel.Source("MIMIC-III demo", "some/folder", "mimic3")
+    assert travel.Source.parse("MIMIC-III demo=mimic3:some/folder") == travel.Source(
+        "MIMIC-III demo", "some/folder", "mimic3"
+    )
     for text in ("mimic3:some/folder", "name=mimic3", "=mimic3:x", "name=:x"):
         with pytest.raises(InputError, match="NAME=FORMAT:PATH"):
-            _source(text)
-    assert BRANCH_ROWS[0] == "MERA"
+            travel.Source.parse(text)
