@@ -32,7 +32,7 @@ def test_the_table_is_the_one_that_was_meant():
     assert len(ROWS) >= 25
 
 
-@pytest.mark.parametrize("module", ["checkpoint/test_verify", "common/test_limits", "common/test_faults"])
+@pytest.mark.parametrize("module", ["test_checkpoint_files", "test_limits", "test_faults"])
 def test_most_of_what_is_refused_stands_in_the_table(module):
     """Not each case is a threat of its own, but a module that the table forgets would be a page that lies by silence."""
     named = set(re.findall(rf"tests/{module}\.py::(test_\w+)", PAGE))

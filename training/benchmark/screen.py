@@ -21,8 +21,9 @@ def table(result: dict[str, Any], console: Console | None = None) -> None:
     show.print(Text(f"{result['title']}{quick}", style="bold"))
     show.print(Text(f"{cores}{memory}{gpu}, Python {made['versions']['python']}"))
     rows = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("", "median", "range", "runs", "beside", "ratio"):
-        rows.add_column(name, justify="right" if name else "left", no_wrap=bool(name))
+    rows.add_column("what", width=max(22, show.width - 68))  # or the figures would take it all
+    for name in ("median", "range", "runs", "beside", "ratio"):
+        rows.add_column(name, justify="right", no_wrap=name in ("runs", "ratio"), overflow="fold")
     for row in result["rows"]:
         rows.add_row(*map(Text, cells(row)))
     show.print(rows)

@@ -141,7 +141,7 @@ class MemorizeConfig(RunConfig):
     """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
     questions."""
     rows_alone: bool = False
-    """Only the rows of codes that the stage 1 gone on from leaves unknown move, nothing else (`training.memorize.row_training`):
+    """Only the rows of codes that the stage 1 gone on from leaves unknown move, and nothing else (`training/memorize/row_training.py`):
     `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
     backwards_share: float = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
@@ -260,7 +260,7 @@ class RankConfig(RunConfig):
     validate_every: int = 0
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
     rehearsal: int = 0
-    """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
+    """Stage-1 questions mixed into each step, over all its forward passes, so that stage 2 does not forget the code book."""
     rehearsal_backwards: float = 0.5
     """Definition -> code questions for each code -> definition question of the rehearsal."""
     rehearsal_hierarchy: float = 0.75

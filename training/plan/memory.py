@@ -163,8 +163,13 @@ def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> floa
         return kept_bytes(*settings, rows=config.batch_size, tokens=int(question_tokens(config)))
     kept = kept_bytes(*settings, rows=config.batch_size, tokens=config.max_tokens)
     if config.rehearsal:
-        kept += kept_bytes(*settings, rows=config.rehearsal, tokens=int(question_tokens(first)))
+        kept += kept_bytes(*settings, rows=_rehearsed(config), tokens=int(question_tokens(first)))
     return kept
+
+
+def _rehearsed(config: RankConfig) -> int:
+    """Questions of stage 1 in one forward pass."""
+    return -(-config.rehearsal // config.accumulate)
 
 
 def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
@@ -172,7 +177,7 @@ def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: Coho
     asked = config if isinstance(config, MemorizeConfig) else first
     per_pass = questions_a_pass(asked)
     share = _counts(asked.systems)[0] / per_pass  # of the questions, those answered in words
-    number = config.batch_size if isinstance(config, MemorizeConfig) else config.rehearsal
+    number = config.batch_size if isinstance(config, MemorizeConfig) else _rehearsed(config)
     letters = sum(map(len, book(asked.systems).values())) / len(book(asked.systems))
     in_words = number * share * letters / LETTERS_A_TOKEN * (shape.words + asked.undivided_codes + 5 * number)
     in_codes = number * (1 - share) * shape.rows

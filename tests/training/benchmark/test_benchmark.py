@@ -190,6 +190,17 @@ def test_further_facts_of_a_row_stand_below_it(section):
     assert "p95: 1600, patients: 364,000, within_limits: yes" in said and "2 cores, 8 GB, no GPU" in said
 
 
+def test_a_table_of_80_columns_keeps_what_was_measured_and_every_figure(section):
+    [result] = benchmark.run(["sleep"], Setting())
+    against = {"against": "a loop over it", "against_value": 189.6, "ratio": 5.39}
+    result["rows"] = [row("one worker on one core", [964.8, 1022.0, 1066.0], "patients/s") | against]
+    said = io.StringIO()
+    table(result, Console(file=said, width=80))
+    lines = said.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in said.getvalue()
+    assert any(line.startswith("  one worker on one core") and "1022" in line and "5.39" in line for line in lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "rows"), [("import", 6), ("app", 7)])
 def test_every_section_runs_at_a_small_size(name, rows, tmp_path):
