@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mera_core.common.errors import InputError
-from mera_core.common.faults import in_words
+from mera_core.common.faults import describe_system_error
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -28,6 +28,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
 Quantize = Annotated[str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: the machine's own.")]
+Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(help="OURS=THEIRS, for tables with other column names; code=DIAG* for numbered ones. Repeatable."),
+]
 System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
 
 
@@ -161,10 +166,8 @@ def convert(
         str | None, typer.Option(help="Cohort rules: honest, honest-icd9, honest-icd10, paper-mimic3 or paper-mimic4.")
     ] = None,
     to: Annotated[str, typer.Option(help="visits, meds (a folder) or fhir (.json, .ndjson or a folder).")] = "visits",
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
     from mera_core.cohort.convert import Job, run
@@ -206,10 +209,8 @@ def score(
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS, for tables with other column names. Repeatable.")
-    ] = None,
+    option: Options = None,
+    column: Columns = None,
 ) -> None:
     """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
     from mera_core import scoring
@@ -260,7 +261,11 @@ def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
 
 def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
     """NAME=VALUE arguments as a mapping."""
-    pairs = dict(text.partition("=")[::2] for text in given or ())
+    pairs: dict[str, str] = {}
+    for key, _, value in (text.partition("=") for text in given or ()):
+        if key in pairs:
+            raise InputError(f"{name} names {key!r} twice.")
+        pairs[key] = value
     if any(not key or not value for key, value in pairs.items()):
         raise InputError(f"{name} must be NAME=VALUE.")
     return pairs
@@ -284,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (MemoryError, OSError, RuntimeError) as error:  # what the machine lacks, not what we did wrong
-        message = in_words(error)
+        message = describe_system_error(error)
         if message is None:
             raise
         print(message, file=sys.stderr)
@@ -294,10 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _read_history(name: str) -> Any:
     """The patient of a HISTORY.json file, or of standard input for '-'."""
-    from mera_core.common.limits import changed_by, in_force
+    from mera_core.common.limits import current_limits
     from mera_core.history.records import parse_json, patient_from_json
 
-    path, most = Path(name), in_force().history_bytes
+    path, most = Path(name), current_limits().history_bytes
     shown = "standard input" if name == "-" else name
     if name != "-" and path.is_dir():
         raise InputError(f"{shown} is a folder, not a HISTORY.json file.")
@@ -312,9 +317,7 @@ def _read_history(name: str) -> Any:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise InputError(f"{shown} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(content) > most:
-        raise InputError(
-            f"{shown} is larger than {most:,} bytes, too large for one history ({changed_by('history_bytes')})."
-        )
+        raise InputError(f"{shown} is larger than {most:,} bytes, too large for one history.")
     if not content.strip():
         raise InputError(f"{shown} is empty.")
     try:

@@ -64,7 +64,8 @@ def evaluate(
         str,
         typer.Option(
             help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
-            "everybody, where the format or the codes tell that the records are of another source than those of training; "
+            "everybody, where the format or the codes tell that the records are of another source than those of training (of "
+            "MIMIC-III and MIMIC-IV, which share patients, those admitted after 2012 alone); "
             "else the test part by the split rule, also of records in another format that may hold the training patients "
             "(a visits table, MEDS, OMOP, FHIR)."
         ),
@@ -145,7 +146,7 @@ def ablate(
 
 @app.command()
 def question(
-    number: Annotated[int, typer.Argument(help="Which of METHOD's open questions: 1 to 4.", min=1, max=4)],
+    number: Annotated[int, typer.Argument(help="Which of the method's open questions: 1 to 4.", min=1, max=4)],
     data: Annotated[str, typer.Option(help="Patient records that the models are trained on.")],
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that travels (question 4).")] = Path(
@@ -168,11 +169,12 @@ def question(
     out: Annotated[Path | None, typer.Option(help="The answer, as JSON.")] = None,
 ):
     """Answer an open question of the paper by experiment."""
+    from training.ablate.results import write_json
     from training.open_questions import answer
 
     out = _file(out or Path(f"docs/evidence/question-{number}.json"))
     result = answer(number, data, format, checkpoint, source or (), config, runs, _numbers(seeds))
-    out.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out, result)
     typer.echo(f"Written: {out}")
 
 
@@ -233,7 +235,7 @@ def benchmark(
 ):
     """Measure time and memory, each figure beside its alternative in the same run."""
     from training import benchmark as benchmarks
-    from training.benchmark.screen import table
+    from training.benchmark.rows import show
 
     names = [name.strip() for name in (sections or "").split(",") if name.strip()]
     if sections is not None and not names:
@@ -248,7 +250,7 @@ def benchmark(
             for result in benchmarks.run(
                 group, setting, folder, lambda row: typer.echo(f"{row['what']} ...", err=True)
             ):
-                table(result)
+                show(result)
         except InputError as error:
             if sections:
                 raise

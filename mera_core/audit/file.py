@@ -15,7 +15,7 @@ from datetime import datetime
 
 from mera_core.audit.groups import Judgement
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import current_limits
 from mera_core.ranking.ranking import NOTICE
 
 FORMAT = "mera hierarchy audit 1"
@@ -46,11 +46,9 @@ def from_sqlite(content: bytes, name: str) -> list[Judgement]:
     name: of the file, for messages.
     Raises InputError where the bytes are no such database, are too many, or a row does not fit together.
     """
-    largest, most = in_force().audit_bytes, in_force().audit_judgements
+    largest, most = current_limits().audit_bytes, current_limits().audit_judgements
     if len(content) > largest:
-        raise InputError(
-            f"{name} has {len(content):,} bytes, and at most {largest:,} can be read ({changed_by('audit_bytes')})."
-        )
+        raise InputError(f"{name} has {len(content):,} bytes, and at most {largest:,} can be read.")
     if not content.startswith(_MAGIC):
         raise InputError(f"{name} is not a file of the hierarchy audit: it is no SQLite database.")
     with closing(sqlite3.connect(":memory:")) as base:
@@ -73,7 +71,7 @@ def from_sqlite(content: bytes, name: str) -> list[Judgement]:
         except (sqlite3.Error, UnicodeError) as error:
             raise InputError(f"{name} is not a file of the hierarchy audit: it can't be read as SQLite.") from error
     if len(rows) > most:
-        raise InputError(f"{name} holds more than {most:,} judgements ({changed_by('audit_judgements')}).")
+        raise InputError(f"{name} holds more than {most:,} judgements.")
     return [_judgement(row, name, number) for number, row in enumerate(rows, start=1)]
 
 

@@ -88,6 +88,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
     with ended_by_signals():
         cohort = read_source(job, progress)
         columns, flow = cohort.columns, None
+        if not cohort.report.codes:
+            reasons = [line for line in cohort.report.lines() if line.startswith(("left out", "unknown codes"))]
+            raise InputError("; ".join([f"{job.source}: no code was kept, so nothing is written", *reasons]) + ".")
         if job.rules is not None:
             columns, flow = cohort_rules.apply(columns, cohort_rules.named(job.rules))
             if not columns.ids:

@@ -21,19 +21,25 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def in_words(error: BaseException) -> str | None:
+def describe_system_error(error: BaseException) -> str | None:
     """A plain sentence for an error of the machine; None for one that is ours, or of what was read."""
     text = str(error)
-    if isinstance(error, MemoryError) or _MEMORY.search(text):
+    if is_out_of_memory(error):
         return "There is not enough memory for this: end other programs, or do less at once."
     number = error.errno if isinstance(error, OSError) else int((_NUMBER.search(text) or [0, 0])[1])
+    name = getattr(error, "filename", None) or "A file"
     if number in _FULL:
-        return f"{_named(error)}: the disk is full, and nothing half-written was put in place."
+        return f"{name}: the disk is full, and nothing half-written was put in place."
     if number in _CLOSED:
-        return f"{_named(error)}: it may not be written to or read."
-    if number == errno.EMFILE or number == errno.ENFILE:
+        return f"{name}: it may not be written to or read."
+    if number in (errno.EMFILE, errno.ENFILE):
         return "Too many files are open at once on this machine."
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in main memory."""
+    return isinstance(error, MemoryError) or bool(_MEMORY.search(str(error)))
 
 
 @contextmanager
@@ -45,12 +51,7 @@ def told_if_unwritable(target: Path, partial: Path) -> Iterator[None]:
         raise
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)  # on a full disk there is room again
-        words = in_words(error) or (isinstance(error, OSError) and f"{error.strerror or error}.")
+        words = describe_system_error(error) or (isinstance(error, OSError) and f"{error.strerror or error}.")
         if not words:
             raise
         raise InputError(f"{target} can't be written: {words[:1].lower() + words[1:]}") from error
-
-
-def _named(error: BaseException) -> str:
-    name = getattr(error, "filename", None)
-    return str(name) if name else "A file"

@@ -41,7 +41,7 @@ from mera_core.history.history_json import (
     refuse_disorder,
     settled,
 )
-from mera_core.history.patient import SEXES, Note, Patient, Visit, resolve, with_visits
+from mera_core.history.patient import SEXES, Note, Patient, Visit, in_utc, resolve, with_visits
 from mera_core.icd.ontology import SYSTEMS, Code
 
 __all__ = [
@@ -310,11 +310,11 @@ def _years(value: Any, column: str, row: int) -> float | None:
 
 
 def _moment(value: Any, row: int) -> datetime | None:
-    if value is None or isinstance(value, datetime):
-        return value
+    if value is None:
+        return None
     try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError) as error:
+        return in_utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"row {row + 1} of the visits table has time {value!r}, which is no date such as 2026-01-31."
         ) from error

@@ -27,6 +27,7 @@ _DAYS_A_YEAR = 365.2425
 _KEYS = ("desynpuf_id", "clm_id", "clm_from_dt")
 _DIAGNOSES = tuple(f"icd9_dgns_cd_{number}" for number in range(1, 11))
 _OPTIONAL = ("segment", "clm_admsn_dt", "clm_thru_dt", "clm_utlztn_day_cnt", *_DIAGNOSES)
+_PERSON = ("bene_sex_ident_cd", "bene_race_cd", "bene_death_dt")
 _NAME = re.compile(r"(inpatient|outpatient|carrier)_claims?|beneficiary_summary")
 _SAMPLE = "de1_0_"  # how the names of CMS begin
 _SEX = {"1": "M", "2": "F"}
@@ -74,9 +75,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
     tables = [_distinct(read_delimited(part, (*_KEYS, _DIAGNOSES[0]), _OPTIONAL, report), report) for _, part in wanted]
     people = _People(report)
     for part in beneficiaries:
-        people.add(
-            read_delimited(part, ("desynpuf_id", "bene_birth_dt"), ("bene_sex_ident_cd", "bene_race_cd"), report)
-        )
+        people.add(read_delimited(part, ("desynpuf_id", "bene_birth_dt"), _PERSON, report))
     stays = [_claims(table, people, report) for table in tables]
     return _cohort(stays, people, report, ontology)
 
@@ -137,6 +136,7 @@ class _People:
     def __init__(self, report: ImportReport) -> None:
         self.row: dict[str, int] = {}
         self.told: dict[str, tuple[np.datetime64, str, str]] = {}
+        self.died: dict[str, np.datetime64] = {}
         self.report = report
 
     def add(self, table: Delimited) -> None:
@@ -145,6 +145,8 @@ class _People:
         races = replaced(table.get("bene_race_cd"), _RACE.get).to_pylist()
         for identity, birth, sex, race in zip(ids, times(table, "bene_birth_dt"), sexes, races, strict=True):
             self.told.setdefault(identity, (birth, sex or "U", race or ""))
+        died = times(table, "bene_death_dt")
+        self.died |= {ids[row]: died[row] for row in np.flatnonzero(~np.isnat(died)).tolist()}
 
     def rows(self, ids: pa.DictionaryArray) -> np.ndarray:
         distinct = [self.row.setdefault(identity, len(self.row)) for identity in ids.dictionary.to_pylist()]
@@ -191,6 +193,7 @@ def _claims(table: Delimited, people: _People, report: ImportReport) -> dict[str
     return {
         "person": people.rows(ids.filter(mask)),
         "time": began[sound],
+        "end": ended[sound],
         "age": np.round(age[sound], 2),
         "order": table["clm_id"].filter(mask).to_pylist(),
         "stay": replaced(table.get("clm_utlztn_day_cnt"), lambda days: days.lstrip("0") or days[:1])
@@ -217,6 +220,7 @@ def _cohort(stays: list[dict], people: _People, report: ImportReport, ontology: 
             names,
             [people.told.get(name, nothing)[1] for name in names],
             {"ethnicity": words([people.told.get(name, nothing)[2] for name in names])},
+            death=np.array([people.died.get(name, "NaT") for name in names], "datetime64[us]"),
         ),
         Visits(
             np.concatenate([stay["person"] for stay in stays]),
@@ -224,6 +228,7 @@ def _cohort(stays: list[dict], people: _People, report: ImportReport, ontology: 
             [claim for stay in stays for claim in stay["order"]],
             np.concatenate([stay["age"] for stay in stays]),
             {"stay": [days for stay in stays for days in stay["stay"]]},
+            end=np.concatenate([stay["end"] for stay in stays]),
         ),
         Entries(
             np.concatenate([stay["visit"] + start for stay, start in zip(stays, starts, strict=False)]),

@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright
@@ -43,6 +43,7 @@ class Running:
 
     address: str
     folder: Path
+    process: int = 0
 
     @property
     def output(self) -> Path:
@@ -80,7 +81,7 @@ def running_app() -> Iterator[Running]:
             )
         try:
             _await(running.address, server)
-            yield running
+            yield replace(running, process=server.pid)
         except BaseException:
             print(running.output.read_text(errors="replace")[-4000:], file=sys.stderr)
             raise

@@ -205,3 +205,21 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys)
             now[0] = float(step)
             progress("a.csv", step, 8)
     assert capsys.readouterr().err.splitlines() == ["a.csv: 38%", "a.csv: 75%"]
+
+
+def test_a_source_of_which_nothing_is_kept_is_refused(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("patient_id,visit,system,code\na,0,ICD9,XX1\na,0,ICD9,XX1\nb,1,,\n")
+    out, report = tmp_path / "out.csv", tmp_path / "r.json"
+    assert cli.main(["convert", str(tmp_path / "t.csv"), "--out", str(out), "--report", str(report)]) == 2
+    said = capsys.readouterr().err
+    assert "t.csv: no code was kept, so nothing is written" in said
+    assert "2 entries: code not in the code book; unknown codes: XX1 (2)" in said
+    assert left_behind(tmp_path) == ["t.csv"]
+
+
+@pytest.mark.parametrize("option", ["--column", "--option"])
+def test_a_name_that_is_given_twice_is_refused(source, tmp_path, capsys, option):
+    """The second would replace the first in silence."""
+    given = [option, "code=A", option, "code=B"]
+    assert cli.main(["convert", str(source), "--out", str(tmp_path / "out.csv"), *given]) == 2
+    assert f"{option} names 'code' twice" in capsys.readouterr().err

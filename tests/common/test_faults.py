@@ -31,6 +31,7 @@ from mera_core.history.history_json import patient_from_json
 from mera_core.history.records import Patient, Visit, to_table, write_table
 from mera_core.icd import tables as icd_tables
 from mera_core.icd.ontology import Code, Ontology
+from tests.repository.test_privacy import nodes
 from tests.tiny import CODES, tiny_manifest, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +105,15 @@ def test_out_of_memory_while_a_checkpoint_is_loaded():
     one_sentence(done.stdout, "can't be loaded: there is not enough memory")
 
 
+def rank_raising(error: Exception, monkeypatch, folder: Path) -> int:
+    def rank(*_: object):
+        raise error
+
+    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
+    (folder / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
+    return cli.main(["rank", str(folder / "h.json")])
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -115,24 +125,14 @@ def test_out_of_memory_while_a_checkpoint_is_loaded():
     ids=lambda error: type(error).__name__,
 )
 def test_out_of_memory_while_ranking(error, monkeypatch, capsys, tmp_path):
-    def rank(*_: object):
-        raise error
-
-    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
-    (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
-    assert cli.main(["rank", str(tmp_path / "h.json")]) == 2
+    assert rank_raising(error, monkeypatch, tmp_path) == 2
     one_sentence(capsys.readouterr().err, "There is not enough memory for this")
 
 
 def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch, tmp_path):
-    def rank(*_: object):
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(cli, "_engine", lambda folder, quantize: type("", (), {"rank": rank})())
-    (tmp_path / "h.json").write_text('{"visits": [{"codes": ["428.0"]}]}')
     with pytest.raises(RuntimeError, match="shapes"):
-        cli.main(["rank", str(tmp_path / "h.json")])
-    assert faults.in_words(OSError(errno.ENOENT, "No such file")) is None
+        rank_raising(RuntimeError("shapes do not match"), monkeypatch, tmp_path)
+    assert faults.describe_system_error(OSError(errno.ENOENT, "No such file")) is None
 
 
 # --- full disk, read-only folder
@@ -192,7 +192,7 @@ def test_an_upload_when_the_disk_for_it_is_full(monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(OSError) as told:
         read_uploads([Sent("a.csv", "patient_id,visit,system,code\n")])
-    assert "the disk is full" in faults.in_words(told.value)
+    assert "the disk is full" in faults.describe_system_error(told.value)
 
 
 # --- killed while writing
@@ -294,7 +294,7 @@ def test_killed_between_the_two_renames_of_a_checkpoint_the_old_one_is_there(fol
 # --- the model's folder while it is served
 
 
-def test_the_folder_is_replaced_while_serving(folder):
+def test_the_folder_is_replaced_and_removed_while_serving(folder):
     engine = Engine.load(folder)
     before = engine.rank(PATIENT)
     save_checkpoint(tiny_model(seed=5), tiny_manifest(), folder)
@@ -304,11 +304,6 @@ def test_the_folder_is_replaced_while_serving(folder):
     other = Engine.load(folder)
     assert other.name != engine.name
     assert (other.rank(PATIENT).scores != before.scores).any()
-
-
-def test_the_folder_is_removed_while_serving(folder):
-    engine = Engine.load(folder)
-    before = engine.rank(PATIENT)
     shutil.rmtree(folder)
     assert (engine.rank(PATIENT).scores == before.scores).all()
 
@@ -350,14 +345,6 @@ def test_a_damaged_code_book_is_one_sentence(content, tmp_path, monkeypatch):
     assert Ontology.load().definition(Code("ICD9", "428.0"))
 
 
-def test_nothing_is_cached_on_disk_by_the_app_so_nothing_there_can_be_corrupted():
-    """`persist=` of Streamlit's caches would; audit files of users are SQLite and tested in test_audit.py."""
-    for part in ("pages", "mera_core"):
-        for path in (ROOT / part).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                assert not (isinstance(node, ast.keyword) and node.arg == "persist"), path
-
-
 # --- clocks
 
 
@@ -370,13 +357,8 @@ def test_a_clock_that_was_set_back_is_named_in_the_refusal():
 
 def test_no_duration_is_taken_from_a_clock_that_can_jump():
     """Read from the source: what measures time uses `monotonic` or `perf_counter`."""
-    calls = []
-    for path in [p for part in ("mera_core", "pages") for p in (ROOT / part).rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "time":
-                calls += [path.name] if getattr(node.func.value, "id", "") == "time" else []
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
-                calls += [path.name] if "now(" in ast.unparse(node) else []
+    calls = [path for path, node in nodes(ast.Call) if ast.unparse(node.func) == "time.time"]
+    calls += [p for p, node in nodes(ast.BinOp) if isinstance(node.op, ast.Sub) and "now(" in ast.unparse(node)]
     assert calls == []
 
 

@@ -17,6 +17,7 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
 OVER = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
+TIMEOUT = 60.0  # seconds
 _TAGS = re.compile(r"<[^>]+>")
 
 
@@ -27,18 +28,17 @@ class PageError(RuntimeError):
 class Session:
     """An open connection. elements: what stands on the page, by its place. received: every message of this session, raw."""
 
-    def __init__(self, connection: ClientConnection, patience: float) -> None:
-        self._connection, self._patience = connection, patience
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
         self.elements: dict[tuple[int, ...], Element] = {}
         self.received: list[bytes] = []
         self.page = ""
 
     @classmethod
-    async def open(cls, address: str, patience: float = 60.0) -> Session:
-        """A new session of the app at an address such as http://127.0.0.1:8501. patience: seconds a page may take."""
+    async def open(cls, address: str) -> Session:
+        """A new session of the app at an address such as http://127.0.0.1:8501."""
         socket = address.replace("http", "ws", 1) + "/_stcore/stream"
-        connection = await connect(socket, subprotocols=["streamlit"], max_size=None, ping_interval=None)
-        return cls(connection, patience)
+        return cls(await connect(socket, subprotocols=["streamlit"], max_size=None, ping_interval=None))
 
     async def close(self) -> None:
         """Leave, as a closed tab does."""
@@ -47,7 +47,7 @@ class Session:
     async def run(self, *widgets: WidgetState, page: str | None = None) -> float:
         """Run a page, the present one by default, after widgets were changed; seconds until the last element was there.
 
-        Raises PageError for what the page shows as an error, TimeoutError where it takes longer than the patience.
+        Raises PageError for what the page shows as an error, TimeoutError where it takes longer than `TIMEOUT`.
         """
         if page is not None:
             self.page = page
@@ -56,7 +56,7 @@ class Session:
         asked.rerun_script.widget_states.widgets.extend(widgets)
         began = time.perf_counter()
         await self._connection.send(asked.SerializeToString())
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(TIMEOUT):
             while not self._take(await self._connection.recv()):
                 pass
         took = time.perf_counter() - began

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mera_core.engine import Engine
-from tests.load.__main__ import measure, spread
+from tests.load.__main__ import measure
 from tests.load.visitors import WORD, Visitor, sentinels
 
 
@@ -42,14 +42,7 @@ def test_the_watch_finds_another_visitors_word_and_another_ranking():
 
     visitor._session = Leaky()
     visitor._watch()
-    assert visitor.seen.leaks == [second.number]
+    assert visitor.leaks == [second.number]
     visitor._check(("no such code",))
-    assert len(visitor.seen.wrong) == 2
+    assert len(visitor.wrong) == 2
     assert WORD.fullmatch(first.word.encode())
-
-
-def test_percentiles_are_of_the_sorted_times():
-    assert spread([0.001 * n for n in range(100, 0, -1)]) == {
-        "count": 100, "p50_ms": 50.0, "p95_ms": 95.0, "longest_ms": 100.0,
-    }  # fmt: skip
-    assert spread([]) == {"count": 0}

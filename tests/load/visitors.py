@@ -10,7 +10,7 @@ import asyncio
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
@@ -39,19 +39,6 @@ class Sentinel:
         return "; ".join([*(str(code) for code in self.codes), self.word])
 
 
-@dataclass
-class Seen:
-    """What one visitor met with. seconds: of each page, by what was done. leaks: other people's words that came here.
-    wrong: rankings that were not this patient's."""
-
-    seconds: list[tuple[str, float]] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    leaks: list[int] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    checked: int = 0
-    messages: int = 0
-
-
 def sentinels(engine: Engine, count: int, seed: int = 1) -> list[Sentinel]:
     """So many patients, no two of whom share their codes or their word."""
     draw = random.Random(seed)
@@ -72,13 +59,20 @@ def sentinels(engine: Engine, count: int, seed: int = 1) -> list[Sentinel]:
 
 
 class Visitor:
-    """Opens the app, pastes a history, then looks, edits, asks why and comes back, with pauses to think."""
+    """Opens the app, pastes a history, then looks, edits, asks why and comes back, with pauses to think.
+
+    seconds: of each page, by what was done. leaks: other people's words that came here. wrong: rankings that were not this
+    patient's.
+    """
 
     def __init__(self, address: str, sentinel: Sentinel, think: float, seed: int) -> None:
         self._address, self._sentinel, self._think = address, sentinel, think
         self._draw = random.Random(seed)
-        self.seen = Seen()
-        self._session: Session | None = None
+        self.seconds: list[tuple[str, float]] = []
+        self.errors: list[str] = []
+        self.leaks: list[int] = []
+        self.wrong: list[str] = []
+        self.checked = self.messages = 0
 
     async def arrive(self) -> None:
         """Open the page Predict and put the history in."""
@@ -93,19 +87,18 @@ class Visitor:
         """Go on until that moment of the loop's clock."""
         while asyncio.get_running_loop().time() < until:
             await asyncio.sleep(self._draw.expovariate(1 / self._think))
-            await self._draw.choice((self._edit, self._edit, self._ask_why, self._look_around))()
+            await self._draw.choice((self._edit, self._edit, self.ask_why, self.look_around))()
 
     async def leave(self) -> None:
         """Close the tab."""
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     async def _edit(self) -> None:
         """Take a code out, look, and take that back."""
         code = self._draw.choice(self._sentinel.codes)
         chips = [each for each in self._session.keyed("button", "chip_") if each.endswith(f"_{code}")]
         if not chips:
-            self.seen.wrong.append(f"the history lacks its own code {code}")
+            self.wrong.append(f"the history lacks its own code {code}")
             return
         await self._do("take a code out", pressed(chips[0]))
         self._check(self._sentinel.without[code])
@@ -113,40 +106,40 @@ class Visitor:
         await self._do("undo", pressed(undo[0]))
         self._check(self._sentinel.whole)
 
-    async def _ask_why(self) -> None:
+    async def ask_why(self) -> None:
         await self._do("ask why", *(chosen(each, "Why") for each in self._session.keyed("button_group", "panel")))
         if not any(True for _ in self._session.of_kind("plotly_chart")):
-            self.seen.wrong.append("no chart of why")
+            self.wrong.append("no chart of why")
         self._check(self._sentinel.whole)
 
-    async def _look_around(self) -> None:
+    async def look_around(self) -> None:
         await self._do("another page", page=self._draw.choice(("Recall", "Cohort", "Compare", "Model_Card")))
         await self._do("back to Predict", page="Predict")
         self._check(self._sentinel.whole)
 
     async def _do(self, what: str, *widgets, page: str | None = None) -> None:
         try:
-            self.seen.seconds.append((what, await self._session.run(*widgets, page=page)))
+            self.seconds.append((what, await self._session.run(*widgets, page=page)))
         except (PageError, TimeoutError, OSError) as error:
-            self.seen.errors.append(f"{what}: {type(error).__name__} {error}")
+            self.errors.append(f"{what}: {type(error).__name__} {error}")
         finally:
             self._watch()
 
     def _watch(self) -> None:
         """Look through everything that came for words of other people, and forget it."""
         for raw in self._session.received:
-            self.seen.messages += 1
-            self.seen.leaks += [int(found) for found in WORD.findall(raw) if int(found) != self._sentinel.number]
+            self.messages += 1
+            self.leaks += [int(found) for found in WORD.findall(raw) if int(found) != self._sentinel.number]
         self._session.received.clear()
 
     def _check(self, right: Sequence[str]) -> None:
         """The list on the screen is this history's, and so is the history."""
         shown = _CODES.findall(self._session.html("mera-list"))
-        self.seen.checked += 1
+        self.checked += 1
         if not shown or shown != list(right[: len(shown)]):
-            self.seen.wrong.append(f"another ranking: {shown[:3]} in place of {list(right[:3])}")
+            self.wrong.append(f"another ranking: {shown[:3]} in place of {list(right[:3])}")
         if self._sentinel.word not in self._session.text():
-            self.seen.wrong.append("the history is not this visitor's")
+            self.wrong.append("the history is not this visitor's")
 
 
 def _each_left_out(codes: tuple[Code, ...]) -> list[tuple[Code, ...]]:

@@ -281,7 +281,7 @@ def test_no_text_pushes_a_code_out_of_the_newest_visit(on_patient, on_visit, vis
 
 
 def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 16 tokens"):
+    with pytest.raises(ValueError, match="max_tokens must be 16 or more"):
         SequenceConfig(max_tokens=15)
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gc
 import shutil
+import weakref
+from pathlib import Path
 
 import pytest
+import torch
 
+from mera_core.checkpoint.folder import save_checkpoint
+from mera_core.history.records import Patient, Visit
 from pages.shared.app import checkpoints, session
 from tests.pages.apps import every_history, open_page
+from tests.tiny import CODES, tiny_manifest, tiny_model
 
 
 @pytest.fixture
@@ -45,13 +51,14 @@ def test_only_models_that_rank_are_there_to_compare_with(tmp_path, monkeypatch, 
     monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tmp_path))
     assert list(checkpoints.models()) == ["mera-mini", "ranks", "remembers", "torn"]
     assert checkpoints.ranking_models() == ["mera-mini", "ranks", "torn"]
+    monkeypatch.setattr(checkpoints, "LOOK_EVERY", 1e-6)
     shutil.copy(tiny_checkpoint / "mera.json", tmp_path / "remembers")  # it has learned to rank since
     assert "remembers" in checkpoints.ranking_models()
 
 
 def test_the_environment_says_how_weights_are_held(monkeypatch):
     asked = []
-    monkeypatch.setattr(session, "_load", lambda folder, quantize=None: asked.append(quantize))
+    monkeypatch.setattr(session, "_load", lambda folder, quantize=None: [asked.append(quantize)])
     for value, said, held in ((None, None, None), ("nf4", None, "nf4"), ("nf4", "bf16", "bf16"), ("", None, None)):
         monkeypatch.setenv(checkpoints.QUANTIZE_VARIABLE, value) if value is not None else None
         session.engine("mera-mini", said)
@@ -100,6 +107,69 @@ def test_a_folder_is_looked_at_again_after_a_while_and_not_for_every_part_of_a_p
     shutil.copy(tiny_checkpoint / "mera.json", tmp_path / "later")
     now += 2 * checkpoints.LOOK_EVERY
     assert checkpoints.models()["later"] == tmp_path / "later"
+
+
+def saved(folder: Path, seed: int) -> Path:
+    save_checkpoint(tiny_model(seed=seed), tiny_manifest(), folder, torch.float32)
+    return folder
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch) -> Path:
+    """The folder of the checkpoint that the app serves, looked at whenever it is asked for."""
+    monkeypatch.setattr(checkpoints, "LOOK_EVERY", 1e-6)
+    monkeypatch.setattr(session, "_settle", lambda: None)
+    monkeypatch.setenv(checkpoints.CHECKPOINT_VARIABLE, str(tmp_path / "one"))
+    return saved(tmp_path / "one", seed=1)
+
+
+def gone(reference: weakref.ref) -> bool:
+    gc.unfreeze()
+    gc.collect()
+    return reference() is None
+
+
+def test_a_checkpoint_that_is_replaced_is_served_by_the_running_app(served):
+    app = open_page("1_Predict.py", Patient((Visit(CODES[:3], age=60),)))
+    old = session.engine()
+    name, model = old.name, weakref.ref(old.model)
+    assert session.engine() is old and any(session.plain(name) in each.value for each in app.caption)
+    del old
+    saved(served, seed=5)
+    app.run()
+    assert not app.exception and session.engine().name != name
+    assert any(session.plain(session.engine().name) in each.value for each in app.caption)
+    assert gone(model), "a session's rankings, or something else, still hold the model that was replaced"
+
+
+def test_a_checkpoint_is_served_while_its_folder_is_gone_and_refused_where_the_new_one_is_not_whole(served):
+    engine = session.engine()
+    served.rename(served.with_name("aside"))
+    assert session.engine() is engine
+    saved(served, seed=5)
+    (served / "model.safetensors").write_bytes(b"half")
+    app = open_page("5_Model_Card.py")
+    assert len(app.error) == 1 and "one" in app.error[0].value
+    saved(served, seed=5)
+    app.run()
+    assert not app.error
+
+
+def test_folders_that_are_being_written_or_replaced_are_not_offered(tmp_path, monkeypatch, tiny_checkpoint):
+    for name in ("one", "one.partial", "two.old"):
+        (tmp_path / name).mkdir()
+        shutil.copy(tiny_checkpoint / "mera.json", tmp_path / name)
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tmp_path))
+    offered = list(checkpoints.models())
+    assert "one" in offered and not {"one.partial", "two.old"} & set(offered)
+
+
+def test_models_that_were_chosen_long_ago_do_not_stay_loaded(served, monkeypatch):
+    for number in range(2, 6):
+        saved(served.parent / "more" / f"model-{number}", seed=number)
+    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(served.parent / "more"))
+    loaded = {name: weakref.ref(session.engine(name).model) for name in checkpoints.models()}
+    assert [name for name, model in loaded.items() if not gone(model)] == ["model-3", "model-4", "model-5"]
 
 
 def test_what_stays_loaded_is_not_searched_for_garbage_after_every_run():

@@ -157,3 +157,25 @@ def test_a_scoring_that_can_not_begin_says_why():
     press(app.run(), "cohort_score")
     assert [each.value for each in app.error] == ["There is no patient to score."]
     assert "scoring" not in app.session_state
+
+
+def test_a_table_of_one_row_a_stay_is_read_once_its_columns_are_named():
+    table = b"who,day,dx_1,dx_1_desc,dx_2\na,2020-01-01,I10,pressure,E11.9\na,2020-03-01,I50.9,heart,\n"
+    app = upload(cohort_page(), "wide.csv", table)
+    assert "cohort" not in app.session_state and not app.error
+    boxes = {box.key: box for box in app.selectbox}
+    assert boxes["cohort_wide_code"].options == ["dx_*"]
+    read_it = next(button for button in app.button if button.label == "Read the table")
+    read_it.click().run()
+    assert [one.value for one in app.error] == ["Say which column tells the patient."]
+    boxes = {box.key: box for box in app.selectbox}
+    boxes["cohort_wide_patient_id"].select("who")
+    boxes["cohort_wide_time"].select("day")
+    next(button for button in app.button if button.label == "Read the table").click().run()
+    assert not app.exception and not app.error
+    _, cohort = app.session_state["cohort"]
+    assert [[str(code) for code in visit.codes] for visit in cohort.patients[0].visits] == [
+        ["ICD10:I10", "ICD10:E11.9"],
+        ["ICD10:I50.9"],
+    ]
+    assert "cohort_wide_code" not in {box.key for box in app.selectbox}

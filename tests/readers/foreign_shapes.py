@@ -8,14 +8,14 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_core.history.records import Patient, Visit
+from mera_core.history.records import Patient, Visit, patient_to_json
 from mera_core.icd.ontology import Code
 from tests.readers.shapes import Rows, stays, undotted, write_csv
 
@@ -23,6 +23,13 @@ STAY = timedelta(minutes=30)  # shorter than the time between two visits
 MIMIC_SYSTEMS = "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd"
 SEXES = {"F": "female", "M": "male", "U": "unknown"}
 MAP = {"patient_id": "PID", "visit_id": "ENCOUNTER", "time": "WHEN", "system": "VERSION", "code": "DX", "sex": "SEX"}
+
+ZONES = (None, UTC, timezone(timedelta(hours=-5)), timezone(timedelta(hours=5, minutes=30)))
+
+
+def zoned(time: datetime, number: int) -> datetime:
+    """The instant in the zone that falls to a visit; one of them writes none, which means UTC."""
+    return time.replace(tzinfo=UTC).astimezone(ZONES[number % 4]) if ZONES[number % 4] else time
 
 
 def meds(patients: list[Patient], folder: Path, named: bool = True) -> Path:
@@ -34,7 +41,12 @@ def meds(patients: list[Patient], folder: Path, named: bool = True) -> Path:
         codes = [f"DIAGNOSIS//ICD//{code.system.removeprefix('ICD')}//{undotted(code)}" for code in visit.codes]
         rows += [(who, left, code, number) for code in codes]
         rows.append((who, left, "HOSPITAL_DISCHARGE//HOME", number))
-    kinds = {"subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string(), "hadm_id": pa.int64()}
+    kinds = {
+        "subject_id": pa.int64(),
+        "time": pa.timestamp("us", "America/New_York"),
+        "code": pa.string(),
+        "hadm_id": pa.int64(),
+    }
     arrays = {name: pa.array([row[at] for row in rows], kind) for at, (name, kind) in enumerate(kinds.items())}
     if not named:
         del arrays["hadm_id"]
@@ -45,7 +57,7 @@ def meds(patients: list[Patient], folder: Path, named: bool = True) -> Path:
 
 
 def fhir_of_mimic(patients: list[Patient], folder: Path) -> Path:
-    """A bulk export with MIMIC's own code systems, undotted codes, resource ids that are no patient's, and local times."""
+    """A bulk export with MIMIC's own code systems, undotted codes, resource ids that are no patient's, and times in many zones."""
     folder.mkdir(parents=True)
 
     def put(kind: str, resources: Iterable[dict]) -> None:
@@ -62,7 +74,7 @@ def fhir_of_mimic(patients: list[Patient], folder: Path) -> Path:
                 "id": f"e{n}",
                 "status": "finished",
                 "subject": {"reference": people[p.id]},
-                "period": {"start": f"{v.time.isoformat()}-05:00", "end": f"{(v.time + STAY).isoformat()}-05:00"},
+                "period": {"start": zoned(v.time, n).isoformat(), "end": zoned(v.time + STAY, n + 1).isoformat()},
             }
             for n, p, v in stays(patients)
         ),
@@ -97,7 +109,8 @@ def fhir_of_synthea(patients: list[Patient], folder: Path) -> Path:
         entries = [(person, {"resourceType": "Patient", "id": patient.id, "gender": SEXES[patient.sex]})]
         for number, visit in ((n, v) for n, p, v in visits if p is patient):
             met = f"urn:uuid:e{number}"
-            period = {"start": f"{visit.time.isoformat()}+02:00", "end": f"{(visit.time + STAY).isoformat()}+02:00"}
+            began = zoned(visit.time, number)
+            period = {"start": began.isoformat(), "end": (began + STAY).isoformat()}
             about = {"id": f"e{number}", "status": "finished", "subject": {"reference": person}, "period": period}
             entries.append((met, {"resourceType": "Encounter", **about}))
             for rank, code in enumerate(visit.codes):
@@ -124,8 +137,8 @@ def omop_in_snomed(patients: list[Patient], folder: Path) -> Path:
                 {
                     "visit_occurrence_id": n,
                     "person_id": p.id,
-                    "visit_start_date": v.time.date(),
-                    "visit_start_datetime": v.time,
+                    "visit_start_date": zoned(v.time, n).date(),
+                    "visit_start_datetime": zoned(v.time, n),
                 }
                 for n, p, v in stays(patients)
             ],
@@ -166,7 +179,7 @@ def own_table(patients: list[Patient], folder: Path, suffix: str) -> Path:
         {
             "PID": int(p.id),
             "ENCOUNTER": f"v{n}",
-            "WHEN": v.time,
+            "WHEN": zoned(v.time, n),
             "VERSION": code.system.removeprefix("ICD") if code else None,
             "DX": code.code if code else None,
             "SEX": SEXES[p.sex],
@@ -180,12 +193,22 @@ def own_table(patients: list[Patient], folder: Path, suffix: str) -> Path:
     if suffix == ".json":
         path.write_text(json.dumps([row | {"WHEN": row["WHEN"].isoformat()} for row in rows], indent=1))
     elif suffix == ".parquet":
-        kinds = {"VERSION": pa.string(), "DX": pa.string()}
+        kinds = {"VERSION": pa.string(), "DX": pa.string(), "WHEN": pa.timestamp("us", "America/New_York")}
         pq.write_table(pa.table({k: pa.array([row[k] for row in rows], kinds.get(k)) for k in rows[0]}), path)
     else:
         write_csv(path, rows, " ".join(rows[0]))
         path.write_text(path.read_text().replace(",", ";"))
     return path
+
+
+def histories(patients: list[Patient], folder: Path) -> Path:
+    """A list of HISTORY.json; it can't hold a patient without any code."""
+    listed = [patient_to_json(p) for p in patients]
+    for number, visit in enumerate(visit for history in listed for visit in history["visits"]):
+        visit["time"] = zoned(datetime.fromisoformat(visit["time"]), number).isoformat()
+    folder.mkdir(parents=True)
+    (folder / "HISTORY.json").write_text(json.dumps(listed))
+    return folder / "HISTORY.json"
 
 
 def _snomed(patients: list[Patient]) -> dict[Code, int]:

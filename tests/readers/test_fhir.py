@@ -184,7 +184,7 @@ def test_code_systems(tmp_path, system, code, read_as):
         ("http://hl7.org/fhir/sid/icd-11", "BD10", "code of a system other than ICD and SNOMED CT"),
         ("http://loinc.org", "1-8", "code of a system other than ICD and SNOMED CT"),
         (ICD10, "", "no code recorded"),
-        (ICD10, "X99999", "code not in the code book"),
+        (ICD10, "B24", "code not in the code book"),
     ],
 )
 def test_codes_that_are_not_read_are_counted(tmp_path, system, code, reason):
@@ -309,11 +309,30 @@ def test_a_negative_stay_is_told(tmp_path):
     assert any("1 encounters end before they begin (first: " in line for line in cohort.report.remarks)
 
 
-def test_a_time_with_a_zone_stays_on_its_day(tmp_path):
+def test_a_condition_of_a_day_belongs_to_the_visit_of_that_day_in_its_zone(tmp_path):
     late = encounter(start="2010-01-03T23:30:00-05:00", end="2010-01-03T23:50:00-05:00")
     cohort = read_one(tmp_path, patient(), late, condition(at=None, recordedDate="2010-01-03"))
     assert codes(cohort) == [["ICD10:I50.22"]]
-    assert cohort.patients[0].visits[0].time == datetime(2010, 1, 3, 23, 30)
+    assert cohort.patients[0].visits[0].time == datetime(2010, 1, 4, 4, 30)
+    said = condition(at=None, recordedDate="2010-01-04T04:40:00Z")
+    assert codes(read_one(tmp_path, patient(), late, said)) == [["ICD10:I50.22"]]
+
+
+def test_encounters_of_several_zones_stand_in_the_order_of_their_instants(tmp_path):
+    cohort = read_one(
+        tmp_path,
+        patient(),
+        encounter("e", "2015-03-01T23:30:00-05:00", "2015-03-02T05:30:00Z"),  # ends an hour after it begins
+        encounter("f", "2015-03-02T02:00:00Z", "2015-03-02T03:00:00Z"),
+        condition("a"),
+        condition("b", "I10", at="Encounter/f"),
+    )
+    assert codes(cohort) == [["ICD10:I10"], ["ICD10:I50.22"]]
+    assert [visit.time for visit in cohort.patients[0].visits] == [
+        datetime(2015, 3, 2, 2),
+        datetime(2015, 3, 2, 4, 30),
+    ]
+    assert not cohort.report.remarks
 
 
 def test_an_encounter_without_a_period_takes_the_date_of_its_conditions(tmp_path):
@@ -376,6 +395,29 @@ def test_people_who_are_only_referred_to(tmp_path):
     assert [(person.id, person.sex, person.age) for person in cohort.patients] == [("z", "U", None)]
     assert codes(cohort) == [["ICD10:I50.22"]]
     assert any("1 patients are referred to" in line for line in cohort.report.remarks)
+
+
+@pytest.mark.parametrize(
+    ("extension", "said"),
+    [
+        ("us-core-individual-sex", {"valueCoding": {"system": SNOMED, "code": "248152002"}}),
+        ("us-core-individual-sex", {"valueCoding": {"code": "female"}}),
+        ("us-core-sex", {"valueCode": "248152002"}),
+        ("us-core-birthsex", {"valueCode": "F"}),
+    ],
+)
+@pytest.mark.parametrize(("gender", "sex"), [(None, "F"), ("unknown", "F"), ("male", "M"), ("other", "U")])
+def test_sex_where_only_us_core_tells_it(tmp_path, extension, said, gender, sex):
+    told = {"url": f"http://hl7.org/fhir/us/core/StructureDefinition/{extension}", **said}
+    who = patient(extension=[told], gender=gender)
+    assert read_one(tmp_path, who, encounter(), condition()).patients[0].sex == sex
+
+
+def test_the_first_and_last_days_of_the_calendar(tmp_path):
+    assert codes(read_one(tmp_path, patient(birthDate="0001-01-01"), encounter(), condition())) == [["ICD10:I50.22"]]
+    for beyond in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-05:00"):
+        with pytest.raises(InputError, match=r"period\.start is no date of the calendar"):
+            read_one(tmp_path, patient(), encounter(start=beyond), condition())
 
 
 def test_who_a_patient_is(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, date, datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -152,6 +153,44 @@ def test_admissions_and_discharges_that_name_no_visit_make_one(tmp_path):
     assert any("4 visits are told by an admission that names none" in line for line in cohort.report.remarks)
     flat = put(tmp_path / "c.parquet", table([row[:3] for row in rows], COLUMNS[:3]))
     assert codes(read(flat)) == codes(cohort)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+def test_a_code_at_discharge_belongs_to_the_stay_that_ends(tmp_path, named, order):
+    """Also where the next stay begins the same minute, however the events of that minute are written."""
+    first, second = (70, 71) if named else (None, None)
+    minute = [
+        (1, LEFT, "ICD10CM/I10", None),
+        (1, LEFT, "HOSPITAL_DISCHARGE//REHAB", first),
+        (1, LEFT, "HOSPITAL_ADMISSION//ELECTIVE//UNK", second),
+    ]
+    rows = [
+        (1, ADMITTED, "HOSPITAL_ADMISSION//URGENT//UNK", first),
+        *(minute[at] for at in order),
+        (1, AGAIN, "ICD10CM/E11.9", None),
+        (1, AGAIN, "HOSPITAL_DISCHARGE//HOME", second),
+    ]
+    cohort = read(put(tmp_path / "a.parquet", table(rows, COLUMNS[:4])))
+    assert codes(cohort) == [["ICD10:I10"], ["ICD10:E11.9"]]
+    assert [visit.time for visit in cohort.patients[0].visits] == [ADMITTED, LEFT]
+    assert [visit.details["discharge"] for visit in cohort.patients[0].visits] == ["rehabilitation", "home"]
+
+
+def test_a_stay_of_no_length_and_one_without_discharge_keep_their_codes(tmp_path):
+    day = [datetime(2150, 3, day) for day in (1, 2, 3)]
+    rows = [
+        (1, day[0], "Visit//IP//start"),  # holds what is dated within 24 hours, and ends at no moment
+        (1, day[1], "Visit//OP//end"),
+        (1, day[1], "Visit//OP//start"),
+        (1, day[1], "ICD10CM/E11.9"),
+    ]
+    cohort = read(put(tmp_path / "a.parquet", table(rows[:1] + rows[2:], COLUMNS[:3])))
+    assert codes(cohort) == [[], ["ICD10:E11.9"]]
+    rows[0] = (1, day[0], "Visit//IP//end")
+    cohort = read(put(tmp_path / "b.parquet", table(rows, COLUMNS[:3])))
+    assert codes(cohort) == [["ICD10:E11.9"]]
+    assert cohort.report.aside == {"discharges without an admission, that name no visit": 1}
 
 
 def test_an_admission_without_discharge_holds_what_is_near(tmp_path):

@@ -91,7 +91,10 @@ def test_every_row_is_kept_or_left_out_with_its_reason(tmp_path):
     }
     assert report.unknown_codes == {"ZZZ99": 1}
     assert report.systems == {"ICD9": 4, "ICD10": 3}
-    assert report.aside == {"patients without a visit": 1}
+    assert report.aside == {
+        "patients without a visit": 1,
+        "visits begin after the day of their patient's death, and are kept": 1,
+    }
     assert any("1 visits hold codes of ICD-9-CM and of ICD-10-CM" in said for said in report.remarks)
     assert any("admissions.csv, line 4, column 'dischtime'" in said for said in report.remarks)
     assert any("1 visits are at 91 years or more" in said for said in report.remarks)

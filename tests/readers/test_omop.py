@@ -89,6 +89,14 @@ def test_codes_by_source_concept_value_and_back_from_snomed(tmp_path):
     assert patient.visits[1].details == {"admission": "inpatient", "source": "home", "stay": "4"}
 
 
+def test_a_condition_of_a_day_belongs_to_the_visit_of_that_day_in_its_zone(tmp_path):
+    late = VISITS.replace("2012-03-01 08:00:00,2012-03-05", "2012-03-01 23:30:00-05:00,2012-03-01")
+    told = CONDITIONS.splitlines()[0] + "\n1,1,0,2012-03-01,,I10,0\n"
+    visit = read(folder(tmp_path, VISIT_OCCURRENCE=late, CONDITION_OCCURRENCE=told)).patients[0].visits[1]
+    assert (visit.time, str(visit.codes[0])) == (datetime(2012, 3, 2, 4, 30), "ICD10:I10")
+    assert visit.details["stay"] == "0"
+
+
 def test_every_condition_is_accounted_for(tmp_path):
     report = read(folder(tmp_path)).report
     assert (report.rows, report.codes, report.approximate) == (16, 7, 2)
@@ -194,3 +202,17 @@ def test_a_map_told_from_the_other_end_is_the_same_map(tmp_path):
 def test_a_missing_table_is_told(tmp_path):
     with pytest.raises(InputError, match="no table visit_occurrence"):
         read(folder(tmp_path, VISIT_OCCURRENCE=None), "omop")
+
+
+def test_national_editions_are_read_by_their_source_concepts(tmp_path):
+    """One table of names for all readers: what FHIR and MEDS take as an edition of ICD, OMOP does too."""
+    named = {"ICD10GM": "I10", "ICD10CN": "E11.9", "KCD7": "I50.9", "CIM10": "J44.9", "ICD9CMCN": "428.0"}
+    concept = "concept_id,concept_name,vocabulary_id,concept_code\n" + "".join(
+        f"{row},x,{name},{code}\n" for row, (name, code) in enumerate([*named.items(), ("ICD9ProcCN", "99.15")], 900)
+    )
+    conditions = CONDITIONS.split("\n")[0] + "\n"
+    conditions += "".join(f"{row},1,0,2012-03-01,10,local,{row}\n" for row in range(900, 906))
+    cohort = read(folder(tmp_path, CONDITION_OCCURRENCE=conditions, CONCEPT=concept, CONCEPT_RELATIONSHIP=None))
+    kept = [str(code) for code in cohort.patients[0].visits[-1].codes]
+    assert kept == ["ICD10:I10", "ICD10:E11.9", "ICD10:I50.9", "ICD10:J44.9", "ICD9:428.0"]
+    assert (dict(cohort.report.left_out), cohort.report.approximate) == ({"procedure code": 1}, 5)

@@ -85,6 +85,7 @@ FOREIGN = {
     "fhir as of MIMIC": ("fhir", foreign_shapes.fhir_of_mimic, {}),
     "fhir as of Synthea": ("fhir", foreign_shapes.fhir_of_synthea, {"snomed_map": "map.csv"}),
     "omop in SNOMED": ("omop", foreign_shapes.omop_in_snomed, {}),
+    "HISTORY.json": ("table", foreign_shapes.histories, {}),
     **{
         f"a table of one's own, {suffix}": (
             "table",
@@ -102,8 +103,12 @@ MAPPED = ("fhir as of Synthea", "omop in SNOMED")  # approximate: SNOMED taken t
 @pytest.mark.parametrize("shape", FOREIGN)
 @quick
 @given(patients=cohorts(ICD9 + ICD10, 12))
-def test_a_cohort_comes_back_from_what_others_write(shape, patients):
+def test_a_cohort_comes_back_from_what_others_write_in_any_zones(shape, patients):
     format, write, options = FOREIGN[shape]
+    if shape == "HISTORY.json":  # which can't hold a patient without a code
+        patients = [patient for patient in patients if any(visit.codes for visit in patient.visits)]
+        if not patients:
+            return
     coded = sum(len(visit.codes) for patient in patients for visit in patient.visits)
     if "snomed_map" in options and not coded:
         return  # a map of nothing is refused

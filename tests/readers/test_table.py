@@ -9,7 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.history.records import DEMO_PATIENTS, TABLE_SUFFIXES, demo_patients, to_table, write_table
+from mera_core.history.records import (
+    DEMO_PATIENTS,
+    TABLE_SUFFIXES,
+    demo_patients,
+    from_table,
+    read_table,
+    to_table,
+    write_table,
+)
 from mera_core.icd.ontology import Code
 from mera_core.readers import read
 
@@ -99,13 +107,43 @@ ROWS = [
 ]
 
 
-def test_a_time_with_a_zone_keeps_its_clock(tmp_path):
+def test_a_time_with_a_zone_is_turned_into_utc(tmp_path):
     (tmp_path / "t.csv").write_text("patient_id,visit,system,code,time\na,0,ICD9,4280,2010-01-03T23:30:00-05:00\n")
     zoned = pa.array([datetime(2010, 1, 4, 4, 30, tzinfo=UTC)], pa.timestamp("us", "America/New_York"))
     row = {"patient_id": ["a"], "visit": [0], "system": ["ICD9"], "code": ["428.0"], "time": zoned}
     pq.write_table(pa.table(row), tmp_path / "t.parquet")
     times = [read(tmp_path / name).patients[0].visits[0].time for name in ("t.csv", "t.parquet")]
-    assert times == [datetime(2010, 1, 3, 23, 30)] * 2
+    assert times == [datetime(2010, 1, 4, 4, 30)] * 2
+
+
+def test_visits_of_several_zones_are_in_the_order_of_their_instants(tmp_path):
+    rows = ["a,0,ICD9,4280,2015-03-02T02:00:00Z", "a,1,ICD9,4019,2015-03-01T23:30:00-05:00"]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["patient_id,visit,system,code,time", *rows]))
+    assert [visit.time.hour for visit in read(path).patients[0].visits] == [2, 4]
+    assert from_table(read_table(path)) == read(path).patients
+    path.write_text(path.read_text().replace("a,0", "b,1").replace("a,1", "a,0").replace("b,1", "a,1"))
+    with pytest.raises(InputError, match="line 2, column 'time': this visit lies before"):
+        read(path)
+    one = "a,0,ICD9,4280,2015-03-02T02:00:00\na,0,ICD9,4019,2015-03-01T21:00:00-05:00"  # of one instant
+    path.write_text("patient_id,visit,system,code,time\n" + one)
+    assert from_table(read_table(path))[0].visits[0].time == datetime(2015, 3, 2, 2)
+
+
+def test_claims_as_cms_publishes_them(tmp_path):
+    """Bars, dates such as 19-Mar-2017, and the ICD version as one digit, of which 0 is the tenth."""
+    (tmp_path / "carrier.csv").write_text(
+        "BENE_ID|CLM_ID|CLM_FROM_DT|LINE_ICD_DGNS_CD|LINE_ICD_DGNS_VRSN_CD\n"
+        "-1|-2|19-Mar-2017|E119|0\n-1|-3|02-FEB-2014|V5861|9\n-1|-4|20MAR2017|I10|0\n"
+    )
+    names = {"patient_id": "BENE_ID", "visit_id": "CLM_ID", "time": "CLM_FROM_DT"}
+    names |= {"code": "LINE_ICD_DGNS_CD", "system": "LINE_ICD_DGNS_VRSN_CD"}
+    visits = read(tmp_path / "carrier.csv", columns=names).patients[0].visits
+    assert [(visit.time, str(visit.codes[0])) for visit in visits] == [
+        (datetime(2014, 2, 2), "ICD9:V58.61"),
+        (datetime(2017, 3, 19), "ICD10:E11.9"),
+        (datetime(2017, 3, 20), "ICD10:I10"),
+    ]
 
 
 def test_a_json_list_of_rows_is_a_table(tmp_path):
@@ -151,3 +189,40 @@ def test_an_endless_code_is_refused_in_json_too(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps([row]))
     with pytest.raises(InputError, match=r"t\.json: row 1: a text is longer than 1,048,576 bytes"):
         read(tmp_path / "t.json")
+
+
+def test_one_visit_id_with_two_dates_is_refused(tmp_path):
+    named = {"patient_id": "pid", "visit_id": "vid", "time": "day", "code": "dx"}
+    rows = "pid,vid,day,dx\na,7,2020-01-01,I10\na,7,,E11.9\nb,7,2020-03-01,I10\na,7,2020-01-02,I50.9\n"
+    (tmp_path / "t.csv").write_text(rows)
+    with pytest.raises(
+        InputError, match=r"t\.csv: line 5, column 'time': this visit has another time in an earlier row"
+    ):
+        read(tmp_path / "t.csv", columns=named)
+    (tmp_path / "t.csv").write_text(rows.replace("01-02", "01-01"))  # a row without a date contradicts none
+    assert [len(patient.visits) for patient in read(tmp_path / "t.csv", columns=named).patients] == [1, 1]
+
+
+@pytest.mark.parametrize("written", ["1.23E+15", "1,23e+15", "1e+16"])
+@pytest.mark.parametrize("column", ["pid", "vid"])
+def test_ids_in_scientific_notation_are_refused(tmp_path, written, column):
+    """Two ids that a spreadsheet rounded are one, and with them two patients."""
+    row = {"pid": "1", "vid": "2", column: written}
+    (tmp_path / "t.csv").write_text(f"pid;vid;dx\n7;7E10;I10\n{row['pid']};{row['vid']};I10\n")
+    with pytest.raises(
+        InputError, match=r"line 3, column '(patient|visit)_id': there is '1.*', a number that was rounded"
+    ):
+        read(tmp_path / "t.csv", columns={"patient_id": "pid", "visit_id": "vid", "code": "dx"})
+
+
+def test_large_ids_that_stand_as_floats_are_refused(tmp_path):
+    pq.write_table(
+        pa.table(
+            {"patient_id": [1.234567890123456e17, 5.0], "visit": [0, 0], "system": ["ICD10"] * 2, "code": ["I10"] * 2}
+        ),
+        tmp_path / "t.parquet",
+    )
+    with pytest.raises(
+        InputError, match=r"row 1, column 'patient_id': there is '1\.23.*e\+17', a number that was rounded"
+    ):
+        read(tmp_path / "t.parquet")

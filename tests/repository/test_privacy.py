@@ -14,10 +14,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,11 +156,6 @@ def _is_new(path: Path, began: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= began and path.suffix not in {".py", ".md"}
 
 
-def test_the_search_for_traces_finds_one(tmp_path):
-    (tmp_path / "x.csv").write_text(f"{ID},0")
-    assert any(trace in (tmp_path / "x.csv").read_text().lower() for trace in TRACES)
-
-
 # --- what the process does of its own accord
 
 SPOOL = """
@@ -186,87 +183,39 @@ def test_an_upload_is_not_spooled_to_disk(how, spooled):
 
 
 @pytest.fixture
-def private(monkeypatch):
-    """`keep_private` for one test, whatever ran before it."""
-    monkeypatch.setattr(private_process, "_installed", False)
+def private(monkeypatch) -> Iterator[None]:
+    """The process as `keep_private` leaves it although a limit can't be read, whatever ran before."""
     before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
     logging.setLogRecordFactory(logging.LogRecord)
-    with warnings.catch_warnings():
-        private_process.keep_private()
+    private_process._without_words.cache_clear()
+    with warnings.catch_warnings(), monkeypatch.context() as environment:
+        environment.setenv("MERA_LIMIT_UPLOADBYTES", "5")
+        for _ in range(2):  # not only the first time
+            with pytest.raises(InputError, match="MERA_LIMIT_UPLOADBYTES"):
+                private_process.keep_private()
         yield
     logging.setLogRecordFactory(before)
     threading.excepthook, sys.unraisablehook = hook, nobody
 
 
 def test_an_error_in_a_log_keeps_its_kind_and_place_and_loses_its_words(private, caplog):
+    log = logging.getLogger("anyone")
     try:
         try:
             int(WORD)
         except ValueError as error:
             raise RuntimeError(f"patient {ID}") from error
     except RuntimeError:
-        logging.getLogger("anyone").exception("It failed")
-    assert "It failed" in caplog.text
-    assert "RuntimeError" in caplog.text and "ValueError" in caplog.text and "test_privacy.py, line" in caplog.text
+        log.exception("It failed")
+    assert "It failed" in caplog.text and 'test_privacy.py", line' in caplog.text
+    assert "RuntimeError, its words left out" in caplog.text and "ValueError, its words left out" in caplog.text
+    log.error("It failed for %s: %s", "a page", ValueError(f"patient {ID}"))
+    log.error("So did %(error)r", {"error": ValueError(ID)})
+    assert "It failed for a page: ValueError" in caplog.text and "So did ValueError" in caplog.text
     assert not [trace for trace in TRACES if trace in caplog.text.lower()]
 
 
-def test_an_error_that_is_an_argument_of_a_log_loses_its_words_as_well(private, caplog):
-    logging.getLogger("anyone").error("It failed for %s: %s", "a page", ValueError(f"patient {ID}"))
-    logging.getLogger("anyone").error("It failed: %(error)r", {"error": ValueError(ID)})
-    assert "It failed for a page: ValueError" in caplog.text and "It failed: ValueError" in caplog.text
-    assert ID.lower() not in caplog.text.lower()
-
-
-def test_a_warning_of_a_library_is_told_without_its_words(private, capsys):
-    warnings.simplefilter("always")
-    warnings.warn(f"could not read {ID}", UserWarning, stacklevel=1)
-    told = capsys.readouterr().err
-    assert "test_privacy.py" in told and "UserWarning" in told and ID.lower() not in told.lower()
-
-
-def test_a_limit_that_can_not_be_read_leaves_logs_private_all_the_same(monkeypatch, caplog):
-    before, hook, nobody = logging.getLogRecordFactory(), threading.excepthook, sys.unraisablehook
-    monkeypatch.setattr(private_process, "_installed", False)
-    logging.setLogRecordFactory(logging.LogRecord)
-    monkeypatch.setenv("MERA_LIMIT_UPLOADBYTES", "5")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    try:
-        for _ in range(2):  # not only the first time
-            with pytest.raises(InputError, match="MERA_LIMIT_UPLOADBYTES"):
-                private_process.keep_private()
-        try:
-            raise RuntimeError(f"patient {ID}")
-        except RuntimeError:
-            logging.getLogger("anyone").exception("It failed")
-    finally:
-        logging.setLogRecordFactory(before)
-        threading.excepthook, sys.unraisablehook = hook, nobody
-    assert "It failed" in caplog.text and ID.lower() not in caplog.text.lower()
-
-
-def test_an_error_that_nobody_can_catch_is_told_without_its_words(private, capsys):
-    class Broken:
-        def __del__(self):
-            raise ValueError(ID)
-
-    Broken()
-    told = capsys.readouterr().err
-    assert "ValueError" in told and ID not in told
-
-
-def test_an_error_in_a_thread_is_told_in_the_same_way(private, capsys):
-    def broken() -> None:
-        raise ValueError(ID)
-
-    thread = threading.Thread(target=broken)
-    thread.start()
-    thread.join()
-    told = capsys.readouterr().err
-    assert "A thread ended early: ValueError" in told and ID not in told
-
-
-def test_an_error_of_a_task_is_told_in_the_same_way(private, caplog):
+def test_an_error_of_a_task_loses_its_words_as_well(private, caplog):
     async def lost() -> None:
         async def broken() -> None:
             raise ValueError(ID)
@@ -282,17 +231,36 @@ def test_an_error_of_a_task_is_told_in_the_same_way(private, caplog):
     assert "lost" in caplog.text and "its words left out" in caplog.text and ID not in caplog.text
 
 
+def test_what_python_says_of_its_own_accord_loses_its_words(private, capsys):
+    """Of a library's warning, an error that ends a thread, and one that nobody can catch."""
+
+    class Broken:
+        def __del__(self):
+            raise KeyError(ID)
+
+    def broken() -> None:
+        raise ValueError(ID)
+
+    warnings.simplefilter("always")
+    warnings.warn(f"could not read {ID}", UserWarning, stacklevel=1)
+    Broken()
+    thread = threading.Thread(target=broken)
+    thread.start()
+    thread.join()
+    told = capsys.readouterr().err
+    assert "UserWarning, its words left out" in told and "KeyError" in told and "ValueError" in told
+    assert told.count("test_privacy.py") == 3 and ID.lower() not in told.lower()
+
+
 # --- what the source shows
 
 
-def sources() -> list[Path]:
-    return [ROOT / "app.py", *(p for part in ("mera_core", "pages") for p in (ROOT / part).rglob("*.py"))]
-
-
-def calls(path: Path) -> list[str]:
-    return [
-        ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)
-    ]
+def nodes(*kinds: type) -> Iterator[tuple[Path, ast.AST]]:
+    """Every node of these kinds in the source of the app, with its file."""
+    for path in [ROOT / "app.py", *(p for part in ("mera_core", "pages") for p in (ROOT / part).rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kinds):
+                yield path, node
 
 
 def test_telemetry_and_error_details_are_off():
@@ -305,52 +273,44 @@ def test_telemetry_and_error_details_are_off():
 
 def test_only_a_demo_and_a_model_are_written_to_an_address():
     written = set()
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Subscript) and "query_params" in ast.unparse(node.value):
-                written.add(ast.literal_eval(node.slice))
-            if isinstance(node, ast.keyword) and node.arg == "query_params":
-                assert isinstance(node.value, ast.Dict)
-                written |= {ast.literal_eval(key) for key in node.value.keys}
-            assert not (isinstance(node, ast.keyword) and node.arg == "bind"), f"{path}: a widget bound to the address"
+    for path, node in nodes(ast.Subscript, ast.keyword):
+        if isinstance(node, ast.Subscript):
+            written |= {ast.literal_eval(node.slice)} if "query_params" in ast.unparse(node.value) else set()
+        elif node.arg == "query_params":
+            written |= {ast.literal_eval(key) for key in node.value.keys}
+        assert not (isinstance(node, ast.keyword) and node.arg == "bind"), f"{path}: a widget bound to the address"
     assert written == {"demo", "model"}
 
 
 def test_what_is_shared_between_users_is_made_of_no_patient():
-    """The caches of Streamlit that all sessions share hold the engine, the demo patients and what is made of them alone."""
-    shared = {}
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                for each in node.decorator_list:
-                    words = ast.unparse(each)
-                    if "st.cache_" in words and "scope='session'" not in words:
-                        shared[node.name] = [argument.arg for argument in node.args.args]
+    """The caches of Streamlit that all sessions share hold the engine, and nothing is cached on disk."""
+    shared = {
+        node.name: {argument.arg for argument in node.args.args}
+        for _, node in nodes(ast.FunctionDef)
+        for words in map(ast.unparse, node.decorator_list)
+        if "st.cache_" in words and "scope='session'" not in words
+    }
     assert "_load" in shared
-    named = {argument for arguments in shared.values() for argument in arguments}
-    assert not named & {"patient", "person", "history", "patients", "cohort", "codes", "text", "content", "visits"}, (
-        shared
-    )
+    patients = {"patient", "person", "history", "patients", "cohort", "codes", "text", "content", "visits"}
+    assert not set().union(*shared.values()) & patients, shared
+    assert not [path for path, node in nodes(ast.keyword) if node.arg == "persist"]
 
 
 def test_nothing_prints_or_logs_but_the_command_line_and_the_progress_of_it():
-    printing = {path.name for path in sources() if {"print", "st.write", "logging.info"} & set(calls(path))}
+    printing = {
+        p.name for p, node in nodes(ast.Call) if ast.unparse(node.func) in ("print", "st.write", "logging.info")
+    }
     assert printing <= {"__main__.py", "progress.py", "private_process.py"}
 
 
 def test_nothing_of_ours_opens_a_connection():
-    for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-                forbidden = {"requests", "urllib", "http", "httpx", "socket", "aiohttp", "ftplib", "smtplib"}
-                assert not {name.split(".")[0] for name in names} & forbidden, path
+    forbidden = {"requests", "urllib", "http", "httpx", "socket", "aiohttp", "ftplib", "smtplib"}
+    for path, node in nodes(ast.Import, ast.ImportFrom):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        assert not {name.split(".")[0] for name in names} & forbidden, path
 
 
 def test_files_that_are_laid_down_for_reading_are_private_and_gone_afterwards(tmp_path, monkeypatch):
-    import tempfile
-
-    from mera_core.common.errors import InputError
     from pages.shared.widgets import upload
     from tests.common.test_limits import Sent
 

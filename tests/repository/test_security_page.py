@@ -25,18 +25,7 @@ def test_every_threat_has_a_defence_and_tests_that_exist(row):
     found = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", named)
     assert threat and defence and found
     missing = [f"{path}::{name}" for path, name in found if name not in cases_in(path)]
-    assert missing == []
-
-
-def test_the_table_is_the_one_that_was_meant():
-    assert len(ROWS) >= 25
-
-
-@pytest.mark.parametrize("module", ["test_checkpoint_files", "test_limits", "test_faults"])
-def test_most_of_what_is_refused_stands_in_the_table(module):
-    """Not each case is a threat of its own, but a module that the table forgets would be a page that lies by silence."""
-    named = set(re.findall(rf"tests/{module}\.py::(test_\w+)", PAGE))
-    assert len(named) >= len(cases_in(f"tests/{module}.py")) / 3
+    assert missing == [] and len(ROWS) >= 25
 
 
 def test_the_commands_of_the_page_name_what_exists():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +17,8 @@ from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.explain import leave_one_out
 from mera_core.history.records import Patient, Visit
-from mera_core.icd.ontology import Code
 from mera_core.model.batching import by_length
-from mera_core.serving.batch_queue import BusyError, Line, Settings
+from mera_core.serving.batch_queue import BusyError, TurnQueue
 from mera_core.serving.shared_engine import SharedEngine
 from tests.conftest import invented_patients
 from tests.tiny import CODES, tiny_engine, tiny_model
@@ -32,198 +34,149 @@ def patients(engine) -> list[Patient]:
     return [patient for patient in invented_patients(120) if engine.read_history(patient)[0].visits]
 
 
+@pytest.fixture
+def queue() -> Iterator[TurnQueue]:
+    with closing(TurnQueue()) as made:
+        yield made
+
+
 def same(ranking, other) -> None:
     assert ranking.codes == other.codes
     np.testing.assert_allclose(ranking.scores, other.scores, atol=1e-5)
     np.testing.assert_allclose(ranking.share, other.share, atol=1e-5)
     assert ranking.recurrent.tolist() == other.recurrent.tolist()
-    assert ranking.predicted == other.predicted
-    assert ranking.notes == other.notes
-    assert ranking.checkpoint == other.checkpoint
+    assert (ranking.predicted, ranking.notes, ranking.checkpoint) == (other.predicted, other.notes, other.checkpoint)
 
 
-def test_fifty_sessions_at_once_get_what_the_engine_gives_each_of_them(engine, patients):
-    """Every thread is a session with patients of its own; the passes they share mix them, the answers do not."""
-    with Line() as line:
-        shared = SharedEngine(engine, line)
+def test_fifty_sessions_on_two_models_get_what_the_engine_gives_each_of_them(engine, patients, queue):
+    """One of them asks for a history that nothing can be read of, and that is its own affair."""
+    engines = engine, tiny_engine(tiny_model(seed=5))
+    shared = [SharedEngine(each, queue) for each in engines]
 
-        def session(number: int) -> list:
-            own = patients[number % len(patients) :: 17]
-            singles = [shared.rank(patient) for patient in own[:4]]
-            return [(own[:4], singles), (own, shared.rank_many(own))]
+    def session(number: int) -> list:
+        own = patients[number % len(patients) :: 17]
+        if number == 7:
+            with pytest.raises(InputError):
+                shared[1].rank(Patient((Visit(("E880.9",)),), id="unreadable"))
+        model = shared[number % 2]
+        return [*zip(own, map(model.rank, own[:2]), strict=False), *zip(own, model.rank_many(own), strict=True)]
 
-        with ThreadPoolExecutor(50) as pool:
-            answers = list(pool.map(session, range(50)))
-        counts = line.counts
-    direct = {patient.id: engine.rank(patient) for patient in patients}
-    for answer in answers:
-        for own, rankings in answer:
-            for patient, ranking in zip(own, rankings, strict=True):
-                same(ranking, direct[patient.id])
-    assert counts.shared > 10, "no pass was shared by sessions, so nothing was tested"
-    assert counts.passes < counts.units
-
-
-def test_what_an_explanation_says_is_the_same(engine, patients):
-    longest = max(patients, key=lambda patient: sum(len(visit.codes) for visit in patient.visits))
-    with Line() as line:
-        shared = SharedEngine(engine, line)
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: leave_one_out(shared, longest), range(8)))
-    direct = leave_one_out(engine, longest)
-    for each in found:
-        np.testing.assert_allclose(each.margins, direct.margins, atol=1e-5)
-        assert (each.parts, each.rows) == (direct.parts, direct.rows)
-        assert [effect.rank_without for effect in each.of(CODES[0])] == [
-            effect.rank_without for effect in direct.of(CODES[0])
-        ]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(session, range(50)))
+    direct = [{patient.id: each.rank(patient) for patient in patients} for each in engines]
+    for number, answer in enumerate(answers):
+        for patient, ranking in answer:
+            same(ranking, direct[number % 2][patient.id])
 
 
-def test_variants_of_a_long_history_stay_together_and_share_its_beginning(engine, monkeypatch):
+def test_what_is_scored_in_turns_is_the_same_and_each_turn_as_small_as_was_asked(engine, patients, queue, monkeypatch):
+    read = [(history, engine.encode(history)) for history in (engine.read_history(each)[0] for each in patients)]
+    turns: list[list[int]] = []
+    whole = Engine.scores
+
+    def counted(self, read, batch_size, tokens):
+        turns.append([len(encoded.input_ids) for _, encoded in read])
+        return whole(self, read, batch_size, tokens)
+
+    monkeypatch.setattr(Engine, "scores", counted)
+    found = SharedEngine(engine, queue).scores(read, 10, tokens=200)
+    monkeypatch.undo()
+    for own, direct in zip(found, engine.scores(read), strict=True):
+        np.testing.assert_allclose(own, direct, atol=1e-5)
+    assert sum(map(len, turns)) == len(read) and all(len(turn) <= 10 for turn in turns)
+    assert all(len(turn) * max(turn) <= 200 or len(turn) == 1 for turn in turns)
+    assert [each.shape for each in SharedEngine(engine, queue).scores([])] == [(0, len(engine.label_space)), (0,)]
+
+
+def test_variants_of_a_long_history_share_its_beginning_in_each_turn(engine, queue, monkeypatch):
     long = Patient(tuple(Visit((code, "401.9"), age=60) for code in ("250.00", "585.9", "428.0") * 6), sex="M", age=60)
-    sizes: list[int] = []
-    whole = SharedEngine._each_piece
-
-    def counted(self, pieces):
-        sizes.extend(map(len, pieces))
-        return whole(self, pieces)
-
-    monkeypatch.setattr(SharedEngine, "_each_piece", counted)
-    with Line(Settings(units=16)) as line:
-        shared = leave_one_out(SharedEngine(engine, line), long)
-    direct = leave_one_out(engine, long)
-    assert sizes == [16] * (sizes.count(16)) + sizes[-1:]
-    assert sum(sizes) - len(sizes) == len(direct.margins) - 1
+    direct, begun = leave_one_out(engine, long), []
+    whole = Engine.scores
+    monkeypatch.setattr(
+        Engine, "scores", lambda self, read, *rest: begun.append(read[0][0]) or whole(self, read, *rest)
+    )
+    monkeypatch.setattr("mera_core.explain.BATCH", 16)
+    shared = leave_one_out(SharedEngine(engine, queue), long)
+    assert len(begun) == -(-(len(direct.margins) - 1) // 15) > 2 and len(set(begun)) == 1
     np.testing.assert_allclose(shared.margins, direct.margins, atol=1e-5)
+    assert (shared.parts, shared.rows) == (direct.parts, direct.rows)
 
 
-def test_a_cohort_goes_through_the_line_beside_others(engine, patients):
-    with Line(Settings(units=16, turn=4)) as line:
-        shared = SharedEngine(engine, line)
-        scoring = CohortScoring(shared, patients)
-        with ThreadPoolExecutor(2) as pool:
-            running = pool.submit(lambda: scoring.step(len(patients)))
-            beside = [shared.rank(patients[0]) for _ in range(5)]
-            running.result(60)
-    for ranking in beside:
-        same(ranking, engine.rank(patients[0]))
-    alone = CohortScoring(engine, patients)
+def test_a_cohort_goes_through_the_queue_beside_others(engine, patients, queue):
+    shared = SharedEngine(engine, queue)
+    scoring, alone = CohortScoring(shared, patients), CohortScoring(engine, patients)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: scoring.step(len(patients)))
+        for _ in range(5):
+            same(shared.rank(patients[0]), engine.rank(patients[0]))
+        running.result(60)
     alone.step(len(patients))
     for one, other in zip(scoring.scored, alone.scored, strict=True):
         assert one.labels.tolist() == other.labels.tolist()
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
-def test_padding_of_a_shared_pass_changes_no_score(engine):
-    """A history of one code beside one of a hundred visits in the same forward pass."""
-    short = Patient((Visit(("428.0",), age=70),), sex="F", age=70)
-    long = Patient(tuple(Visit(("250.00", "401.9", "585.9"), age=60) for _ in range(20)), sex="M", age=60)
-    read = [engine.read_history(patient)[0] for patient in (short, long)]
-    encoded = [engine.encode(history) for history in read]
-    together, ends = engine.scores(list(zip(read, encoded, strict=True)), batch_size=2)
-    for row, (history, tokens) in enumerate(zip(read, encoded, strict=True)):
-        alone, end = engine.scores([(history, tokens)])
-        np.testing.assert_allclose(together[row], alone[0], atol=1e-5)
-        np.testing.assert_allclose(ends[row], end[0], atol=1e-5)
-
-
-def test_the_model_is_used_by_the_worker_alone(engine, patients):
-    """Every way into the model that an Engine has, so that one that is new and passes the line by is found."""
+def test_the_model_is_used_by_the_worker_alone(patients, queue):
+    """Every way into the model that an Engine has, so that one that is new and passes the queue by is found."""
     users: set[str] = set()
     watched = tiny_engine()
-
-    def watch(*_: object) -> None:
-        users.add(threading.current_thread().name)
-
-    watched.model.backbone.get_input_embeddings().register_forward_pre_hook(watch)
-    with Line() as line:
-        shared = SharedEngine(watched, line)
-        shared.rank(patients[0])
-        shared.rank_many(patients[:3])
-        leave_one_out(shared, patients[0])
-        CohortScoring(shared, patients[:3]).step()
-        shared.recall(code=CODES[0])
-        shared.recall(definition="Congestive heart failure, unspecified")
-        shared.recall_definitions(CODES[:2])
-        shared._manifest = replace(shared._manifest, method={"memorize": {"equivalents_share": 1.0}})
-        shared.recall_equivalent("I50.9", "ICD10")
-        assert users == {"mera-line"}
-        used = line.counts.passes
-        assert used >= 7
+    watched.model.backbone.get_input_embeddings().register_forward_pre_hook(
+        lambda *_: users.add(threading.current_thread().name)
+    )
+    shared = SharedEngine(watched, queue)
+    shared._manifest = replace(shared._manifest, method={"memorize": {"equivalents_share": 1.0}})
+    for use in (
+        lambda: shared.rank(patients[0]),
+        lambda: shared.rank_many(patients[:3]),
+        lambda: leave_one_out(shared, patients[0]),
+        lambda: CohortScoring(shared, patients[:3]).step(),
+        lambda: shared.recall(code=CODES[0]),
+        lambda: shared.recall(definition="Congestive heart failure, unspecified"),
+        lambda: shared.recall_definitions(CODES[:2]),
+        lambda: shared.recall_ancestors(CODES[0]),
+        lambda: shared.recall_equivalent("I50.9", "ICD10"),
+    ):
+        users.clear()
+        use()
+        assert len(users) == 1 and users.pop().startswith("mera-model")
     public = {name for name in vars(Engine) if not name.startswith("_")}
     known = {  # those without the model, and those above
         "load", "warm_up", "scope", "cut_offset", "read_history", "encode", "ranked",
         "rank", "rank_many", "scores", "recall", "recall_ancestors", "recall_definitions",
         "recall_equivalent", "knows_equivalents",
     }  # fmt: skip
-    assert public <= known, "a new method of Engine: see that it does not use the model past the line, and name it here"
+    assert public <= known, (
+        "a new method of Engine: see that it does not use the model past the queue, and name it here"
+    )
 
 
-def test_recall_gives_what_the_engine_gives(engine):
-    with Line() as line:
-        shared = SharedEngine(engine, line)
-        with ThreadPoolExecutor(6) as pool:
-            found = list(pool.map(lambda code: shared.recall(code=code), CODES))
-        assert found == [engine.recall(code=code) for code in CODES]
-        assert shared.recall_definitions(CODES) == engine.recall_definitions(CODES)
-        with pytest.raises(InputError, match="either a code or a definition"):
-            shared.recall()
+def test_methods_are_asked_as_those_of_the_engine():
+    for name in ("scores", "recall", "recall_ancestors", "recall_definitions", "recall_equivalent"):
+        own, whole = (inspect.signature(getattr(kind, name)).parameters for kind in (SharedEngine, Engine))
+        assert [*own.values()] == [*whole.values()], name
 
 
-def test_errors_of_a_history_reach_its_own_session_only(engine, patients):
-    with Line() as line:
-        shared = SharedEngine(engine, line)
-        with ThreadPoolExecutor(4) as pool:
-            good = [pool.submit(shared.rank, patient) for patient in patients[:20]]
-            bad = pool.submit(shared.rank, Patient((Visit(("E880.9",)),), id="unreadable"))
-            with pytest.raises(InputError):
-                bad.result(30)
-            for patient, future in zip(patients[:20], good, strict=True):
-                same(future.result(30), engine.rank(patient))
+def test_recall_gives_what_the_engine_gives(engine, queue):
+    shared = SharedEngine(engine, queue)
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(lambda code: shared.recall(code=code), CODES)) == [engine.recall(code=c) for c in CODES]
+    assert shared.recall_definitions(CODES) == engine.recall_definitions(CODES)
+    with pytest.raises(InputError, match="either a code or a definition"):
+        shared.recall()
 
 
-def test_two_models_share_a_line_and_no_pass(patients):
-    first, second = tiny_engine(), tiny_engine(tiny_model(seed=5))
-    with Line() as line:
-        shared = [SharedEngine(first, line), SharedEngine(second, line)]
-        with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(lambda n: shared[n % 2].rank(patients[n // 2]), range(60)))
-    for n, ranking in enumerate(found):
-        same(ranking, (first, second)[n % 2].rank(patients[n // 2]))
-
-
-def test_sessions_are_named_by_whoever_makes_the_engine(engine, patients, monkeypatch):
-    asked: list[str] = []
-    with Line() as line:
-        ask = line.ask
-        monkeypatch.setattr(line, "ask", lambda who, *rest: asked.append(who) or ask(who, *rest))
-        SharedEngine(engine, line, who=lambda: "session 7").rank(patients[0])
-    assert asked == ["session 7"]
-
-
-def test_a_closed_line_refuses_with_a_sentence(engine, patients):
-    line = Line()
-    shared = SharedEngine(engine, line)
-    shared.rank(patients[0])
-    line.close()
+def test_a_closed_queue_refuses_with_a_sentence(engine, patients, queue):
+    shared = SharedEngine(engine, queue)
+    assert shared.model is engine.model and shared.rank(patients[0]).checkpoint == engine.name
+    queue.close()
     with pytest.raises(BusyError, match="The app is stopping"):
         shared.rank(patients[0])
     assert issubclass(BusyError, InputError)  # pages show it as it stands
 
 
-def test_the_shared_engine_holds_the_same_parts(engine):
-    with Line() as line:
-        shared = SharedEngine(engine, line)
-        assert shared.model is engine.model
-        assert (shared.name, shared.scope, shared.label_space) == (engine.name, engine.scope, engine.label_space)
-        with pytest.raises(InputError, match="can't be recalled"):
-            shared.recall(code=Code("ICD10", "I50.9"))
-
-
 def test_batches_waste_little_and_never_vary():
     lengths = [300, 10, 11, 290, 12, 9, 10, 400]
-    batches = by_length(lengths, rows=3, tokens=1000)
-    assert batches == [[5, 1, 6], [2, 4], [3, 0], [7]]
+    assert by_length(lengths, rows=3, tokens=1000) == [[5, 1, 6], [2, 4], [3, 0], [7]]
     assert by_length(lengths, rows=3, tokens=500) == [[5, 1, 6], [2, 4], [3], [0], [7]]
     assert by_length([], rows=3, tokens=10) == []
     assert by_length([5000], rows=3, tokens=10) == [[0]]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,23 @@ from mera_core.checkpoint.folder import load_checkpoint, save_checkpoint
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
-from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate
 from mera_core.evaluation.truth import Truth, rows_of_labels
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking.ranking import NOTICE
-from training.ablate.results import claimed, load_figures, rounded, save_figures
+from training.ablate.results import (
+    as_json,
+    claimed,
+    figures_of,
+    load_figures,
+    mean_differences,
+    means,
+    rounded,
+    save_figures,
+    slug,
+    write_json,
+)
 from training.ablate.table import SHOWN, Row, Table
 from training.common.config import MemorizeConfig
 from training.common.split import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
@@ -45,8 +56,56 @@ log = logging.getLogger(__name__)
 DRAWS = 1000
 KS = (5, 10, 20, 30)
 MEMORY_CODES = 2000
-"""Billable codes, drawn once, on which a stage-1 model's memory is measured."""
+"""Billable codes, drawn once, on which a stage-1 model's recall is measured."""
 PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The trained models of a table on one set of records, in `folder`, each made when it is first asked for."""
+
+    table: Table
+    data: str
+    format: str
+    folder: Path
+
+    def path(self, row: Row, seed: int) -> Path:
+        """Where a run's checkpoint is written; other settings are another folder."""
+        return self.folder / f"{slug(row.name)}-{seed}-{self.table.fingerprint(row, seed)}"
+
+    def stage1(self, row: Row, seed: int) -> Path:
+        """The stage-1 folder that a row starts from; made once for all rows that share it."""
+        folder = self.folder / stage1_name(self.table, row, seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with claimed(folder.with_suffix(".lock"), wait=True):
+            if not (folder / "mera.json").is_file():
+                make = memorize.run if row.start == "memorized" else make_untrained
+                make(self.table.memorize_config(row, seed), folder)
+        return folder
+
+    def train(self, row: Row, seed: int) -> Engine:
+        """A row's model, trained now; its checkpoint is left in the row's folder (but for `train: sequence`)."""
+        folder = self.path(row, seed)
+        config = self.table.rank_config(
+            row, seed, start=str(self.stage1(row, seed)), data=self.data, format=self.format
+        )
+        if row.train == "sequence":
+            setup = prepare(config, folder)
+            sequence_training.train(setup, folder)
+            return setup.engine
+        rank.run(config, folder)
+        return Engine.load(folder)
+
+    def checkpoint(self, name: str, seed: int) -> Path:
+        """The checkpoint of a row marked `keep`, trained now where it is not at hand; InputError for another row."""
+        row = next((row for row in self.table.rows if row.name == name), None)
+        if row is None or not row.keep:
+            raise InputError(f'The table of ablations keeps no checkpoint of a row "{name}".')
+        folder = self.path(row, seed)
+        if not (folder / "mera.json").is_file():
+            log.info("training %s, seed %d", name, seed)
+            self.train(row, seed)
+        return folder
 
 
 def run(
@@ -75,77 +134,49 @@ def run(
         raise InputError(f"{config} has no row {', '.join(unknown)}.")
     if unknown := sorted(set(seeds) - set(table.seeds)):
         raise InputError(f"{config} has no seed {', '.join(map(str, unknown))}.")
-    kept = out.with_suffix("")
+    models, kept = Runs(table, data, format, runs), out.with_suffix("")
     for folder in (runs, kept):
         folder.mkdir(parents=True, exist_ok=True)
-    began, result = time.monotonic(), summary(table, kept, data, format, draws)
+    began, result = time.monotonic(), summary(models, kept, draws)
     for seed in seeds or table.seeds:
         for row in table.rows:
             if only and row.name not in only:
                 continue
             with claimed(runs / f"{table.fingerprint(row, seed)}.lock") as mine:
-                if not mine or _kept(kept, table, row, seed, data, draws).is_file():
+                if not mine or _kept(models, kept, row, seed, draws).is_file():
                     continue
                 if time.monotonic() - began > 60 * minutes:
                     return result
                 log.info("ablation: %s, seed %d", row.name, seed)
-                one_run(table, row, seed, data, format, runs, kept, draws)
-            result = summary(table, kept, data, format, draws)
-            _write(out, result)
-    result = summary(table, kept, data, format, draws)
-    _write(out, result)
+                one_run(models, row, seed, kept, draws)
+            result = summary(models, kept, draws)
+            write_json(out, result)
+    result = summary(models, kept, draws)
+    write_json(out, result)
     return result
 
 
-def one_run(table: Table, row: Row, seed: int, data: str, format: str, runs: Path, kept: Path, draws: int) -> None:
+def one_run(runs: Runs, row: Row, seed: int, kept: Path, draws: int) -> None:
     """Train one row with one seed and keep its figures in every draw, and those of rows that only read it otherwise."""
     began = time.perf_counter()
-    keep_memory(stage1(table, row, seed, runs), kept)
-    engine, folder = trained(table, row, seed, data, format, runs), _folder(runs, table, row, seed)
-    cohort = read_once(data, format)
+    keep_memory(runs.stage1(row, seed), kept)
+    engine = runs.train(row, seed)
+    cohort = read_once(runs.data, runs.format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     people = {name: [patient for patient in parts[name] if len(patient.visits) > 1] for name in PARTS}
-    for other in table.rows:
-        if table.same_model(row, other):
-            figures = {
-                f"{part}/{name}": rounded(one)
-                for part in PARTS
-                for name, one in figures_of(engine, people[part], other.output, draws).items()
-                if name in SHOWN
-            }
-            sizes = {f"{part}_patients": len(people[part]) for part in PARTS}
+    sizes = {f"{part}_patients": len(people[part]) for part in PARTS}
+    for other in runs.table.rows:
+        if runs.table.same_model(row, other):
+            found = {part: read_out(engine, people[part], other.output, draws) for part in PARTS}
+            figures = {f"{part}/{name}": rounded(found[part][name]) for part in PARTS for name in SHOWN}
             seconds = time.perf_counter() - began
-            save_figures(_kept(kept, table, other, seed, data, draws), figures, seconds=seconds, **sizes)
-    if folder.exists() and not row.keep:
-        shutil.rmtree(folder)
+            save_figures(_kept(runs, kept, other, seed, draws), figures, seconds=seconds, **sizes)
+    if not row.keep:
+        shutil.rmtree(runs.path(row, seed), ignore_errors=True)
 
 
-def trained(table: Table, row: Row, seed: int, data: str, format: str, runs: Path) -> Engine:
-    """A row's model, trained now; its checkpoint is left in the row's folder (but for `train: sequence`)."""
-    start, folder = stage1(table, row, seed, runs), _folder(runs, table, row, seed)
-    config = table.rank_config(row, seed, start=str(start), data=data, format=format)
-    if row.train == "sequence":
-        setup = prepare(config, folder)
-        sequence_training.train(setup, folder)
-        return setup.engine
-    rank.run(config, folder)
-    return Engine.load(folder)
-
-
-def stage1(table: Table, row: Row, seed: int, runs: Path) -> Path:
-    """The stage-1 folder that a row starts from; made once for all rows that share it."""
-    config, folder = table.memorize_config(row, seed), _stage1_folder(table, row, seed, runs)
-    runs.mkdir(parents=True, exist_ok=True)
-    with claimed(folder.with_suffix(".lock"), wait=True):
-        if not (folder / "mera.json").is_file():
-            _make_stage1(config, row.start == "memorized", folder)
-    return folder
-
-
-def _make_stage1(config: MemorizeConfig, trained: bool, folder: Path) -> None:
-    if trained:
-        memorize.run(config, folder)
-        return
+def make_untrained(config: MemorizeConfig, folder: Path) -> None:
+    """A stage-1 folder whose model is built and never trained."""
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
     model, _ = memorize.build(config, ontology)
@@ -154,49 +185,30 @@ def _make_stage1(config: MemorizeConfig, trained: bool, folder: Path) -> None:
 
 def keep_memory(folder: Path, kept: Path) -> None:
     """Measure once, and keep, which shares of `MEMORY_CODES` codes a stage-1 folder knows to the letter, each way."""
-    path = _memory_file(kept, folder)
+    path = kept / f"{folder.name}.memory.json"
     if path.is_file():
         return
     ontology = Ontology.load()
     model, manifest = load_checkpoint(folder)
     codes = [code for system in manifest.systems for code in ontology.billable(system)]
     drawn = random.Random(0).sample(codes, min(MEMORY_CODES, len(codes)))
-    found = {
-        "code_to_definition": float(
-            np.mean(definitions_exact(model.eval(), drawn, ontology, 0, with_undivided=False)[0])
-        ),
-        "definition_to_code": float(np.mean(codes_exact(model, drawn, ontology, 0)[0])),
-    }
-    _write(path, found)
+    definitions, _ = definitions_exact(model.eval(), drawn, ontology, 0, with_undivided=False)
+    found = {"code_to_definition": definitions, "definition_to_code": codes_exact(model, drawn, ontology, 0)[0]}
+    write_json(path, {way: float(np.mean(exact)) for way, exact in found.items()})
 
 
-def _memory_file(kept: Path, folder: Path) -> Path:
-    return kept / f"{folder.name}.memory.json"
-
-
-def kept_checkpoint(table: Table, name: str, seed: int, data: str, format: str, runs: Path) -> Path:
-    """The checkpoint of a row marked `keep`, trained now where it is not at hand; InputError for another row."""
-    row = next((row for row in table.rows if row.name == name), None)
-    if row is None or not row.keep:
-        raise InputError(f'The table of ablations keeps no checkpoint of a row "{name}".')
-    folder = _folder(runs, table, row, seed)
-    if not (folder / "mera.json").is_file():
-        log.info("training %s, seed %d", name, seed)
-        trained(table, row, seed, data, format, runs)
-    return folder
-
-
-def figures_of(engine: Engine, patients: Sequence[Patient], output: str, draws: int) -> dict[str, Estimate]:
-    """The table's figures of one trained model on one part."""
+def read_out(engine: Engine, patients: Sequence[Patient], output: str, draws: int) -> dict[str, Estimate]:
+    """The table's figures of one trained model on one part; output: as in `Row`."""
     histories, truth, _ = histories_and_truth(engine, patients)
     bootstrap = Bootstrap(len(truth), draws)
     if output == "decode":
         decoded = sequence_training.decode(engine, histories)
         scores = sequence_training.as_scores(decoded, len(engine.label_space))
-        return _figures(*with_blanks(scores, truth, max(KS)), bootstrap, decoded)
+        scores, truth = with_blanks(scores, truth, max(KS))
+        return figures_of(scores, truth, bootstrap, rows_of_labels(decoded, scores.shape[1]), KS)
     scores, eov = engine.scores(histories)
     ranked = engine.ranked(scores, eov)
-    return _figures(ranked, truth, bootstrap, None, metrics.above_cut(ranked, eov))
+    return figures_of(ranked, truth, bootstrap, metrics.above_cut(ranked, eov), KS)
 
 
 def with_blanks(scores: np.ndarray, truth: Truth, blanks: int) -> tuple[np.ndarray, Truth]:
@@ -208,71 +220,47 @@ def with_blanks(scores: np.ndarray, truth: Truth, blanks: int) -> tuple[np.ndarr
     return wide, Truth(positive, seen, truth.missing, truth.missing_seen)
 
 
-def _figures(
-    scores: np.ndarray,
-    truth: Truth,
-    bootstrap: Bootstrap,
-    decoded: Sequence[Sequence[int]] | None,
-    sets: sparse.csr_matrix | None = None,
-) -> dict[str, Estimate]:
-    if decoded is not None:
-        sets = rows_of_labels(decoded, scores.shape[1])
-    evaluation = metrics.evaluate_ranking(scores, truth, sets, ks=KS, bootstrap=bootstrap, areas=False)
-    groups = {f"{group}_recall@20": getattr(evaluation, group)["recall@20"] for group in ("recurrent", "new_onset")}
-    return evaluation.metrics | groups
-
-
 # --- the table from what is kept
 
 
-def summary(table: Table, kept: Path, data: str, format: str, draws: int) -> dict[str, Any]:
+def summary(runs: Runs, kept: Path, draws: int) -> dict[str, Any]:
     """The table as JSON: every row over the seeds that are done, with its paired difference from the reference."""
-
-    def finished(row: Row) -> dict[int, tuple[dict[str, Estimate], dict[str, float]]]:
-        loaded = {seed: load_figures(_kept(kept, table, row, seed, data, draws)) for seed in table.seeds}
-        return {seed: one for seed, one in loaded.items() if one is not None}
-
-    reference, rows, patients = finished(table.rows[0]), [], {}
+    table, rows, patients, reference = runs.table, [], {}, {}
     for row in table.rows:
-        done = finished(row)
-        entry: dict[str, Any] = {
-            "name": row.name,
-            "group": row.group,
-            "claim": row.claim,
-            "about": row.about,
-            "changes": row.changes(),
-            "seeds": sorted(done),
-        }
+        done = {seed: one for seed in table.seeds if (one := load_figures(_kept(runs, kept, row, seed, draws)))}
+        reference = reference if rows else done
+        entry: dict[str, Any] = {"name": row.name, "group": row.group, "claim": row.claim, "about": row.about}
+        entry |= {"changes": row.changes(), "seeds": sorted(done)}
+        rows.append(entry)
         if not done:
-            rows.append(entry | {"not_run": "not run yet; `python -m training ablate` goes on where it stopped"})
+            entry["not_run"] = "not run yet; `python -m training ablate` goes on where it stopped"
             continue
-        numbers = [one for _, one in done.values()]
-        files = [_memory_file(kept, _stage1_folder(table, row, seed, Path())) for seed in done]
+        files = [kept / f"{stage1_name(table, row, seed)}.memory.json" for seed in done]
         if all(file.is_file() for file in files):
             known = [json.loads(file.read_text(encoding="utf-8")) for file in files]
             entry["stage1_memory"] = {way: float(np.mean([one[way] for one in known])) for way in known[0]}
+        numbers = [one for _, one in done.values()]
         entry["seconds"] = round(float(np.mean([one["seconds"] for one in numbers])), 1)
         patients = {part: int(numbers[0][f"{part}_patients"]) for part in PARTS}
+        both = [seed for seed in done if seed in reference]
         for part in PARTS:
-            each = {seed: {name: figures[f"{part}/{name}"] for name in SHOWN} for seed, (figures, _) in done.items()}
+            ours, base = (
+                {seed: {name: figures[f"{part}/{name}"] for name in SHOWN} for seed, (figures, _) in each.items()}
+                for each in (done, reference)
+            )
             entry[part] = {
-                "metrics": {name: over_seeds([one[name] for one in each.values()]).to_dict() for name in SHOWN},
-                "by_seed": {name: [one[name].value for one in each.values()] for name in SHOWN},
+                "metrics": as_json(means(list(ours.values()))),
+                "by_seed": {name: [one[name].value for one in ours.values()] for name in SHOWN},
             }
-            both = [seed for seed in each if seed in reference]
             if row is table.rows[0] or not both:
                 continue
-            minus = {
-                name: over_seeds([each[seed][name].minus(reference[seed][0][f"{part}/{name}"]) for seed in both])
-                for name in SHOWN
-            }
-            entry[part]["minus_reference"] = {name: one.to_dict() for name, one in minus.items()}
+            minus = mean_differences([ours[seed] for seed in both], [base[seed] for seed in both])
+            entry[part]["minus_reference"] = as_json(minus)
             if part == "test" and row.claim:
                 entry |= {"figure": row.figure, "verdict": verdict(minus[row.figure], row.helps)}
-        rows.append(entry)
     return {
         "notice": NOTICE,
-        "data": {"source": Path(data).name, "format": format, "split": SPLIT_RULE},
+        "data": {"source": Path(runs.data).name, "format": runs.format, "split": SPLIT_RULE},
         "patients": patients,
         "interval": f"95 %, over {draws} draws of patients and of seeds; differences are paired by patient and seed",
         "base": {"memorize": table.memorize, "rank": table.rank},
@@ -288,26 +276,13 @@ def verdict(difference: Estimate, helps: bool) -> str:
     return "holds" if (difference.value > 0) == helps else "does not hold"
 
 
-def _stage1_folder(table: Table, row: Row, seed: int, runs: Path) -> Path:
+def stage1_name(table: Table, row: Row, seed: int) -> str:
+    """Name of the stage-1 folder of a row: one for all rows of the same stage 1."""
     settings = json.dumps([table.memorize_config(row, seed).to_dict(), row.start], sort_keys=True)
-    return runs / f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
+    return f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
 
 
-def _folder(runs: Path, table: Table, row: Row, seed: int) -> Path:
-    """Where a run's checkpoint is written; other settings are another folder."""
-    return runs / f"{_slug(row.name)}-{seed}-{table.fingerprint(row, seed)}"
-
-
-def _kept(kept: Path, table: Table, row: Row, seed: int, data: str, draws: int) -> Path:
+def _kept(runs: Runs, kept: Path, row: Row, seed: int, draws: int) -> Path:
     """Where the figures of one run are kept; other settings, data or draws are another run."""
-    return kept / f"{_slug(row.name)}-{seed}-{table.fingerprint(row, seed, row.output, Path(data).name, draws)}.npz"
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-
-
-def _write(out: Path, result: dict[str, Any]) -> None:
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(out)
+    mark = runs.table.fingerprint(row, seed, row.output, Path(runs.data).name, draws)
+    return kept / f"{slug(row.name)}-{seed}-{mark}.npz"

@@ -14,14 +14,11 @@ from mera_core.common.errors import InputError
 from training.common.config import MemorizeConfig, RankConfig
 
 SHOWN = (
-    "recall@10",
-    "recall@20",
-    "weighted_f1_oracle",
-    "weighted_f1_cut",
-    "recurrent_recall@20",
-    "new_onset_recall@20",
-)
+    "recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut", "recurrent_recall@20", "new_onset_recall@20",
+)  # fmt: skip
 """The figures of the table."""
+WAYS = {"start": ("memorized", "untrained"), "train": ("mera", "sequence"), "output": ("rank", "decode")}
+"""How a row may be trained and read; the usual way first."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,9 @@ class Row:
     """Whether the trained checkpoint stays in the folder of runs: the open questions go on from it."""
 
     def __post_init__(self) -> None:
-        allowed = {"start": ("memorized", "untrained"), "train": ("mera", "sequence"), "output": ("rank", "decode")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InputError(
-                    f'The row "{self.name}" has {name}: {getattr(self, name)}; it is {" or ".join(values)}.'
-                )
+        for name, values in WAYS.items():
+            if (value := getattr(self, name)) not in values:
+                raise InputError(f'The row "{self.name}" has {name}: {value}; it is {" or ".join(values)}.')
         if self.output == "decode" and self.train != "sequence":
             raise InputError(f'The row "{self.name}" decodes a model that was not trained to (train: sequence).')
         if self.figure not in SHOWN:
@@ -63,10 +57,8 @@ class Row:
 
     def changes(self) -> dict[str, Any]:
         """What the row changes, JSON-ready."""
-        named = {"memorize": self.memorize, "rank": self.rank}
-        ways = {"start": self.start, "train": self.train, "output": self.output}
-        usual = {"start": "memorized", "train": "mera", "output": "rank"}
-        return {key: one for key, one in named.items() if one} | {k: v for k, v in ways.items() if v != usual[k]}
+        usual = {"memorize": {}, "rank": {}} | {name: values[0] for name, values in WAYS.items()}
+        return {name: value for name in usual if (value := getattr(self, name)) != usual[name]}
 
 
 @dataclass(frozen=True)
@@ -123,5 +115,5 @@ class Table:
 def _config(kind: type, row: Row, values: dict[str, Any]):
     try:
         return kind(**values)
-    except TypeError as error:
-        raise InputError(f'The row "{row.name}" names a setting that does not exist: {error}.') from error
+    except InputError as error:
+        raise InputError(f'The row "{row.name}": {error}') from error

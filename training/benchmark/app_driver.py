@@ -1,20 +1,19 @@
-"""Clicks through the real app, in this process and without a browser, and prints seconds as JSON: the work of section `app`.
+"""How long the app keeps a reader waiting: page by click, explanation, type-ahead, start.
 
-Run by `training.benchmark.app` in a process of its own, from the project's folder, so that nothing else of training knows
-Streamlit or the app. A figure is a list of pairs: seconds of ours, and of the alternative taken in turn with it. Server time:
-from the click to the last element of the page handed over, by Streamlit's own AppTest, so without the network and the
-browser's drawing. The first run of a page, which loads the model, is left out.
+Clicks go through the real app, in this process and without a browser. Server time: from the click to the last element of
+the page handed over, by Streamlit's own AppTest, so without the network and the browser's drawing. The first run of a
+page, which loads the model, is left out.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import tee
 from pathlib import Path
-from typing import TypeVar
 
+import numpy as np
 from streamlit.testing.v1 import AppTest
 
 from mera_core.engine import Engine
@@ -22,21 +21,39 @@ from mera_core.explain import leave_one_out
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import SYSTEMS, Ontology
 from mera_core.icd.search import search
-from training.benchmark.rows import paired, seconds
+from training.benchmark.machine import child
+from training.benchmark.rows import Row, Setting, Timed, paired, row, seconds, short
 
+TITLE = "The app: from a click to the page, server time"
 ROOT = Path(__file__).resolve().parents[2]
-PANELS = {"why": "Why", "map": "Code book", "what_if": "What if"}
-Drawn = TypeVar("Drawn")
-Pair = tuple[Callable[[], float], Callable[[], float]]
+PANELS = {"Why": "why chart", "Code book": "code book map", "What if": "what-if panel"}
+Pair = tuple[Timed, Timed]
 
 
-def main(runs: int) -> None:
-    """Print {figure: [seconds of ours, seconds of the alternative]}."""
-    figures = {f"click_{name}": paired(*click(panel), runs, warm=1) for name, panel in PANELS.items()}
-    figures["why_of_10_codes"] = paired(*why(), runs, warm=1)
-    figures["type_ahead"] = paired(*type_ahead(beginning), 10 * runs, warm=2)
-    figures["type_ahead_misspelt"] = paired(*type_ahead(misspelt), 10 * runs, warm=2)
-    print(json.dumps(figures))
+def measure(setting: Setting) -> Iterator[Row]:
+    """Milliseconds, with the 95th percentile; the start of the engine in a process that has loaded nothing."""
+
+    def started(script: str) -> Timed:
+        return lambda: 1000 * child([sys.executable, "-c", script]).seconds
+
+    load, bare = started("from mera_core import Engine; Engine.load()"), started("import torch, transformers")
+    took = paired(load, bare, setting.times(5))
+    yield row("start: load the bundled checkpoint in a new process", "ms", "importing torch and transformers", *took)
+    runs = setting.times(40, quick=2)
+    for panel, shown in PANELS.items():
+        what = f"click on a code to the new list and the {shown}"
+        yield _row(what, click(panel), "the same page run again without a click", runs, 1)
+    what = "explain a ranking: leave one out, 10 codes in 3 visits, in a batch"
+    yield _row(what, why(), "the same one by one", runs, 1)
+    against = "looking for the words in every title"
+    yield _row("type-ahead over both code books", type_ahead(beginning), against, 10 * runs, 2)
+    misspelling = type_ahead(misspelt)
+    yield _row("type-ahead with a word misspelt", misspelling, f"{against}, which finds none", 10 * runs, 2)
+
+
+def _row(what: str, pair: Pair, against: str, runs: int, warm: int) -> Row:
+    took, theirs = ([1000 * one for one in side] for side in paired(*pair, runs, warm))
+    return row(what, "ms", against, took, theirs, p95=short(np.percentile(took, 95, method="inverted_cdf")))
 
 
 def click(panel: str) -> Pair:
@@ -65,30 +82,24 @@ def click(panel: str) -> Pair:
 
 def why() -> Pair:
     """Leave-one-out of a history of ten codes in three visits; beside ranking the shortened histories one by one."""
-    engine = Engine.load()
-    draw = random.Random(2)
+    engine, draw = Engine.load(), random.Random(2)
 
     def patient() -> Patient:
         codes = draw.sample(engine.label_space, 10)
         return Patient((Visit(codes[:3], age=60), Visit(codes[3:6], age=61), Visit(codes[6:], age=62)), sex="M", age=62)
 
     def one_by_one(whole: Patient) -> None:
-        engine.rank(whole)
-        for row, visit in enumerate(whole.visits):
-            engine.rank(Patient(whole.visits[:row] + whole.visits[row + 1 :], sex=whole.sex, age=whole.age))
-            for place in range(len(visit.codes)):
-                engine.rank(without(whole, row, place))
+        visits = whole.visits
+        shorter = [visits, *(visits[:place] + visits[place + 1 :] for place in range(len(visits)))]
+        for place, visit in enumerate(visits):
+            for i in range(len(visit.codes)):
+                rest = Visit(visit.codes[:i] + visit.codes[i + 1 :], age=visit.age)
+                shorter.append((*visits[:place], rest, *visits[place + 1 :]))
+        for each in shorter:
+            engine.rank(Patient(each, sex=whole.sex, age=whole.age))
 
-    each = twice(patient)
-    return lambda: timed(leave_one_out, engine, each()), lambda: timed(one_by_one, each())
-
-
-def without(patient: Patient, row: int, place: int) -> Patient:
-    """The history without one code of one visit."""
-    visits = list(patient.visits)
-    codes = visits[row].codes
-    visits[row] = Visit(codes[:place] + codes[place + 1 :], age=visits[row].age)
-    return Patient(visits, sex=patient.sex, age=patient.age)
+    ours, theirs = tee(iter(patient, None))
+    return lambda: seconds(leave_one_out, engine, next(ours)), lambda: seconds(one_by_one, next(theirs))
 
 
 def beginning(title: str, draw: random.Random) -> str:
@@ -107,40 +118,14 @@ def misspelt(title: str, draw: random.Random) -> str:
 
 
 def type_ahead(write: Callable[[str, random.Random], str]) -> Pair:
-    """A search for what is written for a definition of either book; beside looking for its words in every title."""
-    book = Ontology.load()
-    titles = [node.definition for system in SYSTEMS for node in book.nodes(system)]
+    """A search for what is written for a definition of either code set; beside looking for its words in every title."""
+    ontology, draw = Ontology.load(), random.Random(3)
+    titles = [node.definition for system in SYSTEMS for node in ontology.nodes(system)]
     lower = [title.lower() for title in titles]
-    draw = random.Random(3)
-
-    def typed() -> str:
-        return write(draw.choice(titles), draw)
 
     def look(text: str) -> list[str]:
         words = text.lower().split()
         return [title for title in lower if all(word in title for word in words)][:20]
 
-    each = twice(typed)
-    return lambda: timed(search, each()), lambda: timed(look, each())
-
-
-def twice(draw: Callable[[], Drawn]) -> Callable[[], Drawn]:
-    """Gives each thing that is drawn twice in a row: once for either side of a pair."""
-    kept: list[Drawn] = []
-
-    def give() -> Drawn:
-        if kept:
-            return kept.pop()
-        kept.append(draw())
-        return kept[0]
-
-    return give
-
-
-def timed(call: Callable[..., object], *given: object) -> float:
-    """Seconds that a call takes; drawing what it is given is not counted."""
-    return seconds(lambda: call(*given))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    ours, theirs = tee(iter(lambda: write(draw.choice(titles), draw), None))
+    return lambda: seconds(search, next(ours)), lambda: seconds(look, next(theirs))

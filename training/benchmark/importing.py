@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.benchmark.processes import Done, child
+from training.benchmark.machine import Done, child
 from training.benchmark.rows import Row, Setting, paired, row
 
 TITLE = "Importing records: convert, beside a bare scan of the same files"
 LIMIT_SECONDS, LIMIT_GB = 60, 3
-_GZIPPED_CSV = """
-import sys; from pathlib import Path; import pyarrow.csv as csv
-print(sum(csv.read_csv(path).num_rows for path in Path(sys.argv[1]).rglob("*.csv*")))
-"""
-_PARQUET = """
-import sys; from pathlib import Path; import pyarrow.parquet as pq
-print(sum(pq.read_table(path).num_rows for path in Path(sys.argv[1]).rglob("*.parquet")))
-"""
-_LINES = """
-import json, sys; from pathlib import Path
-print(sum(len(json.loads(line)) > 0 for path in Path(sys.argv[1]).rglob("*.ndjson") for line in path.open("rb")))
-"""
+_SCAN = "import json, sys; from pathlib import Path; import pyarrow.csv as csv, pyarrow.parquet as parquet\n"
+_SCAN += "files = lambda pattern: Path(sys.argv[1]).rglob(pattern)\n"
+CSV = _SCAN + "print(sum(csv.read_csv(path).num_rows for path in files('*.csv*')))"
+PARQUET = _SCAN + "print(sum(parquet.read_table(path).num_rows for path in files('*.parquet')))"
+LINES = "import json, sys; from pathlib import Path\n"
+LINES += "print(sum(len(json.loads(x)) > 0 for path in Path(sys.argv[1]).rglob('*.ndjson') for x in path.open('rb')))"
 
 
 @dataclass(frozen=True)
@@ -45,10 +39,6 @@ class Size:
         child([sys.executable, "-m", "training.tools.make_test_tables", shape, str(folder), *sizes])
         return folder
 
-    def facts(self) -> dict[str, int]:
-        """For the row."""
-        return {"patients": self.patients, "visits": self.admissions, "diagnoses": self.diagnoses}
-
 
 MIMIC4 = Size(364_000, 546_000, 6_400_000)
 FHIR = Size(40_000, 60_000, 700_000)
@@ -62,66 +52,50 @@ def measure(setting: Setting) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables = large.made("mimic4", folder / "mimic4")
-        scan = (_GZIPPED_CSV, tables, "pyarrow.csv.read_csv of the same files")
-        yield _convert("MIMIC-IV tables (CSV, gzipped) to parquet", tables, "visits.parquet", scan, runs, large)
-        yield _convert("MIMIC-IV tables (CSV, gzipped) to CSV", tables, "visits.csv", scan, runs, large)
-        yield from _read_again(tables, folder, runs, large)
+        for told, suffix in (("parquet", ".parquet"), ("CSV", ".csv")):
+            scan = (CSV, tables, "pyarrow.csv.read_csv of the same files")
+            what = f"MIMIC-IV tables (CSV, gzipped) to {told}"
+            yield measured(what, tables, f"visits{suffix}", scan, runs, large)
+        for suffix, script in ((".parquet", PARQUET), (".csv", CSV)):
+            source = folder / f"table{suffix}" / f"visits{suffix}"
+            source.parent.mkdir()
+            convert(tables, source)
+            scan = (script, source.parent, f"pyarrow's reading of the same {suffix.lstrip('.')} file")
+            what = f"the visits table ({suffix}) read again"
+            yield measured(what, source, "again.parquet", scan, runs, large)
         shards = large.made("meds", folder / "meds")
-        scan = (_PARQUET, shards / "data", "pyarrow.parquet.read_table of the same files")
-        yield _convert("MEDS shards to parquet", shards, "visits.parquet", scan, runs, large)
-        yield _fhir(folder, runs, small)
+        scan = (PARQUET, shards / "data", "pyarrow.parquet.read_table of the same files")
+        yield measured("MEDS shards to parquet", shards, "visits.parquet", scan, runs, large)
+        made = folder / "fhir"
+        convert(small.made("mimic4", folder / "for_fhir"), made, "--to", "fhir")
+        megabytes = round(sum(path.stat().st_size for path in made.rglob("*.ndjson")) / 1e6)
+        scan = (LINES, made, "json.loads of every line of the same files")
+        figure = measured("FHIR bulk export (NDJSON) to parquet", made, "visits.parquet", scan, runs, small)
+        yield figure | {"megabytes": megabytes}
 
 
-def _read_again(tables: Path, folder: Path, runs: int, size: Size) -> Iterator[Row]:
-    """The visits table, as `convert` wrote it, through `convert` once more."""
-    for suffix, scan in ((".parquet", _PARQUET), (".csv", _GZIPPED_CSV)):
-        kept = folder / suffix.lstrip(".")
-        kept.mkdir()
-        source = kept / f"visits{suffix}"
-        convert(tables, source)
-        words = f"pyarrow's reading of the same {suffix.lstrip('.')} file"
-        yield _convert(
-            f"the visits table ({suffix}) read again", source, "again.parquet", (scan, kept, words), runs, size
-        )
-
-
-def _fhir(folder: Path, runs: int, size: Size) -> Row:
-    made = folder / "fhir"
-    convert(size.made("mimic4", folder / "for_fhir"), made, "--to", "fhir")
-    files = list(made.rglob("*.ndjson"))
-    megabytes = round(sum(path.stat().st_size for path in files) / 1e6)
-    scan = (_LINES, made, "json.loads of every line of the same files")
-    return _convert("FHIR bulk export (NDJSON) to parquet", made, "visits.parquet", scan, runs, size) | {
-        "megabytes": megabytes
-    }
-
-
-def _convert(what: str, source: Path, name: str, scan: tuple[str, Path, str], runs: int, size: Size) -> Row:
-    """One row: `convert` of a source beside the scan, with the peak memory of both and whether progress was told."""
+def measured(what: str, source: Path, name: str, scan: tuple[str, Path, str], runs: int, size: Size) -> Row:
+    """One row: `convert` of a source beside the scan, with the peak memory of both and how often progress was told."""
     script, files, words = scan
-    ours: list[Done] = []
-    theirs: list[Done] = []
+    done: tuple[list[Done], list[Done]] = [], []
     with tempfile.TemporaryDirectory() as target:
 
-        def converted() -> float:
-            ours.append(convert(source, Path(target) / name))
-            return ours[-1].seconds
+        def took(side: int) -> float:
+            scanned = [sys.executable, "-c", script, str(files)]
+            done[side].append(child(scanned) if side else convert(source, Path(target) / name))
+            return done[side][-1].seconds
 
-        def scanned() -> float:
-            theirs.append(child([sys.executable, "-c", script, str(files)]))
-            return theirs[-1].seconds
-
-        values, others = paired(converted, scanned, runs)
-    peak = max(done.peak_gb for done in ours)
-    figure = row(what, values, "s", words, others, peak_gb=peak, against_peak_gb=max(done.peak_gb for done in theirs))
-    figure |= {"progress_lines": sum(line.endswith("%") for line in ours[0].stderr.splitlines())} | size.facts()
+        measured = paired(lambda: took(0), lambda: took(1), runs)
+    peak, theirs = (max(one.peak_gb for one in side) for side in done)
+    progress = sum(line.endswith("%") for line in done[0][0].stderr.splitlines())
+    sizes = {"patients": size.patients, "visits": size.admissions, "diagnoses": size.diagnoses}
+    figure = row(what, "s", words, *measured, peak_gb=peak, against_peak_gb=theirs, progress_lines=progress)
     if size == MIMIC4:
-        within = max(values) <= LIMIT_SECONDS and peak <= LIMIT_GB
-        figure |= {"limit_s": LIMIT_SECONDS, "limit_gb": LIMIT_GB, "within_limits": within}
-    return figure
+        within = max(measured[0]) <= LIMIT_SECONDS and peak <= LIMIT_GB
+        sizes |= {"limit_s": LIMIT_SECONDS, "limit_gb": LIMIT_GB, "within_limits": within}
+    return figure | sizes
 
 
 def convert(source: Path, out: Path, *options: str) -> Done:
     """`python -m mera_core convert` in a process of its own, overwriting a file it wrote before."""
-    command: Sequence[str] = [sys.executable, "-m", "mera_core", "convert", str(source), "--out", str(out), *options]
-    return child(command)
+    return child([sys.executable, "-m", "mera_core", "convert", str(source), "--out", str(out), *options])

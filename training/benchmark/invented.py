@@ -21,12 +21,8 @@ def patients(count: int, codes: Sequence[Code], seed: int = 1) -> list[Patient]:
     weights = [1 / (place + 3) for place in range(len(common))]
     made = []
     for number in range(count):
-        visits = draw.choices([*VISITS], [*VISITS.values()])[0]
-        age = draw.randint(30, 90)
+        visits, age = draw.choices([*VISITS], [*VISITS.values()])[0], draw.randint(30, 90)
         drawn = (dict.fromkeys(draw.choices(common, weights, k=draw.choice(CODES_A_VISIT))) for _ in range(visits))
-        made.append(
-            Patient(
-                [Visit(list(one), age=age) for one in drawn], sex=draw.choice("FM"), age=age, id=f"invented-{number}"
-            )
-        )
+        history = [Visit(list(one), age=age) for one in drawn]
+        made.append(Patient(history, sex=draw.choice("FM"), age=age, id=f"invented-{number}"))
     return made

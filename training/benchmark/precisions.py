@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from statistics import mean
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from mera_core.engine import Engine
 from mera_core.evaluation.metrics import recall_at, top_labels
 from mera_core.history.records import Patient
 from mera_core.model.precision import QUANTIZE
 from mera_core.readers import read
-from training.benchmark.agreement import LISTED, in_common, rank_correlation
 from training.benchmark.invented import patients
-from training.benchmark.rows import Row, Setting, paired, row, seconds
-from training.benchmark.serve import codes_of, histories_of
+from training.benchmark.rows import Row, Setting, mean_seconds, paired, row
+from training.benchmark.serve import LISTED, codes_of, histories_of
 from training.common.split import histories_and_truth, in_parts, with_codes
 
 TITLE = "Serving: 4, 8 and 16 bits a weight, beside full precision"
@@ -27,56 +25,47 @@ MOST_PATIENTS = 600
 
 def measure(setting: Setting) -> Iterator[Row]:
     """Each precision beside the full one, and 4 bits beside bfloat16: latency, memory, agreement; with data recall@20."""
-    people = held_out = None
-    served: dict[str, Served] = {}
-    for quantize in QUANTIZE:
-        engine = Engine.load(setting.checkpoint, quantize)
-        engine.warm_up()
-        people = people or patients(16 if setting.quick else 128, codes_of(engine), seed=5)
-        held_out = _held_out(setting) if held_out is None else held_out
-        name = quantize or FULL
-        served[name] = Served(engine, _order(engine, people), _recall(engine, held_out) if held_out else None)
-        if quantize:
-            yield _beside(setting, served, name, FULL, people, len(held_out))
-    yield _beside(setting, served, "nf4", "bf16", people, len(held_out))
+    engines = {quantize or FULL: Engine.load(setting.checkpoint, quantize) for quantize in QUANTIZE}
+    people = patients(16 if setting.quick else 128, codes_of(engines[FULL]), seed=5)
+    held_out = _held_out(setting)
+    lists = {name: _order(engine, people) for name, engine in engines.items()}
+    recall = {name: _recall(engine, held_out) for name, engine in engines.items()} if held_out else {}
+    size = {name: _megabytes(engine) for name, engine in engines.items()}
+    for name, other in [*((name, FULL) for name in engines if name != FULL), ("nf4", "bf16")]:
+        took = paired(
+            lambda name=name: mean_seconds(engines[name].rank, people[:16]),
+            lambda other=other: mean_seconds(engines[other].rank, people[:16]),
+            setting.times(7),
+            warm=1,
+        )
+        suffix = "full" if other == FULL else other
+        more = {
+            "top_20_in_common": in_common(lists[name], lists[other]),
+            "rank_correlation": rank_correlation(lists[name], lists[other]),
+            "weights_mb": size[name],
+            f"weights_mb_{suffix}": size[other],
+        }
+        if held_out:
+            more |= {"recall_at_20": round(recall[name], 4), f"recall_at_20_{suffix}": round(recall[other], 4)}
+            more |= {"recall_lost": round(recall[other] - recall[name], 4), "patients": len(held_out)}
+        beside = "" if other == FULL else f", beside {other}"
+        yield row(f"rank() in {name}{beside}", "s", other, *took, **more)
 
 
-@dataclass(frozen=True)
-class Served:
-    """A loaded precision: its lists [N, C], best first, and recall@20 on held-out patients where there are any."""
-
-    engine: Engine
-    order: np.ndarray
-    recall: float | None
+def in_common(ours: np.ndarray, theirs: np.ndarray, first: int = LISTED) -> float:
+    """Share of the first codes of each list [N, C], best first, that is among the first of the other; mean over patients."""
+    pairs = zip(ours[:, :first], theirs[:, :first], strict=True)
+    return round(float(np.mean([len({*one} & {*other}) / len(one) for one, other in pairs])), 4)
 
 
-def _beside(
-    setting: Setting, served: dict[str, Served], name: str, other: str, people: Sequence[Patient], held_out: int
-) -> Row:
-    ours, theirs = served[name], served[other]
-    took = paired(
-        lambda: mean(seconds(lambda p=person: ours.engine.rank(p)) for person in people[:16]),
-        lambda: mean(seconds(lambda p=person: theirs.engine.rank(p)) for person in people[:16]),
-        setting.times(7, 1),
-        warm=1,
-    )
-    suffix = "full" if other == FULL else other
-    more: dict[str, float | str] = {
-        "top_20_in_common": in_common(ours.order, theirs.order),
-        "rank_correlation": rank_correlation(ours.order, theirs.order),
-        "weights_mb": _megabytes(ours.engine),
-        f"weights_mb_{suffix}": _megabytes(theirs.engine),
-    }
-    if ours.recall is not None and theirs.recall is not None:
-        more |= {"recall_at_20": round(ours.recall, 4), f"recall_at_20_{suffix}": round(theirs.recall, 4)}
-        more |= {"recall_lost": round(theirs.recall - ours.recall, 4), "patients": held_out}
-    beside = "" if other == FULL else f", beside {other}"
-    return row(f"rank() in {name}{beside}", took[0], "s", against=other, theirs=took[1], **more)
+def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Spearman's correlation of the places of all labels on two lists [N, C], best first; mean over patients."""
+    places = zip(np.argsort(ours, 1), np.argsort(theirs, 1), strict=True)
+    return round(float(np.mean([spearmanr(one, other).statistic for one, other in places])), 4)
 
 
 def _order(engine: Engine, people: Sequence[Patient]) -> np.ndarray:
-    scores, eov = engine.scores(histories_of(engine, people))
-    return np.argsort(-engine.ranked(scores, eov), kind="stable")
+    return np.argsort(-engine.ranked(*engine.scores(histories_of(engine, people))), kind="stable")
 
 
 def _megabytes(engine: Engine) -> float:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from mera_core.common.errors import InputError
 
 Row = dict[str, Any]
-_REQUIRED = ("what", "value", "unit", "runs", "lowest", "highest")
-_PATH = re.compile(r"(^|[\s'\"=(])(/[\w.-]+){2,}|[A-Za-z]:\\|\w+://")
+Timed = Callable[[], float]
+Pairs = tuple[list[float], list[float]]
+_KNOWN = ("what", "value", "unit", "runs", "lowest", "highest", "against", "against_value", "ratio")
 
 
 @dataclass(frozen=True)
@@ -42,74 +46,83 @@ class Setting:
         return self.runs or (quick if self.quick else full)
 
 
-def seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[..., object], *given: Any) -> float:
     """Wall-clock seconds that a call takes."""
     began = time.perf_counter()
-    call()
+    call(*given)
     return time.perf_counter() - began
 
 
-def paired(
-    ours: Callable[[], float], theirs: Callable[[], float], runs: int, warm: int = 0
-) -> tuple[list[float], list[float]]:
+def mean_seconds(call: Callable[[Any], object], given: Iterable[Any]) -> float:
+    """Mean seconds that a call takes over what it is given, one by one."""
+    return mean(seconds(call, one) for one in given)
+
+
+def paired(ours: Timed, theirs: Timed, runs: int, warm: int = 0) -> Pairs:
     """`runs` figures of each of two, taken in turn and in alternating order, after `warm` pairs that don't count.
 
-    What slows the machine for a while then slows both, and the ratio of a pair stays.
+    What slows the machine for a while then slows both, and the ratio of a pair stays. (`torch.utils.benchmark` times one
+    statement after the other.)
     """
-    pairs = []
+    taken: Pairs = [], []
     for number in range(warm + runs):
-        if number % 2:
-            second = theirs()
-            pairs.append((ours(), second))
-        else:
-            first = ours()
-            pairs.append((first, theirs()))
-    kept = pairs[warm:]
-    return [ours for ours, _ in kept], [theirs for _, theirs in kept]
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            taken[side].append((ours, theirs)[side]())
+    return taken[0][warm:], taken[1][warm:]
+
+
+def rates(count: float, took: Pairs) -> Pairs:
+    """So many things in each run's seconds -> things a second."""
+    return [count / one for one in took[0]], [count / one for one in took[1]]
 
 
 def row(
     what: str,
-    values: Sequence[float],
     unit: str,
-    against: str | None = None,
+    against: str | None,
+    values: Sequence[float],
     theirs: Sequence[float] = (),
     **more: str | float | bool,
 ) -> Row:
-    """One figure: median, lowest and highest of the runs; beside `against` its median and the median of the pairs' ratios.
-
-    Raises InputError where there are no runs, or not one of the alternative's for each.
-    """
-    if not values or (against is not None and len(theirs) != len(values)):
-        raise InputError(f"{what}: {len(values)} runs beside {len(theirs)} of the alternative make no figure.")
-    figure: Row = {"what": what, "value": _short(median(values)), "unit": unit, "runs": len(values)}
-    figure |= {"lowest": _short(min(values)), "highest": _short(max(values))}
+    """One figure: median, lowest and highest of the runs; beside `against` its median and the median of the pairs' ratios."""
+    figure: Row = {"what": what, "value": short(median(values)), "unit": unit, "runs": len(values)}
+    figure |= {"lowest": short(min(values)), "highest": short(max(values))}
     if against is not None:
-        figure |= {"against": against, "against_value": _short(median(theirs))}
-        ratios = [one / other for one, other in zip(values, theirs, strict=True) if other > 0]
-        figure |= {"ratio": _short(median(ratios))} if len(ratios) == len(values) else {}
+        figure |= {"against": against, "against_value": short(median(theirs))}
+        figure["ratio"] = short(median(one / other for one, other in zip(values, theirs, strict=True)))
     return figure | more
 
 
-def checked(figure: Row, section: str) -> Row:
-    """The row, if it may be published: complete, finite, plain, and without a path or an address in it."""
-    missing = [key for key in _REQUIRED if key not in figure]
-    if missing:
-        raise InputError(f"A row of the benchmark section {section} lacks {', '.join(missing)}.")
-    for key, value in figure.items():
-        plain = value is None or isinstance(value, str | bool | int | float)
-        if not plain or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"{section}, {figure['what']}: {key} is no plain, finite value.")
-        if isinstance(value, str) and _PATH.search(value):
-            raise InputError(f"{section}, {figure['what']}: {key} names a path or an address, which is not published.")
-    return figure
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` per cent of the runs stay at or below."""
-    return _short(sorted(values)[math.ceil(share / 100 * len(values)) - 1])
-
-
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Four significant digits: a benchmark knows no more."""
     return float(f"{value:.4g}")
+
+
+def show(result: dict[str, Any], console: Console | None = None) -> None:
+    """Print a section's title and machine, then its rows: what, median, range, runs, the alternative's median, ratio."""
+    made, console = result["machine"], console or Console()
+    memory = f", {made['memory_gb']:g} GB" if made["memory_gb"] else ""
+    gpu, cores = made["gpu"] or "no GPU", f"{made['cores']} core{'s' * (made['cores'] != 1)}"
+    console.print(Text(result["title"] + " [small sizes: no evidence]" * result["quick"], style="bold"))
+    console.print(Text(f"{cores}{memory}, {gpu}, Python {made['versions']['python']}"))
+    table = Table("", "median", "range", "runs", "beside", "ratio", box=box.SIMPLE_HEAD)
+    for one in result["rows"]:
+        beside, further = one.get("against"), [f"{key}: {_plain(one[key])}" for key in one if key not in _KNOWN]
+        told = [
+            one["what"],
+            *([f"  beside {beside}"] if beside else []),
+            *(["  " + ", ".join(further)] if further else []),
+        ]
+        cells = ["\n".join(told)]
+        if one["value"] is not None:  # what could not be measured says so in its name
+            cells += [f"{one['value']:g} {one['unit']}", f"{one['lowest']:g} to {one['highest']:g}", str(one["runs"])]
+        if beside:
+            cells += [f"{one['against_value']:g} {one['unit']}", f"{one['ratio']:.2f}"]
+        table.add_row(*map(Text, cells))
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return {True: "yes", False: "no"}.get(value, str(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

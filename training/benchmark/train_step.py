@@ -1,7 +1,7 @@
-"""What a training step costs: MERA's loss beside plain cross-entropy, and how many tokens that is.
+"""What a training step costs: MERA's losses beside plain cross-entropy, and how many tokens a second that is.
 
-The model is that of the checkpoint (its width, layers and code rows, its weights); the label space is every billable code
-of ICD-9-CM, or of both books. A step is forward, backward and optimizer on batches made beforehand.
+The model is that of the checkpoint; the label space is every billable code of ICD-9-CM, or of both code sets. A step is
+forward, backward and optimizer on batches made beforehand.
 """
 
 from __future__ import annotations
@@ -38,36 +38,32 @@ class Steps:
         self.model, self.config = model.train(), config
         self.hierarchy = Hierarchy.from_ontology(model.labels, ontology, config.levels)
         self.optimizer = rank_optimizer(model, config)
-        encoder = Encoder(model.vocabulary, SequenceConfig(), remember=True)
-        data = HistoryBatches(cohort, model.labels, encoder, config)
+        data = HistoryBatches(cohort, model.labels, Encoder(model.vocabulary, SequenceConfig(), remember=True), config)
         self.batches = [data[i] for i in range(len(data))]
         self.targets = sum(len(batch["weight"]) for batch in self.batches)
+        self.tokens = [batch["input_ids"].numel() for batch in self.batches]
+        """Tokens of each batch, padding included."""
         self._next = itertools.cycle(self.batches)
-        self.tokens: list[int] = []
-        """Tokens of each step so far, padding included."""
 
-    def step(self, batch: dict | None = None) -> float:
-        """Train on a batch, the next one by default; seconds it took."""
-        batch = batch or next(self._next)
-        self.tokens.append(batch["input_ids"].numel())
-        return seconds(lambda: self._step(batch))
+    def step(self) -> float:
+        """Train on the next batch; seconds it took."""
+        return seconds(self._step, next(self._next))
+
+    def one_pass(self) -> float:
+        """Train on every batch once; seconds it took."""
+        return sum(self.step() for _ in self.batches)
 
     def _step(self, batch: dict) -> None:
         rank_loss(self.model, batch, self.hierarchy, self.config).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def one_pass(self) -> float:
-        """Train on every batch once; seconds it took."""
-        return sum(self.step(batch) for batch in self.batches)
-
 
 def model_over(checkpoint: Path, ontology: Ontology, labels: Sequence[Code]) -> MeraModel:
     """The checkpoint's model with these codes as its label space; rows it lacks are added."""
     start, _ = load_checkpoint(checkpoint)
     backbone, vocabulary = start.backbone.float(), start.vocabulary
-    missing = {code: ontology.definition(code) for code in labels if code not in vocabulary}
-    if missing:
+    if missing := {code: ontology.definition(code) for code in labels if code not in vocabulary}:
         vocabulary = Vocabulary.extend(vocabulary.tokenizer, missing)
         backbone.resize_token_embeddings(len(vocabulary), mean_resizing=False)
         start_code_rows(backbone, vocabulary, missing)
@@ -82,36 +78,31 @@ def billable(ontology: Ontology, systems: Sequence[str]) -> list[Code]:
 
 def measure(setting: Setting) -> Iterator[Row]:
     """The ratio of the losses at 15k and 89k codes, and the tokens trained on in a second with each."""
-    ontology = Ontology.load()
-    for systems in (("ICD9",), ("ICD9", "ICD10")):
-        if setting.quick and len(systems) > 1:
-            continue
-        count = 16 if setting.quick else 256
-        cohort, labels = patients(count, ontology.billable("ICD9")), billable(ontology, systems)
+    ontology, count = Ontology.load(), 16 if setting.quick else 256
+    cohort = patients(count, ontology.billable("ICD9"))
+    for systems in (("ICD9",),) if setting.quick else (("ICD9",), ("ICD9", "ICD10")):
+        labels = billable(ontology, systems)
         ours, theirs = (
             Steps(model_over(setting.checkpoint, ontology, labels), ontology, config, cohort) for config in (HCL, PLAIN)
         )
-        took = paired(ours.step, theirs.step, setting.times(11, 2), warm=1)
+        runs = setting.times(11, 2)
+        took = paired(ours.step, theirs.step, runs, warm=1)
         yield row(
             f"a step with the hierarchical and the threshold loss, {len(labels):,} codes",
-            took[0],
             "s",
-            against="a step with plain cross-entropy",
-            theirs=took[1],
+            "a step with plain cross-entropy",
+            *took,
             patients_a_step=min(64, count),
             labels=len(labels),
             optimizer=HCL.optimizer,
         )
-        rates = [
-            [tokens / one for tokens, one in zip(steps.tokens[-len(times) :], times, strict=True)]
-            for steps, times in zip((ours, theirs), took, strict=True)
-        ]
+        tokens = list(itertools.islice(itertools.cycle(ours.tokens), runs + 1))  # of the first step, which warms, too
+        rates = [[n / one for n, one in zip(tokens[1:], side, strict=True)] for side in took]
         yield row(
             f"tokens trained on, {len(labels):,} codes",
-            rates[0],
             "tokens/s",
-            against="with plain cross-entropy",
-            theirs=rates[1],
+            "with plain cross-entropy",
+            *rates,
             parameters=sum(parameter.numel() for parameter in ours.model.parameters()),
-            tokens_a_step=round(sum(ours.tokens) / len(ours.tokens)),
+            tokens_a_step=round(sum(tokens) / len(tokens)),
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.evaluation.bootstrap import Estimate
-from training.ablate.results import claimed, load_figures, rounded, save_figures
+from training.ablate.results import claimed, load_figures, rounded, save_figures, slug, write_json
 from training.evaluate.table import without_nan
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class KeptTable:
         with self._alone():
             table = self.read()
             if self.out.is_file():
-                self._write(table)
+                write_json(self.out, table)
 
     def read(self) -> dict[str, Any]:
         """The table as it stands now, beside this checkpoint; rows that can't be paired with it are left out."""
@@ -81,18 +81,12 @@ class KeptTable:
                     row[part] = row[part] | {"mera_minus_this": self._minus(part, kept)}
             table = self.read()
             table["rows"] = [one for one in table["rows"] if one["name"] != row["name"]] + [without_nan(row)]
-            self._write(table)
+            write_json(self.out, table)
         return table
 
     def _alone(self) -> AbstractContextManager[bool]:
         """A lock that other processes on this table wait for."""
         return claimed(self.out.with_name(self.out.name + ".lock"), wait=True)
-
-    def _write(self, table: dict[str, Any]) -> None:
-        partial = self.out.with_name(self.out.name + ".partial")
-        text = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(self.out)
 
     def _minus(self, part: str, figures: Mapping[str, Estimate]) -> dict[str, Any]:
         return {name: self.ours[part][name].minus(figures[f"{part}/{name}"]).to_dict() for name in self.shown}
@@ -112,8 +106,7 @@ class KeptTable:
         return row | {part: row[part] | {"mera_minus_this": self._minus(part, kept[0])} for part in self.ours}
 
     def _draws(self, name: str) -> Path:
-        slug = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-        return self.out.with_suffix("") / f"{slug}.npz"
+        return self.out.with_suffix("") / f"{slug(name)}.npz"
 
 
 def put_tuned(metrics: dict[str, Any], table: Path, compared: tuple[str, ...]) -> None:

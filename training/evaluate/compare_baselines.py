@@ -1,8 +1,8 @@
 """The baseline table: every baseline on the split and label space of a checkpoint, row by row, as JSON that is kept.
 
 A row is written when it is done, and a run that is started again goes on with the next one, also beside another checkpoint
-of the same label space (`kept_table`). Figures are those of `mera_core.evaluation.metrics`, on validation and on test patients, with
-one bootstrap for all, so that differences are paired.
+of the same label space (`baseline_table`). Figures are those of `mera_core.evaluation.metrics`, on validation and on test patients,
+with one bootstrap for all, so that differences are paired.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""METHOD.md's open questions 1 to 4, each answered by an experiment that gives JSON; `report` draws and words it."""
+"""The method's open questions 1 to 4, each answered by an experiment that gives JSON; `report` draws and words it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mera_core.common.errors import InputError
-from training.ablate.run import kept_checkpoint
+from training.ablate.run import Runs
 from training.ablate.table import Table
-from training.evaluate.table import without_nan
 
 BRANCH_ROWS = ("MERA", "level 0 alone", *(f"no level {level}" for level in range(5)))
 """Rows of the ablation table that question 1 compares; their checkpoints are kept. It is asked for each level dropped."""
@@ -33,34 +31,17 @@ def answer(
     Raises:
         InputError: a source that is not written so.
     """
-    table = Table.load(config)
-    seeds = tuple(seeds) or table.seeds
+    from training.open_questions import branches, growth, order, travel
+
+    models = Runs(Table.load(config), data, format, runs)
+    seeds = tuple(seeds) or models.table.seeds
     if number == 1:
-        from training.open_questions import branches
-
-        folders = {
-            name: [kept_checkpoint(table, name, seed, data, format, runs) for seed in seeds] for name in BRANCH_ROWS
-        }
-        return without_nan(branches.run(folders, data, format))
+        return branches.run(
+            {name: [models.checkpoint(name, seed) for seed in seeds] for name in BRANCH_ROWS}, data, format
+        )
     if number == 2:
-        from training.open_questions import growth
-
-        return without_nan(growth.run(table, data, format, runs, seeds[0]))
+        return growth.run(models, seeds[0])
     if number == 3:
-        from training.open_questions import order
-
-        return without_nan(order.run(table, data, format, runs, seeds))
-    from training.open_questions import travel
-
+        return order.run(models, seeds)
     home = travel.Source("home", data, format, home=True)
-    return without_nan(travel.run(checkpoint, [home, *map(_source, sources)]))
-
-
-def _source(text: str):
-    from training.open_questions.travel import Source
-
-    name, equals, rest = text.partition("=")
-    format, colon, path = rest.partition(":")
-    if not (equals and colon and name and format and path):
-        raise InputError(f'A source is NAME=FORMAT:PATH, not "{text}".')
-    return Source(name, path, format)
+    return travel.run(checkpoint, [home, *map(travel.Source.parse, sources)])

@@ -15,15 +15,17 @@ import numpy as np
 from scipy import sparse
 
 from mera_core.common.errors import InputError
-from mera_core.evaluation.bootstrap import Bootstrap, Estimate, divide, estimate, over_seeds
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
 from mera_core.evaluation.metrics import top_labels
-from mera_core.evaluation.truth import Truth, as_csr
+from mera_core.evaluation.truth import Truth, as_csr, rows_of_labels
 from mera_core.icd.chapters import FIELDS, field_of
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
+from training.ablate.results import mean_differences, means
 from training.common.split import split_of, with_codes
 from training.evaluate.run import load
 from training.evaluate.scored import Scored
+from training.evaluate.table import without_nan
 
 K = 20
 LEAST_PAIR = 30  # new codes of a pair of chapters, below which its difference is not listed
@@ -50,40 +52,32 @@ def run(
     branches = divided(first.truth, chapter)
     bootstrap = Bootstrap(len(first.truth), draws)
     figures = {
-        name: {branch: over_seeds([recall(one, new, bootstrap) for one in each]) for branch, new in branches.items()}
+        name: [{branch: recall(one, new, bootstrap) for branch, new in branches.items()} for one in each]
         for name, each in scored.items()
     }
     reference = next(iter(figures))
-    models = []
-    for name, figure in figures.items():
-        row: dict[str, Any] = {"name": name, "seeds": len(scored[name])}
-        row |= {branch: figure[branch].to_dict() for branch in branches}
-        if name != reference:
-            # the same seeds beside each other, so that the difference is paired by patient and by seed
-            row["minus_reference"] = {
-                branch: over_seeds(
-                    [
-                        recall(theirs, new, bootstrap).minus(recall(ours, new, bootstrap))
-                        for theirs, ours in zip(scored[name], scored[reference], strict=True)
-                    ]
-                ).to_dict()
-                for branch, new in branches.items()
-            }
-        models.append(row)
-    return {
-        "notice": NOTICE,
-        "question": "Does contrast inside the tree cost predictions across its branches?",
-        "patients": len(first.truth),
-        "k": K,
-        "reference": reference,
-        "new_codes": {branch: int(new.sum()) for branch, new in branches.items()},
-        "models": models,
-        "pairs": {
-            name: pairs(each, scored[reference], first.truth, chapter, [FIELDS[field][0] for field in names], bootstrap)
-            for name, each in scored.items()
-            if name != reference
-        },
-    }
+    models = [
+        {"name": name, "seeds": len(each), **means(each)}
+        | ({} if name == reference else {"minus_reference": mean_differences(each, figures[reference])})
+        for name, each in figures.items()
+    ]
+    titles = [FIELDS[field][0] for field in names]
+    return without_nan(
+        {
+            "notice": NOTICE,
+            "question": "Does contrast inside the tree cost predictions across its branches?",
+            "patients": len(first.truth),
+            "k": K,
+            "reference": reference,
+            "new_codes": {branch: int(new.sum()) for branch, new in branches.items()},
+            "models": models,
+            "pairs": {
+                name: pairs(each, scored[reference], chapter, titles, bootstrap)
+                for name, each in scored.items()
+                if name != reference
+            },
+        }
+    )
 
 
 def divided(truth: Truth, chapter: np.ndarray) -> dict[str, sparse.csr_matrix]:
@@ -106,9 +100,7 @@ def in_chapters(labels: sparse.csr_matrix, chapter: np.ndarray) -> sparse.csr_ma
 
 def found(one: Scored) -> sparse.csr_matrix:
     """The K best labels of each patient, 0/1 [patients, labels]."""
-    top = top_labels(one.ranked, K)
-    rows = np.repeat(np.arange(len(top)), top.shape[1])
-    return sparse.csr_matrix((np.ones(top.size), (rows, top.ravel())), one.ranked.shape)
+    return rows_of_labels(top_labels(one.ranked, K).tolist(), one.ranked.shape[1])
 
 
 def recall(one: Scored, wanted: sparse.csr_matrix, bootstrap: Bootstrap) -> Estimate:
@@ -118,48 +110,35 @@ def recall(one: Scored, wanted: sparse.csr_matrix, bootstrap: Bootstrap) -> Esti
 
 
 def pairs(
-    theirs: Sequence[Scored],
-    ours: Sequence[Scored],
-    truth: Truth,
-    chapter: np.ndarray,
-    names: Sequence[str],
-    bootstrap: Bootstrap,
+    theirs: Sequence[Scored], ours: Sequence[Scored], chapter: np.ndarray, names: Sequence[str], bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
     """For each (chapter in the history, chapter of a new code): recall@K of both and the difference, biggest loss first.
 
     A pair of one chapter is in-branch. Pairs of fewer than LEAST_PAIR new codes are left out. theirs - ours: positive
     where the model without that part of the contrast finds more.
     """
+    truth = ours[0].truth
     held = (in_chapters(truth.seen, chapter).toarray() > 0).astype(np.float64)  # [patients, chapters]
     new = truth.new_onset.positive
     total = in_chapters(new, chapter).toarray()
-    hits = {
-        side: [in_chapters(as_csr(new.multiply(found(one))), chapter).toarray() for one in models]
-        for side, models in (("theirs", theirs), ("ours", ours))
-    }
+    hits = [
+        [in_chapters(as_csr(new.multiply(found(one))), chapter).toarray() for one in models]
+        for models in (theirs, ours)
+    ]
     out = []
     for past, future in np.argwhere(held.T @ total >= LEAST_PAIR):
         weight = held[:, past] * (1.0 if past == future else (held[:, future] == 0))
         wanted = weight * total[:, future]
         if wanted.sum() < LEAST_PAIR:
             continue
-        drawn = bootstrap.sums(wanted)
-        difference = over_seeds(
-            [
-                estimate(
-                    float(((a - b)[:, future] * weight).sum() / wanted.sum()),
-                    divide(bootstrap.sums((a - b)[:, future] * weight), drawn),
-                )
-                for a, b in zip(hits["theirs"], hits["ours"], strict=True)
-            ]
-        )
+        gained = [(a - b)[:, future] * weight for a, b in zip(*hits, strict=True)]
         out.append(
             {
                 "history": names[past],
                 "new": names[future],
                 "codes": int(wanted.sum()),
-                "reference": float(np.mean([(one[:, future] * weight).sum() for one in hits["ours"]]) / wanted.sum()),
-                "difference": difference.to_dict(),
+                "reference": float(np.mean([(one[:, future] * weight).sum() for one in hits[1]]) / wanted.sum()),
+                "difference": over_seeds([bootstrap.ratio(one, wanted) for one in gained]),
             }
         )
-    return sorted(out, key=lambda row: row["difference"]["value"])
+    return sorted(out, key=lambda row: row["difference"].value)

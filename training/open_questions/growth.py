@@ -18,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mera_core.checkpoint.folder import save_checkpoint
 from mera_core.common.errors import InputError
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.ranking import NOTICE
-from training.ablate.table import Table
-from training.common.config import MemorizeConfig
+from training.ablate.results import write_json
+from training.ablate.run import Runs, make_untrained
+from training.common.config import MemorizeConfig, RankConfig
 from training.evaluate.scored import Scored
-from training.memorize import run as memorize
+from training.evaluate.table import without_nan
 from training.rank import run as rank
 from training.rank.setup import cut, prepare
 
@@ -39,22 +38,19 @@ CUT_PATIENTS = 440
 """Of validation, alike for every size: as many as a run fits its cut on in the largest (`Setup.for_cut`)."""
 
 
-def run(
-    table: Table, data: str, format: str, runs: Path, seed: int = 1, passes: float = 2.0, draws: int = 200
-) -> dict[str, Any]:
+def run(models: Runs, seed: int = 1, passes: float = 2.0, draws: int = 200) -> dict[str, Any]:
     """Train at each size, each in a process of its own so that its memory can be told apart.
 
-    table: whose reference row gives the settings. passes: over the patients, the same at every size.
+    models: the ablation table, whose reference row gives the settings. passes: epochs, the same at every size.
     """
-    start = untrained(table, seed, runs)
-    rows = []
-    for size in SIZES:
-        mark = table.fingerprint(table.rows[0], seed, size, passes, Path(data).name, draws)
-        kept = runs / f"growth-{SIZES.index(size)}-{seed}-{mark}.json"
+    start, rows = untrained(models, seed), []
+    for number, size in enumerate(SIZES):
+        mark = models.table.fingerprint(models.table.rows[0], seed, size, passes, Path(models.data).name, draws)
+        kept = models.folder / f"growth-{number}-{seed}-{mark}.json"
+        values = {"start": str(start), "data": models.data, "format": models.format, "passes": passes, "rehearsal": 0}
+        config = models.table.rank_config(models.table.rows[0], seed, **values)
         if not kept.is_file():
-            child = get_context("spawn").Process(
-                target=one_size, args=(table, size, data, format, start, seed, passes, draws, kept)
-            )
+            child = get_context("spawn").Process(target=one_size, args=(config, size, draws, kept))
             child.start()
             child.join()
             if child.exitcode:
@@ -70,31 +66,23 @@ def run(
     }
 
 
-def untrained(table: Table, seed: int, runs: Path) -> Path:
-    """A stage-1 folder with a token for every node of both code books, built and never trained."""
-    folder = runs / f"both-books-{seed}"
-    if (folder / "mera.json").is_file():
-        return folder
-    config = MemorizeConfig(**(table.memorize | {"systems": ("ICD9", "ICD10"), "seed": seed}))
-    ontology = Ontology.load()
-    torch.manual_seed(seed)
-    model, _ = memorize.build(config, ontology)
-    save_checkpoint(model, memorize.manifest_of(config, folder.name, ontology), folder, dtype=torch.float32)
+def untrained(models: Runs, seed: int) -> Path:
+    """A stage-1 folder with a token for every node of both code sets, built and never trained."""
+    folder = models.folder / f"both-books-{seed}"
+    if not (folder / "mera.json").is_file():
+        settings = models.table.memorize | {"systems": ("ICD9", "ICD10"), "seed": seed}
+        make_untrained(MemorizeConfig(**settings), folder)
     return folder
 
 
 def padding(size: str, ontology: Ontology) -> list[Code]:
     """The billable codes that a label space is padded with."""
     systems: Sequence[str] = {SIZES[0]: (), SIZES[1]: ("ICD9",), SIZES[2]: ("ICD10",)}[size]
-    return [node.code for system in systems for node in ontology.nodes(system) if ontology.is_billable(node.code)]
+    return [code for system in systems for code in ontology.billable(system)]
 
 
-def one_size(
-    table: Table, size: str, data: str, format: str, start: Path, seed: int, passes: float, draws: int, kept: Path
-) -> None:
+def one_size(config: RankConfig, size: str, draws: int, kept: Path) -> None:
     """Train and measure one label space; writes the row as JSON."""
-    values = {"start": str(start), "data": data, "format": format, "passes": passes, "rehearsal": 0}
-    config = table.rank_config(table.rows[0], seed, **values)
     setup = prepare(config, kept.with_suffix(""), padding(size, Ontology.load()))
     del setup.validation[CUT_PATIENTS:]
     batches, hierarchy = setup.batches(), setup.hierarchy
@@ -112,15 +100,13 @@ def one_size(
     figures = metrics.evaluate_ranking(
         ours.ranked, ours.truth, ours.predicted, ks=(10, 20), bootstrap=bootstrap, areas=False
     ).metrics
-    plain = metrics.cut_figures(metrics.above_cut(ours.margin, 0.0), ours.truth, bootstrap)
-    curve = precision_recall(ours)
     row = {
         "label_space": size,
         "labels": len(setup.counts.labels),
         "patients": len(ours.truth),
-        "metrics": {name: one.to_dict() for name, one in figures.items()},
-        "plain_eov_cut": {name: one.to_dict() for name, one in plain.items()},
-        "precision_recall": curve,
+        "metrics": figures,
+        "plain_eov_cut": metrics.cut_figures(metrics.above_cut(ours.margin, 0.0), ours.truth, bootstrap),
+        "precision_recall": precision_recall(ours),
         "steps": len(batches),
         "seconds_a_step": training / len(batches),
         "milliseconds_a_ranking": 1000 * ranking / len(ours.truth),
@@ -130,7 +116,7 @@ def one_size(
         "cut_seconds": cutting,
         "peak_memory_with_cut_gb": peak_of_cut / 1e9,
     }
-    kept.write_text(json.dumps(row, indent=1, allow_nan=False), encoding="utf-8")
+    write_json(kept, without_nan(row))
 
 
 def precision_recall(ours: Scored, points: int = 25) -> list[dict[str, float]]:

@@ -15,71 +15,57 @@ from typing import Any
 import numpy as np
 
 from mera_core.engine import Engine
-from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate
 from mera_core.evaluation.metrics import recall_at, top_labels
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
 from mera_core.ranking.ranking import NOTICE
-from training.ablate.results import load_figures, save_figures
-from training.ablate.run import kept_checkpoint, stage1
-from training.ablate.table import Table
+from training.ablate.results import load_figures, mean_differences, means, save_figures
+from training.ablate.run import Runs
 from training.common.split import in_parts, read_once, with_codes
 from training.evaluate.scored import Scored
+from training.evaluate.table import without_nan
 from training.rank.setup import prepare, train_and_cut
 
 KS = (1, 5, 10, 20)
 ORDERS = ("shuffled", "as recorded (by priority)", "sorted by code")
 
 
-def run(table: Table, data: str, format: str, runs: Path, seeds: Sequence[int], draws: int = 1000) -> dict[str, Any]:
+def run(models: Runs, seeds: Sequence[int], draws: int = 1000) -> dict[str, Any]:
     """Train each order, with and without the score head's terms (which know the newest visit's first code), and compare.
 
-    table: whose reference row gives the settings.
+    models: the ablation table, whose reference row gives the settings.
     """
-    figures: dict[tuple[str, bool], list[dict[str, Estimate]]] = {}
-    patients = 0
+    rows, patients = [], 0
     for copy in (True, False):
+        figures: dict[str, list[dict[str, Estimate]]] = {}
         for order in ORDERS:
             for seed in seeds:
-                one, patients = one_order(table, order, copy, seed, data, format, runs, draws)
-                figures.setdefault((order, copy), []).append(one)
-    rows = []
-    for (order, copy), each in figures.items():
-        base = figures[(ORDERS[0], copy)]
-        together = {name: over_seeds([one[name] for one in each]) for name in each[0]}
-        minus = {
-            name: over_seeds([a[name].minus(b[name]) for a, b in zip(each, base, strict=True)]) for name in each[0]
-        }
-        row = {"order": order, "head_knows_first_code": copy, "seeds": len(each)}
-        row["metrics"] = {name: one.to_dict() for name, one in together.items()}
-        if order != ORDERS[0]:
-            row["minus_shuffled"] = {name: one.to_dict() for name, one in minus.items()}
-        rows.append(row)
-    return {
-        "notice": NOTICE,
-        "question": "Does shuffling throw away order that matters?",
-        "patients": patients,
-        "rows": rows,
-    }
+                one, patients = one_order(models, order, copy, seed, draws)
+                figures.setdefault(order, []).append(one)
+            row = {"order": order, "head_knows_first_code": copy, "seeds": len(seeds), "metrics": means(figures[order])}
+            if order != ORDERS[0]:
+                row["minus_shuffled"] = mean_differences(figures[order], figures[ORDERS[0]])
+            rows.append(row)
+    question = "Does shuffling throw away order that matters?"
+    return without_nan({"notice": NOTICE, "question": question, "patients": patients, "rows": rows})
 
 
-def one_order(
-    table: Table, order: str, copy: bool, seed: int, data: str, format: str, runs: Path, draws: int
-) -> tuple[dict[str, Estimate], int]:
-    """Train one model on one order of codes; its figures on the test patients, and how many those are. Kept in `runs`."""
-    mark = table.fingerprint(table.rows[0], seed, order, copy, Path(data).name, draws)
-    folder = runs / f"order-{ORDERS.index(order)}-{'with' if copy else 'without'}-{seed}-{mark}"
+def one_order(models: Runs, order: str, copy: bool, seed: int, draws: int) -> tuple[dict[str, Estimate], int]:
+    """Train one model on one order of codes; its figures on the test patients, and how many those are. Kept in the folder."""
+    mark = models.table.fingerprint(models.table.rows[0], seed, order, copy, Path(models.data).name, draws)
+    folder = models.folder / f"order-{ORDERS.index(order)}-{'with' if copy else 'without'}-{seed}-{mark}"
     kept = folder.with_suffix(".npz")
     if found := load_figures(kept):
         return found[0], int(found[1]["patients"])
-    cohort = read_once(data, format)
+    cohort = read_once(models.data, models.format)
     test = in_parts(with_codes(cohort.patients), cohort.report.format)["test"]
     # the first code as recorded, whatever the order of the input
     principal = {patient.id: patient.visits[-1].codes[0] for patient in test}
     if order == "sorted by code":
         test = [in_code_order(patient) for patient in test]
-    engine = trained(table, order, copy, seed, data, format, runs, folder)
+    engine = trained(models, order, copy, seed, folder)
     ours = Scored.of(engine, [patient for patient in test if len(patient.visits) > 1])
     bootstrap = Bootstrap(len(ours.truth), draws)
     figures = figures_of(ours, [principal[patient.id] for patient in ours.patients], bootstrap)
@@ -87,19 +73,17 @@ def one_order(
     return figures, len(ours.truth)
 
 
-def trained(
-    table: Table, order: str, copy: bool, seed: int, data: str, format: str, runs: Path, folder: Path
-) -> Engine:
+def trained(models: Runs, order: str, copy: bool, seed: int, folder: Path) -> Engine:
     """A model trained on one order of codes: the ablation table's, where it keeps the very same, or one trained now."""
-    reference = table.rows[0]
+    table, reference = models.table, models.table.rows[0]
     # drop needs shuffling, so that no order may have it
     values = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
     for row in table.rows if order != "sorted by code" else ():
         same = (row.start, row.train, row.memorize) == (reference.start, reference.train, reference.memorize)
         if row.keep and same and table.rank_config(row, seed) == table.rank_config(reference, seed, **values):
-            return Engine.load(kept_checkpoint(table, row.name, seed, data, format, runs))
-    start = stage1(table, reference, seed, runs)
-    setup = prepare(table.rank_config(reference, seed, start=str(start), data=data, format=format, **values), folder)
+            return Engine.load(models.checkpoint(row.name, seed))
+    values |= {"start": str(models.stage1(reference, seed)), "data": models.data, "format": models.format}
+    setup = prepare(table.rank_config(reference, seed, **values), folder)
     if order == "sorted by code":
         parts = {name: [in_code_order(patient) for patient in people] for name, people in setup.parts.items()}
         setup = replace(setup, parts=parts, validation=[in_code_order(patient) for patient in setup.validation])

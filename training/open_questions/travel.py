@@ -17,17 +17,20 @@ import numpy as np
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
-from mera_core.evaluation.bootstrap import Bootstrap, Estimate
+from mera_core.evaluation.bootstrap import Bootstrap, Estimate, paired_differences
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit, resolve
 from mera_core.history.translate import CATEGORY, translate
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
+from training.ablate.results import figures_of
 from training.baselines import CodeFrequency, CopyThePast
 from training.common.split import before_last, split_of, with_codes
+from training.evaluate.held_out import not_shared
 from training.evaluate.run import load
 from training.evaluate.scored import Scored
+from training.evaluate.table import without_nan
 
 KS = (10, 20)
 
@@ -40,6 +43,15 @@ class Source:
     path: str
     format: str
     home: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """From NAME=FORMAT:PATH; InputError for what is not written so."""
+        name, equals, rest = text.partition("=")
+        format, colon, path = rest.partition(":")
+        if not (equals and colon and name and format and path):
+            raise InputError(f'A source is NAME=FORMAT:PATH, not "{text}".')
+        return cls(name, path, format)
 
 
 def run(checkpoint: Path, sources: Sequence[Source], draws: int = 1000) -> dict[str, Any]:
@@ -59,13 +71,15 @@ def run(checkpoint: Path, sources: Sequence[Source], draws: int = 1000) -> dict[
             rows.append(one_source(engine, source, categories, fitted, draws))
         except InputError as error:
             rows.append({"source": source.name, "format": source.format, "not_run": str(error)})
-    return {
-        "notice": NOTICE,
-        "question": "Does it travel: trained on one source, tested on others with no tuning?",
-        "checkpoint": engine.name,
-        "level": f"ICD-9-CM categories ({len(categories)})",
-        "rows": rows,
-    }
+    return without_nan(
+        {
+            "notice": NOTICE,
+            "question": "Does it travel: trained on one source, tested on others with no tuning?",
+            "checkpoint": engine.name,
+            "level": f"ICD-9-CM categories ({len(categories)})",
+            "rows": rows,
+        }
+    )
 
 
 def category(code: Code, ontology: Ontology) -> Code:
@@ -89,7 +103,10 @@ def one_source(
     engine: Engine, source: Source, categories: Sequence[Code], baselines: Sequence[Any], draws: int
 ) -> dict[str, Any]:
     """One row: how many patients, how much of what is true lies within the categories, and the figures of each model."""
-    patients = with_codes(read(source.path, source.format).patients)
+    cohort = read(source.path, source.format)
+    patients, left_out = with_codes(cohort.patients), ""
+    if not source.home:
+        patients, left_out = not_shared(patients, engine.manifest["data"].get("format"), cohort.report.format)
     patients = [p for p in patients if len(p.visits) > 1 and (not source.home or split_of(p.id) == "test")]
     patients = [p for p in patients if resolve(p, engine.ontology)[0].visits[-1].codes]
     if not patients:
@@ -107,18 +124,15 @@ def one_source(
         "source": source.name,
         "format": source.format,
         "home": source.home,
+        **({"taken": left_out} if left_out else {}),
         "patients": len(truth),
         "unreadable": len(patients) - len(ours.patients),
         "true_codes_a_visit": float(truth.size.mean()),
         "true_codes_within": float(1 - truth.missing.sum() / truth.size.sum()),
         "recurrent": float(truth.recurrent.size.sum() / truth.size.sum()),
         "models": [
-            {"name": name, "metrics": {key: one.to_dict() for key, one in each.items()}}
-            | (
-                {}
-                if name == "MERA"
-                else {"mera_minus_this": {key: mine[key].minus(one).to_dict() for key, one in each.items()}}
-            )
+            {"name": name, "metrics": each}
+            | ({} if name == "MERA" else {"mera_minus_this": paired_differences(mine, each)})
             for name, each in models.items()
         ],
     }
@@ -165,9 +179,7 @@ def at_categories(ours: Scored, categories: Sequence[Code]) -> tuple[np.ndarray,
 
 def figures(scores: np.ndarray, truth: Truth, bootstrap: Bootstrap, sets: Any = None) -> dict[str, Estimate]:
     """Recall, weighted F1, and recall of recurrent and new codes apart."""
-    evaluation = metrics.evaluate_ranking(scores, truth, sets, ks=KS, bootstrap=bootstrap, areas=False)
-    kept = {name: evaluation.metrics[name] for name in ("recall@10", "recall@20", "weighted_f1_oracle")}
-    kept |= {name: evaluation.metrics[name] for name in ("weighted_f1_cut", "cut_size_mean") if sets is not None}
-    return kept | {
-        f"{group}_recall@20": getattr(evaluation, group)["recall@20"] for group in ("recurrent", "new_onset")
-    }
+    found = figures_of(scores, truth, bootstrap, sets, KS)
+    cut = ("weighted_f1_cut", "cut_size_mean") if sets is not None else ()
+    shown = ("recall@10", "recall@20", "weighted_f1_oracle", *cut, "recurrent_recall@20", "new_onset_recall@20")
+    return {name: found[name] for name in shown}

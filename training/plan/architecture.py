@@ -6,7 +6,7 @@ Models are built on tensors that have a shape and no storage, so that 7 billion 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,16 +25,10 @@ KNOWN = Path(__file__).parent.parent / "configs" / "architectures.yaml"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model's configuration, by name. words: embedding rows before codes are added."""
+    """A model's configuration; two of one name are the same. words: embedding rows before codes are added."""
 
     name: str
-    config: PreTrainedConfig
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Architecture) and other.config.to_json_string() == self.config.to_json_string()
+    config: PreTrainedConfig = field(compare=False)
 
     @property
     def words(self) -> int:
@@ -64,18 +58,11 @@ class Architecture:
     @classmethod
     def small(cls, config: MemorizeConfig) -> Architecture:
         """The small LLaMA that is trained from scratch."""
-        return cls(
-            f"scratch {config.hidden_size} {config.intermediate_size} {config.layers} {config.heads}",
-            LlamaConfig(
-                vocab_size=config.word_pieces,
-                hidden_size=config.hidden_size,
-                intermediate_size=config.intermediate_size,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                max_position_embeddings=config.max_tokens,
-                tie_word_embeddings=True,
-            ),
-        )
+        sizes = (config.hidden_size, config.intermediate_size, config.layers, config.heads)
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        more = {"vocab_size": config.word_pieces, "max_position_embeddings": config.max_tokens}
+        llama = LlamaConfig(**dict(zip(names, sizes, strict=True)), **more, tie_word_embeddings=True)
+        return cls(f"scratch {' '.join(map(str, sizes))} {config.word_pieces}", llama)
 
     def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The model, with fewer layers where that is asked for. Call it under `FakeTensorMode` or on the meta device."""
@@ -95,18 +82,28 @@ class Architecture:
 class Shape:
     """Counted sizes of a backbone. words: embedding rows as published; rows: with those for codes, and padding.
 
-    matrices: numbers in the body's matrices, which 4 bits and adapters are about. ends: (inputs, outputs) of each.
+    body: numbers outside the tables. matrices: those in its matrices, which 4 bits and adapters are about. ends: inputs and
+    outputs of all matrices together. width, tables: of an embedding row, and how many tables hold one.
     """
 
     architecture: Architecture
     words: int
     rows: int
-    base_parameters: int
-    parameters: int
+    body: int
     matrices: int
-    ends: tuple[tuple[int, int], ...]
+    ends: int
     width: int
     tables: int
+
+    @property
+    def base_parameters(self) -> int:
+        """Numbers of the model as published."""
+        return self.body + self.tables * self.words * self.width
+
+    @property
+    def parameters(self) -> int:
+        """Numbers with the rows for codes."""
+        return self.body + self.table_numbers
 
     @property
     def table_numbers(self) -> int:
@@ -120,7 +117,7 @@ class Shape:
 
     def adapter_numbers(self, rank: int) -> int:
         """Numbers in adapters of `rank` beside each of the body's matrices."""
-        return sum(rank * (one + other) for one, other in self.ends)
+        return rank * self.ends
 
 
 @lru_cache(maxsize=16)
@@ -129,22 +126,11 @@ def shape_of(found: Architecture, rows: int, words: int) -> Shape:
     with torch.device("meta"):
         model = found.build()
     table, out = model.get_input_embeddings(), model.get_output_embeddings()
-    tables = 2 if found.two_tables else 1
     apart = {id(table.weight), id(out.weight)}
-    body = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values() if id(p) not in apart)
+    body = sum(p.numel() for p in model.parameters() if id(p) not in apart)
     matrices = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not out]
-    width = table.weight.shape[1]
-    return Shape(
-        architecture=found,
-        words=words,
-        rows=rows,
-        base_parameters=body + tables * found.words * width,
-        parameters=body + tables * rows * width,
-        matrices=sum(m.weight.numel() for m in matrices),
-        ends=tuple((m.in_features, m.out_features) for m in matrices),
-        width=width,
-        tables=tables,
-    )
+    numbers, ends = sum(m.weight.numel() for m in matrices), sum(m.in_features + m.out_features for m in matrices)
+    return Shape(found, words, rows, body, numbers, ends, table.weight.shape[1], 2 if found.two_tables else 1)
 
 
 @lru_cache(maxsize=256)
@@ -182,10 +168,8 @@ def _kept(
                 kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor too, so that no storage takes its place
             return tensor
 
-        inputs = torch.empty(
-            rows, tokens, found.config.get_text_config().hidden_size, dtype=next(model.parameters()).dtype
-        )
-        inputs.requires_grad_()
+        size = (rows, tokens, found.config.get_text_config().hidden_size)
+        inputs = torch.empty(*size, dtype=next(model.parameters()).dtype, requires_grad=True)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed", cache_enabled=False)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
             if found.config.is_encoder_decoder:
@@ -197,28 +181,19 @@ def _kept(
     return sum(size for size, _ in kept.values())
 
 
-class _Adapted(nn.Module):
-    """A frozen matrix with an adapter, as peft computes it. (peft itself can't be put on tensors without storage.)"""
-
-    def __init__(self, matrix: nn.Linear, rank: int, dropout: bool):
-        super().__init__()
-        self.matrix, self.dropout = matrix, nn.Dropout(0.05) if dropout else nn.Identity()
-        self.down = nn.Linear(matrix.in_features, rank, bias=False)
-        self.up = nn.Linear(rank, matrix.out_features, bias=False)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.matrix.weight
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        out = self.matrix(inputs)
-        return (out + self.up(self.down(self.dropout(inputs.to(self.down.weight.dtype)))) * 2.0).to(out.dtype)
-
-
 def _put_adapters(model: nn.Module, rank: int, dropout: bool) -> None:
-    """Freeze the model and put an adapter, in float32, beside each matrix of the body. In place."""
+    """Freeze the model and put an adapter, in float32, beside each matrix of the body, as peft computes it. In place.
+
+    (peft itself can't be put on tensors without storage.)
+    """
+
+    def adapted(matrix: nn.Linear, inputs: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        dropped = matrix.drop(inputs[0].to(matrix.down.weight.dtype))
+        return (out + matrix.up(matrix.down(dropped)) * 2.0).to(out.dtype)
+
     model.requires_grad_(False)
-    out = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not out:
-            model.set_submodule(name, _Adapted(module, rank, dropout))
+    for matrix in [m for m in model.modules() if isinstance(m, nn.Linear) and m is not model.get_output_embeddings()]:
+        matrix.drop = nn.Dropout(0.05) if dropout else nn.Identity()
+        matrix.down = nn.Linear(matrix.in_features, rank, bias=False)
+        matrix.up = nn.Linear(rank, matrix.out_features, bias=False)
+        matrix.register_forward_hook(adapted)

@@ -61,10 +61,29 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + CUDA_GB * GB
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What stage 1 asks of some code systems: nodes, letters of a definition on average, and questions of each kind."""
+
+    nodes: int
+    letters: float
+    definitions: int
+    backwards: int
+    """Of codes that are asked for by their definition: all but headings with another node's."""
+    hierarchy: int
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def of(cls, systems: tuple[str, ...]) -> Questions:
+        """Counted on the ontology."""
+        book = code_book(Ontology.load(), systems)
+        asked = questions(Ontology.load(), list(book))
+        return cls(len(book), sum(map(len, book.values())) / len(book), *map(len, asked))
+
+
 @lru_cache(maxsize=4)
-def book(systems: tuple[str, ...]) -> dict:
-    """Every node of the systems and its definition."""
-    return code_book(Ontology.load(), systems)
+def _equivalents(systems: tuple[str, ...]) -> int:
+    return len(equivalents(Ontology.load(), code_book(Ontology.load(), systems)))
 
 
 def trained_parameters(config: RunConfig, shape: Shape) -> int:
@@ -74,46 +93,28 @@ def trained_parameters(config: RunConfig, shape: Shape) -> int:
     return shape.adapter_numbers(config.lora_rank) + shape.new_numbers
 
 
+def _asked(config: MemorizeConfig) -> tuple[float, float]:
+    """Questions of one epoch that hold a definition, and those that don't; what is asked of missed rows alone is not known."""
+    counts = Questions.of(config.systems)
+    mapped = config.equivalents_share * _equivalents(config.systems) if config.equivalents_share else 0
+    more = config.backwards_share * counts.backwards + mapped
+    return (more, 0) if config.rows_alone else (counts.definitions + more, config.hierarchy_share * counts.hierarchy)
+
+
 def questions_a_pass(config: MemorizeConfig) -> int:
-    """Questions of one pass."""
+    """Questions of one epoch."""
     return int(sum(_asked(config)))
 
 
-def _asked(config: MemorizeConfig) -> tuple[float, float]:
-    """Questions of one pass that hold a definition, and those that don't; what is asked of missed rows alone is not known."""
-    definitions, backwards, hierarchy = _counts(config.systems)
-    mapped = config.equivalents_share * _equivalents(config.systems) if config.equivalents_share else 0
-    if config.rows_alone:
-        return config.backwards_share * backwards + mapped, 0
-    return definitions + config.backwards_share * backwards + mapped, config.hierarchy_share * hierarchy
-
-
-@lru_cache(maxsize=4)
-def _equivalents(systems: tuple[str, ...]) -> int:
-    return len(equivalents(Ontology.load(), book(systems)))
-
-
-@lru_cache(maxsize=4)
-def _counts(systems: tuple[str, ...]) -> tuple[int, int, int]:
-    asked = questions(Ontology.load(), list(book(systems)))
-    return tuple(map(len, asked))
-
-
-def told_apart(config: MemorizeConfig) -> int:
-    """Codes that are asked for by their definition: all but headings with another node's."""
-    return _counts(config.systems)[1]
-
-
 def question_tokens(config: MemorizeConfig) -> float:
-    """Tokens of a question with its answer, on average over a pass: a definition is in all but those up the tree."""
+    """Tokens of a question with its answer, on average over an epoch: a definition is in all but those up the tree."""
     long, short = _asked(config)
     return QUESTION_TOKENS + long / (long + short) * (definition_tokens(config) - QUESTION_TOKENS)
 
 
 def definition_tokens(config: MemorizeConfig) -> float:
     """Tokens of a question that holds a definition, or has it for its answer, on average."""
-    letters = sum(map(len, book(config.systems).values())) / len(book(config.systems))
-    return QUESTION_TOKENS + letters / LETTERS_A_TOKEN
+    return QUESTION_TOKENS + Questions.of(config.systems).letters / LETTERS_A_TOKEN
 
 
 def memory_of(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:
@@ -152,19 +153,14 @@ def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> 
 
 def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> float:
     adapter_rank = 0 if config.tuning == "full" else config.lora_rank
-    settings = (
-        shape.architecture,
-        config.precision,
-        adapter_rank,
-        config.lora_dropout > 0,
-        config.gradient_checkpointing,
-    )
+    settings = (adapter_rank, config.lora_dropout > 0, config.gradient_checkpointing)
+
+    def kept(rows: int, tokens: float) -> float:
+        return kept_bytes(shape.architecture, config.precision, *settings, rows, int(tokens)) if rows else 0.0
+
     if isinstance(config, MemorizeConfig):
-        return kept_bytes(*settings, rows=config.batch_size, tokens=int(question_tokens(config)))
-    kept = kept_bytes(*settings, rows=config.batch_size, tokens=config.max_tokens)
-    if config.rehearsal:
-        kept += kept_bytes(*settings, rows=_rehearsed(config), tokens=int(question_tokens(first)))
-    return kept
+        return kept(config.batch_size, question_tokens(config))
+    return kept(config.batch_size, config.max_tokens) + kept(_rehearsed(config), question_tokens(first))
 
 
 def _rehearsed(config: RankConfig) -> int:
@@ -174,46 +170,44 @@ def _rehearsed(config: RankConfig) -> int:
 
 def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
     """Of the label space (stage 2) and of stage 1's questions: words against words and some codes, codes against all."""
-    asked = config if isinstance(config, MemorizeConfig) else first
-    per_pass = questions_a_pass(asked)
-    share = _counts(asked.systems)[0] / per_pass  # of the questions, those answered in words
-    number = config.batch_size if isinstance(config, MemorizeConfig) else _rehearsed(config)
-    letters = sum(map(len, book(asked.systems).values())) / len(book(asked.systems))
-    in_words = number * share * letters / LETTERS_A_TOKEN * (shape.words + asked.undivided_codes + 5 * number)
-    in_codes = number * (1 - share) * shape.rows
-    total = BYTES_A_LOGIT * (in_words + in_codes)
-    if isinstance(config, RankConfig):
-        targets = config.batch_size * (1 if config.prefix_samples else max(cohort.visits - 1, 1))
-        at_once = min(targets, config.targets_at_once or targets)
-        labels = cohort.labels or sum(len(Ontology.load().billable(system)) for system in asked.systems)
-        total += BYTES_A_SCORE * at_once * labels
-    return total
+    ranks = isinstance(config, RankConfig)
+    asked, number = (first, _rehearsed(config)) if ranks else (config, config.batch_size)
+    counts = Questions.of(asked.systems)
+    share = counts.definitions / questions_a_pass(asked)  # of the questions, those answered in words
+    candidates = shape.words + asked.undivided_codes + 5 * number
+    in_words = number * share * counts.letters / LETTERS_A_TOKEN * candidates
+    answers = in_words + number * (1 - share) * shape.rows
+    if not ranks:
+        return BYTES_A_LOGIT * answers
+    targets = config.batch_size * (1 if config.prefix_samples else max(cohort.visits - 1, 1))
+    at_once = min(targets, config.targets_at_once or targets)
+    labels = cohort.labels or sum(len(Ontology.load().billable(system)) for system in asked.systems)
+    return BYTES_A_LOGIT * answers + BYTES_A_SCORE * at_once * labels
 
 
 def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
     """Changes that save memory, each with those before it, in the order in which one would try them."""
     found: list[tuple[str, RunConfig]] = []
-    current = config
-    if not current.gradient_checkpointing:
-        current = replace(current, gradient_checkpointing=True)
-        found.append(("gradient checkpointing", current))
-    if current.tuning == "full":
-        if not current.optimizer.startswith("paged"):
-            current = replace(current, optimizer="paged_adamw_8bit")
-            found.append(("a paged 8-bit optimizer", current))
-        adapters: dict[str, Any] = {"tuning": "lora", "precision": "bfloat16", "optimizer": "adamw"}
-        if isinstance(current, MemorizeConfig):
-            if not current.backbone:
-                return found
-            adapters["common_direction"] = 0.0
-        current = replace(current, **adapters)
-        found.append(("LoRA", current))
-    if current.tuning == "lora":
-        current = replace(current, tuning="qlora", precision="bfloat16")
-        found.append(("QLoRA", current))
-    while current.batch_size > 1:
-        current = replace(current, batch_size=current.batch_size // 2, accumulate=current.accumulate * 2)
-        found.append((f"QLoRA with batch_size {current.batch_size} and accumulate {current.accumulate}", current))
+
+    def change(name: str, **values: Any) -> None:
+        found.append((name, replace(found[-1][1] if found else config, **values)))
+
+    if not config.gradient_checkpointing:
+        change("gradient checkpointing", gradient_checkpointing=True)
+    if config.tuning == "full":
+        if not config.optimizer.startswith("paged"):
+            change("a paged 8-bit optimizer", optimizer="paged_adamw_8bit")
+        first = isinstance(config, MemorizeConfig)
+        if first and not config.backbone:
+            return found
+        more = {"common_direction": 0.0} if first else {}
+        change("LoRA", tuning="lora", precision="bfloat16", optimizer="adamw", **more)
+    if config.tuning != "qlora":
+        change("QLoRA", tuning="qlora", precision="bfloat16")
+    size, steps = config.batch_size, config.accumulate
+    while size > 1:
+        size, steps = size // 2, steps * 2
+        change(f"QLoRA with batch_size {size} and accumulate {steps}", batch_size=size, accumulate=steps)
     return found
 
 

@@ -25,18 +25,19 @@ from training.plan.memory import (
     QUESTION_TOKENS,
     CohortSize,
     Memory,
+    Questions,
     advice,
-    book,
     definition_tokens,
     memory_of,
     question_tokens,
     questions_a_pass,
-    told_apart,
     trained_parameters,
 )
 
 PROFILE_TOKENS, VISIT_TOKENS = 12, 12
 """Tokens of a profile sentence, and of the words before a visit's codes."""
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
+"""What a GPU's memory goes to, as it is told."""
 
 
 @dataclass(frozen=True)
@@ -106,28 +107,28 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
         raise InputError(f"{path} is a configuration of stage 2: name that of its stage 1 before it, by --config too.")
     if first.go_on_from and before is None:
         raise InputError(f"{path} goes on from a stage 1: name the configuration of that before it, by --config too.")
-    shape = backbone_shape(before if first.go_on_from else first)
+    shape, missed = backbone_shape(before if first.go_on_from else first), getattr(config, "missed_passes", 0)
     steps, tokens = work(config, first, cohort)
-    if not steps and not getattr(config, "missed_passes", 0):
+    if not steps and not missed:
         raise InputError(f"{path} makes no step: its passes are fewer than one batch.")
-    memory = memory_of(config, first, shape, cohort)
     rate = machine.tokens_per_second
-    trained = trained_parameters(config, shape)
+    # backward is worth two forward passes (one where weights are frozen), computing activations again one
+    passes = 1 + (2 if config.tuning == "full" else 1) + config.gradient_checkpointing
     return Plan(
         config=path.name,
-        stage="memorize" if isinstance(config, MemorizeConfig) else "rank",
+        stage="memorize" if first is config else "rank",
         backbone=first.backbone or f"small LLaMA {'gone on from' if first.go_on_from else 'from scratch'}",
         tuning=config.tuning,
         parameters=shape.parameters,
         base_parameters=shape.base_parameters,
         added_rows=shape.rows - shape.words,
-        trained=trained,
-        missed_passes=getattr(config, "missed_passes", 0),
+        trained=trained_parameters(config, shape),
+        missed_passes=missed,
         checkpoint_bytes=checkpoint_bytes(config, shape),
-        memory=memory,
+        memory=memory_of(config, first, shape, cohort),
         steps=steps,
         tokens=tokens,
-        flops=2.0 * shape.matrices * tokens * passes_through(config),
+        flops=2.0 * shape.matrices * tokens * passes,
         hours=None if rate is None else tokens / (rate * machine.gpus) / 3600,
         machine=machine,
         fits=advice(config, first, shape, cohort, machine.gpu_gb),
@@ -158,17 +159,9 @@ def read(path: Path) -> RunConfig:
 
 def backbone_shape(config: MemorizeConfig) -> Shape:
     """Counted sizes of a run's backbone with rows for every node of its systems."""
-    nodes = len(book(config.systems))
-    if not config.backbone:
-        return shape_of(Architecture.small(config), padded_rows(config.word_pieces + 1 + nodes), config.word_pieces)
-    found = Architecture.find(config.backbone)
-    words = found.words
-    return shape_of(found, max(padded_rows(words + 1 + nodes), words), words)
-
-
-def passes_through(config: RunConfig) -> float:
-    """Forward passes that a step's arithmetic is worth: backward is two (one where weights are frozen), recomputing one."""
-    return 1 + (2 if config.tuning == "full" else 1) + config.gradient_checkpointing
+    found = Architecture.find(config.backbone) if config.backbone else Architecture.small(config)
+    rows = padded_rows(found.words + 1 + Questions.of(config.systems).nodes)
+    return shape_of(found, max(rows, found.words), found.words)
 
 
 def checkpoint_bytes(config: RunConfig, shape: Shape) -> float:
@@ -186,7 +179,7 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
         asked = questions_a_pass(config)
         steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
         if config.encoded_passes:  # each code's definition is read, and asked for, and so is what is above the code
-            codes = config.encoded_passes * told_apart(config)
+            codes = config.encoded_passes * Questions.of(config.systems).backwards
             a_code = 2 * definition_tokens(config) + config.hierarchy_share * QUESTION_TOKENS
             steps, tokens = steps + int(codes / a_step), tokens + codes * a_code
         return steps, int(tokens)
@@ -202,54 +195,42 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
 
 def in_words(plan: Plan) -> str:
     """A plan as a person reads it."""
-    memory = plan.memory
+    gb = {name: value / GB for name, value in asdict(plan.memory).items()} | {"total": plan.memory.total / GB}
+    parts = ", ".join(f"{name} {gb[name]:.1f}" for name in PARTS)
     lines = [
         f"{plan.config}: stage {'1, memorize' if plan.stage == 'memorize' else '2, rank'}",
         f"  backbone      {plan.backbone}, {plan.base_parameters / 1e9:.2f} B parameters; with {plan.added_rows:,} rows "
         f"for codes {plan.parameters / 1e9:.2f} B",
         f"  trained       {plan.trained / 1e6:,.1f} M parameters ({plan.tuning})",
         f"  checkpoint    {plan.checkpoint_bytes / GB:.2f} GB",
-        f"  memory        {memory.total / GB:.1f} GB on each GPU: weights {memory.weights / GB:.1f}, gradients "
-        f"{memory.gradients / GB:.1f}, optimizer {memory.optimizer / GB:.1f}, activations {memory.activations / GB:.1f}, "
-        f"logits {memory.logits / GB:.1f}, CUDA {CUDA_GB:.0f}",
+        f"  memory        {gb['total']:.1f} GB on each GPU: {parts}, CUDA {CUDA_GB:.0f}",
     ]
-    if memory.paged:
-        lines.append(
-            f"                and {memory.paged / GB:.1f} GB of optimizer state, on the GPU or beside it (paged)"
-        )
-    lines.append(
-        f"  work          {plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
-    )
+    if plan.memory.paged:
+        lines.append(f"                and {gb['paged']:.1f} GB of optimizer state, on the GPU or beside it (paged)")
+    work = f"{plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
+    lines.append(f"  work          {work}")
     if plan.missed_passes:
-        lines.append(
-            f"                and {plan.missed_passes} passes over the codes not known then, which can't be counted before"
-        )
+        told = "passes over the codes not known then, which can't be counted before"
+        lines.append(f"                and {plan.missed_passes} {told}")
     if plan.hours is not None:
         rate, gpus = plan.machine.tokens_per_second, plan.machine.gpus
-        lines.append(
-            f"  time          {plan.hours:.1f} h at {rate:,.0f} tokens/s on each of {gpus} GPU{'s' * (gpus > 1)}"
-        )
+        each = f"{gpus} GPU{'s' * (gpus > 1)}"
+        lines.append(f"  time          {plan.hours:.1f} h at {rate:,.0f} tokens/s on each of {each}")
     if plan.machine.gpu_gb is not None:
-        need = f"this needs {memory.total / GB:.0f} GB; you have {plan.machine.gpu_gb:.0f}"
-        lines.append(f"  verdict       {need}: {plan.fits}" if plan.fits else f"  verdict       {need}: it fits")
+        need = f"this needs {gb['total']:.0f} GB; you have {plan.machine.gpu_gb:.0f}"
+        lines.append(f"  verdict       {need}: {plan.fits or 'it fits'}")
     return "\n".join(lines)
 
 
 def table(plans: Sequence[Plan]) -> str:
     """Plans as a Markdown table, a row each, for docs/train_on_gpu.md."""
-    head = (
-        "| configuration | trained | weights | gradients | optimizer | activations | logits | **one GPU** | paged | "
-        "checkpoint | steps | tokens | PFLOP |"
-    )
-    lines = [head, "|" + "---|" * 13]
+    names = ("configuration", "trained", *PARTS, "**one GPU**", "paged", "checkpoint", "steps", "tokens", "PFLOP")
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for plan in plans:
         memory = plan.memory
-        parts = (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
-        shown = [f"{part / GB:.1f}" for part in parts]
-        paged = f"{memory.paged / GB:.1f}" if memory.paged else ""
-        lines.append(
-            f"| `{plan.config}` | {plan.trained / 1e6:,.0f} M | {' | '.join(shown)} | **{memory.total / GB:.0f} GB** | "
-            f"{paged} | {plan.checkpoint_bytes / GB:.1f} GB | {plan.steps:,} | {plan.tokens / 1e6:.1f} M | "
-            f"{plan.flops / 1e15:,.0f} |"
-        )
+        cells = [f"`{plan.config}`", f"{plan.trained / 1e6:,.0f} M"]
+        cells += [f"{getattr(memory, name) / GB:.1f}" for name in PARTS]
+        cells += [f"**{memory.total / GB:.0f} GB**", f"{memory.paged / GB:.1f}" if memory.paged else ""]
+        cells += [f"{plan.checkpoint_bytes / GB:.1f} GB", f"{plan.steps:,}", f"{plan.tokens / 1e6:.1f} M"]
+        lines.append(f"| {' | '.join(cells)} | {plan.flops / 1e15:,.0f} |")
     return "\n".join(lines)

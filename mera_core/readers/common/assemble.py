@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,26 @@ import pyarrow as pa
 
 from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns, words
-from mera_core.icd import code_text
-from mera_core.icd.ontology import SYSTEMS, AmbiguousCodeError, Code, Ontology, UnknownCodeError
+from mera_core.history.patient import in_utc
+from mera_core.icd.ontology import CATEGORY, SYSTEMS, Code, Ontology
 from mera_core.readers.common.base import Cohort, ImportReport
 
 NO_CODE = "no code recorded"
 UNKNOWN = "code not in the code book"
 AMBIGUOUS = "code in both systems, and no system given"
+HEADING = "chapter or block, which is no diagnosis"
 OTHER_SYSTEM = "code names another system than its entry"
 REPEATED = "row is repeated"
 TWICE = "named twice in one visit"
+AFTER_DEATH = "visits begin after the day of their patient's death, and are kept"
+OVERLAPPING = "visits begin before an earlier one of their patient ended, and are kept"
 Column = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
 _LAST = np.iinfo(np.int32).max  # the position of an entry whose position is not recorded
 
 
 @dataclass
 class People:
-    """n people: id (text, each once), sex 'F' | 'M' | 'U', further words (text or null), age in years.
+    """n people: id (text, each once), sex 'F' | 'M' | 'U', further words (text or null), age in years, time of death.
 
     age is for sources that know it but not at which visit; elsewhere it is that at the last visit.
     """
@@ -41,11 +43,12 @@ class People:
     sex: Column
     words: Mapping[str, Column] = field(default_factory=dict)
     age: Column | None = None
+    death: Column | None = None
 
 
 @dataclass
 class Visits:
-    """m visits in any order: index into the people, time of beginning, tie-break, age in years, words.
+    """m visits in any order: index into the people, time of beginning, tie-break, age in years, words, time of end.
 
     order: numbers or texts that settle the order of visits of one time; None: as they come.
     order_is_guess: the source has no times, and `order` is a proxy. by_order: `order` settles it alone, whatever the times.
@@ -58,6 +61,7 @@ class Visits:
     words: Mapping[str, Column] = field(default_factory=dict)
     order_is_guess: bool = False
     by_order: bool = False
+    end: Column | None = None
 
 
 @dataclass
@@ -83,13 +87,15 @@ def assemble(
 ) -> Cohort:
     """The cohort of three sets of columns.
 
-    Codes are read by `Ontology.parse` (with `rules`), each text once; what can't be read, and what a visit names twice, is
-    left out with its reason. Visits come in order of time, then `order`; those without codes stay. People without
-    visits are set aside. The report's rows must hold the entries given here and those that the reader left out itself.
+    Codes are read by `Ontology.diagnoses` (with `rules`), each text once; what can't be read, and what a visit names twice,
+    is left out with its reason; what is read otherwise than written is counted. Visits come in order of time, then `order`;
+    those without codes stay. People without visits are set aside. The report's rows must hold the entries given here and
+    those that the reader left out itself.
     """
     person, time = _whole(visits.person), _times(visits.time, len(visits.person))
     by_time = _order(person, np.full_like(time, "NaT") if visits.by_order else time, visits.order)
     person, time = person[by_time], time[by_time]
+    _count_contradictions(report, person, time, _times(visits.end, len(time))[by_time], people)
     place = np.empty(len(by_time), np.int64)
     place[by_time] = np.arange(len(by_time))
     if not visits.by_order:
@@ -139,41 +145,31 @@ def _codes(
     for each in np.flatnonzero(counts).tolist():
         row, within = divmod(each, len(systems))
         written = names[row].strip() if row < len(names) else ""
-        code, reason = _read(written, systems[within], ontology, rules)
+        code, how = _read(written, systems[within], ontology, rules)
         if code is not None:
             outcome[each] = book.setdefault(code, len(book))
+            if how:
+                report.read_otherwise[how] += int(counts[each])
         else:
-            report.leave_out(reason, int(counts[each]))
+            report.leave_out(how, int(counts[each]))
             if written:
                 report.unknown_codes[written] += int(counts[each])
     return outcome[key], list(book)
 
 
 def _read(written: str, system: str | None, ontology: Ontology, rules: dict[str, Any]) -> tuple[Code | None, str]:
+    """The code, and how it was read otherwise than written; or None, and why."""
     if not written:
         return None, NO_CODE
-    if not may_be_code(written, system, ontology, **rules):
-        return None, UNKNOWN
     try:
-        return ontology.parse(written, system, **rules), ""
-    except UnknownCodeError:
-        return None, UNKNOWN
-    except AmbiguousCodeError:
-        return None, AMBIGUOUS
+        found = ontology.diagnoses(written, system, **rules)
     except InputError:
         return None, OTHER_SYSTEM
-
-
-def may_be_code(written: str, system: str | None, ontology: Ontology, icd9_three_digit: bool = False) -> bool:
-    """Whether any reading of a text is in the code book; far cheaper than a `parse` that fails, which looks for the nearest."""
-    prefix, text = code_text.split_prefix(code_text.clean(written))
-    text = code_text.pad_three_digits(text) if icd9_three_digit else text
-    for wording in (text, *code_text.digits_for_letters(text)):
-        for each in (system or prefix,) if system or prefix else SYSTEMS:
-            name = code_text.identity(each, wording)
-            if name is not None and ("-" in name or Code(each, name) in ontology):
-                return True
-    return False
+    if len(found) != 1:
+        return None, AMBIGUOUS if found else UNKNOWN
+    if ontology.level(found[0].code) < CATEGORY:
+        return None, HEADING
+    return found[0].code, found[0].how
 
 
 def _systems(given: Column | str | None, size: int) -> tuple[list[str | None], np.ndarray]:
@@ -247,6 +243,22 @@ def _order(person: np.ndarray, time: np.ndarray, order: Column | None) -> np.nda
     return np.lexsort((np.unique(np.asarray(order), return_inverse=True)[1], late, person))
 
 
+def _count_contradictions(
+    report: ImportReport, person: np.ndarray, begun: np.ndarray, ended: np.ndarray, people: People
+) -> None:
+    """Count visits after a death, and those that overlap: what is kept as it is recorded, and may be a fault of the source."""
+    death = _times(people.death, len(people.id)).astype("datetime64[D]")
+    report.set_aside(AFTER_DEATH, int((begun.astype("datetime64[D]") > death[person]).sum()) if len(death) else 0)
+    if np.isnat(ended).all():
+        return
+    told = np.flatnonzero(~np.isnat(begun))
+    told = told[np.lexsort((begun[told], person[told]))]
+    person, begun, ended = person[told], begun[told], np.fmax(ended[told], begun[told])
+    moments, rank = np.unique(np.concatenate([begun, ended]), return_inverse=True)
+    begin, end = person * len(moments) + rank[: len(begun)], person * len(moments) + rank[len(begun) :]
+    report.set_aside(OVERLAPPING, int((begin[1:] < np.maximum.accumulate(end)[:-1]).sum()))
+
+
 def _guessed(person: np.ndarray, time: np.ndarray, all_guessed: bool) -> int:
     """Visits of people with several whose order the times don't settle (same or missing time)."""
     if len(person) < 2:
@@ -300,11 +312,7 @@ def _times(values: Column | None, size: int) -> np.ndarray:
         return values.astype("datetime64[us]")
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return np.asarray(values.cast(pa.timestamp("us"))).astype("datetime64[us]")
-    return np.array([_utc(value) for value in values], dtype="datetime64[us]")
-
-
-def _utc(value: datetime | None) -> datetime | None:
-    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+    return np.array([value and in_utc(value) for value in values], dtype="datetime64[us]")
 
 
 def _texts(values: Column) -> list[str]:

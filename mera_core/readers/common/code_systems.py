@@ -72,13 +72,14 @@ _URIS: dict[str, str] = {
     **dict.fromkeys(_SNOMED, SNOMED),
     **dict.fromkeys(_PROCEDURES, PROCEDURE),
 }
-# ICD9CM, ICD-10-CM, ICD10, ICD10GM, ICD_10_CA, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.
+# ICD9CM, ICD-10-CM, ICD10GM, CIM-10-FR, KCD7, ICD-10-GM-2021, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.
 _VOCABULARY = re.compile(
-    r"^(?:MIMIC|MIMICIV)?(?:DIAGNOSIS|DIAGNOSES|DIAG|DX|CONDITION)?ICD(9|10)"
-    r"(?:CM|WHO|GM|CA|AM|AU|CN|NL|SE|US|UK|DE|VN|(?:CM)?(?:DX|DIAG|DIAGNOSIS|DIAGNOSES|DIAGNOSISCODES))?$"
+    r"^(?:MIMIC|MIMICIV)?(?:DIAGNOSIS|DIAGNOSES|DIAG|DX|CONDITION)?(?:(?:ICD|CIM|CIE|CID)(9|10)|KCD[5-9])"
+    r"(?:CM|MC)?(?:WHO|GM|CA|AM|AU|CN|NL|SE|US|UK|DE|VN|FR|ES|BE|CH|TM|KR|DX|DIAG|DIAGNOSIS|DIAGNOSES|DIAGNOSISCODES)?"
+    r"(?:20\d\d)?$"
 )
 _PROCEDURE_VOCABULARY = re.compile(r"ICD(9|10)(PROC|PCS|CMPROC|PX|PROCEDURE)|^(MIMIC|MIMICIV)?PROCEDURES?ICD(9|10)")
-_OTHER_NAMES = {"CIM10": "ICD10", "KCD7": "ICD10", "SNOMED": SNOMED, "SNOMEDCT": SNOMED, "SNOMEDCTUS": SNOMED}
+_OTHER_NAMES = dict.fromkeys(("SNOMED", "SNOMEDCT", "SNOMEDCTUS"), SNOMED)
 MAP_COLUMNS = ("snomed", "system", "code")
 SnomedMap = dict[str, tuple[tuple[str, str], ...]]
 
@@ -113,17 +114,25 @@ def _plain(uri: str) -> str:
     return plain.split("|", 1)[0].split("?", 1)[0].rstrip("/")
 
 
+@lru_cache(maxsize=1024)
 def system_of_vocabulary(name: str) -> str | None:
     """The same for a vocabulary's name.
 
-    >>> [system_of_vocabulary(name) for name in ("ICD10CM", "icd-9-cm", "ICD9Proc", "SNOMED", "LOINC")]
-    ['ICD10', 'ICD9', 'procedure', 'SNOMED', None]
+    >>> [system_of_vocabulary(name) for name in ("ICD10GM", "KCD7", "icd-9-cm", "ICD9Proc", "SNOMED", "ICDO3")]
+    ['ICD10', 'ICD10', 'ICD9', 'procedure', 'SNOMED', None]
     """
     plain = re.sub(r"[^A-Z0-9]", "", name.upper())
     match = _VOCABULARY.match(plain)
     if match:
-        return f"ICD{match[1]}"
+        return f"ICD{match[1] or 10}"
     return PROCEDURE if _PROCEDURE_VOCABULARY.search(plain) else _OTHER_NAMES.get(plain)
+
+
+def icd_named(name: str) -> str | None:
+    """'ICD9' | 'ICD10' for any name or URI of an edition of them, or the number alone; None for another system."""
+    plain = "10" if name.strip() == "0" else name.strip()  # a claim has one digit, 0 for ICD-10
+    system = system_of_uri(f"ICD{plain}" if plain.isdecimal() else plain)
+    return system if system in SYSTEMS else None
 
 
 def read_snomed_map(path: str | Path) -> SnomedMap:
@@ -139,8 +148,8 @@ def read_snomed_map(path: str | Path) -> SnomedMap:
     lines = zip(*(columns[name].to_pylist() for name in MAP_COLUMNS), strict=True)
     found: dict[str, dict[tuple[str, str], None]] = {}
     for line, (snomed, name, code) in enumerate(lines, start=2):
-        system = system_of_vocabulary(name)
-        if system not in SYSTEMS:
+        system = icd_named(name)
+        if system is None:
             raise InputError(f"{where}: line {line} has system {name!r}; it must be ICD9 or ICD10.")
         if not snomed.strip().isdecimal() or not code.strip():
             raise InputError(f"{where}: line {line} needs a SNOMED CT number and an ICD code.")

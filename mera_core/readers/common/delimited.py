@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import in_force
+from mera_core.common.limits import current_limits
 from mera_core.readers.common.base import ImportReport, Source, open_bytes, too_long
 from mera_core.readers.common.text_bytes import TextBytes
 
@@ -105,7 +105,7 @@ def read_delimited(
 
 def records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
     """(row, first line, cells) of each record after the header; slow, for naming the place of a fault."""
-    csv.field_size_limit(_LINES_A_CELL * in_force().line_bytes)
+    csv.field_size_limit(_LINES_A_CELL * current_limits().line_bytes)
     with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
         reader = csv.reader(text, delimiter=delimiter, quoting=_quoting(delimiter))
@@ -135,7 +135,7 @@ def _quoting(delimiter: str) -> int:
 
 
 def _header(path: Path, required: list[str], delimiters: str) -> _Header:
-    content, longest = b"".join(TextBytes(Source(path), first_line=True).chunks()), in_force().line_bytes
+    content, longest = b"".join(TextBytes(Source(path), first_line=True).chunks()), current_limits().line_bytes
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16 text (line 1); save it as UTF-8.")
     first = content.split(b"\n", 1)[0]
@@ -186,7 +186,7 @@ def _parsed(
     unquoted = _quoting(header.delimiter) == csv.QUOTE_NONE
     text = pa.dictionary(pa.int32(), pa.string())
     parts: dict[str, list[pa.Array]] = {name: [] for name in wanted}
-    limits, rows = in_force(), 0
+    limits, rows = current_limits(), 0
     try:
         reader = pa_csv.open_csv(
             pa.PythonFile(stream, mode="r"),
@@ -261,7 +261,7 @@ def _unsound(path: Path, header: _Header) -> InputError:
 
 def _open_quote(path: Path, delimiter: str) -> InputError | None:
     """The error for a quote that never closes or closes within a cell, naming the line its row begins on; else None."""
-    csv.field_size_limit(_LINES_A_CELL * in_force().line_bytes)
+    csv.field_size_limit(_LINES_A_CELL * current_limits().line_bytes)
     with open_bytes(path) as stream:
         reader = csv.reader(io.TextIOWrapper(stream, encoding="latin-1", newline=""), delimiter=delimiter, strict=True)
         line = 1

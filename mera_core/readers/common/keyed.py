@@ -15,11 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mera_core.history.columns import LARGEST_POSITION, words
+from mera_core.history.patient import in_utc
 from mera_core.readers.common.base import ImportReport
 from mera_core.readers.common.delimited import Delimited
 from mera_core.readers.common.record_words import word
 
 NOWHERE = -1
+# ISO 8601, and how SAS writes a date: 19-Mar-2017 (the claims that CMS publishes) or 19MAR2017.
+_WRITTEN = (
+    datetime.fromisoformat,
+    lambda text: datetime.strptime(text, "%d-%b-%Y"),
+    lambda text: datetime.strptime(text, "%d%b%Y"),
+)
 
 
 def rows_at(column: pa.DictionaryArray) -> np.ndarray:
@@ -118,7 +125,7 @@ def holding(
 
 
 def times(table: Delimited, name: str) -> np.ndarray:
-    """A column of dates, with or without time of day, as microseconds; NaT where empty.
+    """A column of dates, with or without time of day and zone (`in_utc`), as microseconds; NaT where empty.
 
     Raises InputError naming the first line that has something else.
     """
@@ -136,13 +143,15 @@ def times(table: Delimited, name: str) -> np.ndarray:
 
 
 def _moment(text: str | None) -> datetime | bool | None:
-    """The moment that a text writes, by the clock there: without its zone. None for none, False for something else."""
+    """The moment that a text writes, in UTC. None for none, False for something else."""
     if text is None:
         return None
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError:
-        return False
+    for read in _WRITTEN:
+        try:
+            return in_utc(read(text))
+        except (ValueError, OverflowError):
+            pass
+    return False
 
 
 def whole_numbers(table: Delimited, name: str) -> pa.Array:

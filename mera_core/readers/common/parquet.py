@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import in_force
+from mera_core.common.limits import current_limits
 
 Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
@@ -45,7 +45,7 @@ def sound(rows: Rows) -> Rows:
 
 def refuse_large(path: Path, described: pq.FileMetaData) -> None:
     """Raise InputError where a file's own account is above the limits of rows or unpacked bytes."""
-    limits = in_force()
+    limits = current_limits()
     limits.refuse_above("rows", described.num_rows, f"{path} with {described.num_rows:,} rows")
     unpacked = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
     limits.refuse_above("unpacked_bytes", unpacked, f"{path}, unpacked,")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import in_force
+from mera_core.common.limits import current_limits
 from mera_core.readers.common.base import BOM, GZIP_MAGIC, Source, too_long
 
 _CHUNK = 1 << 20  # bytes read at once
@@ -28,7 +28,7 @@ class TextBytes(io.RawIOBase):
     def __init__(self, source: Source, latin: bool = False, first_line: bool = False) -> None:
         self.path, self.quotes, self.fault = source.path, 0, None
         self._tell, self._latin, self._first_line = source.progress, latin, first_line
-        self._limits = in_force()  # here, because the parser reads in a thread of its own
+        self._limits = current_limits()  # here, because the parser reads in a thread of its own
         self._left, self._given = b"", self.chunks()
 
     def readable(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -20,9 +20,9 @@ _DATE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d
 
 
 def moment(value: Any, place: str, name: str) -> datetime | None:
-    """A FHIR date or dateTime by the clock where it was written, without its zone; missing months and days are the first.
+    """A FHIR date or dateTime in its zone, in UTC where it has none; missing months and days are the first.
 
-    A time turned into UTC may fall on another day than a date of the same hour, which has no zone.
+    The zone is kept for the day that was written: an hour in UTC may fall on another day than a date, which has no zone.
     """
     if value is None:
         return None
@@ -40,7 +40,10 @@ def _read_moment(written: str) -> datetime:
     written += {4: "-01-01", 7: "-01"}.get(len(written), "")
     written = re.sub(r"(T\d\d:\d\d):60", r"\1:59", written)  # a leap second
     written = re.sub(r"(\.\d{6})\d+", r"\1", written)
-    return datetime.fromisoformat(written).replace(tzinfo=None)
+    time = datetime.fromisoformat(written)
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    time.astimezone(UTC)  # which raises where the instant is outside the calendar
+    return time
 
 
 def text_of(resource: Json, name: str, place: str) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import Limits, changed_by, in_force, refuse_depth
+from mera_core.common.limits import Limits, changed_by, current_limits, refuse_depth
 from mera_core.readers.common.base import BOM, ImportReport, Source, open_bytes, refuse_damaged
 
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".fhir")
@@ -115,7 +115,7 @@ def _is_lines(path: Path) -> bool:
 
 
 def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total: int) -> Iterator[Found]:
-    limits, unpacked = in_force(), 0
+    limits, unpacked = current_limits(), 0
     with _opened(path) as stream:
         number, size = 0, path.stat().st_size
         while True:
@@ -169,7 +169,7 @@ def _unfolded(value: Any, bundle: str | None, url: str | None, place: str) -> It
 
 
 def _document(path: Path) -> Any:
-    limits = in_force()
+    limits = current_limits()
     name = min("fhir_document_bytes", "document_bytes", key=lambda each: getattr(limits, each))
     largest = getattr(limits, name)
     with _opened(path) as stream:
@@ -179,7 +179,7 @@ def _document(path: Path) -> Any:
             raise InputError(f"{path} is damaged: it is cut short or altered.") from error
     if len(content) > largest:
         raise InputError(
-            f"{path} holds more than {largest:,} bytes; export it as NDJSON, one resource a line ({changed_by(name)})."
+            f"{path} holds more than {largest:,} bytes; export it as NDJSON, one resource a line{changed_by(name)}."
         )
     content = content.removeprefix(BOM).strip()
     if content[:1] == b"<":

@@ -18,7 +18,7 @@ import numpy as np
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import REPEATED, Entries, People, Visits, assemble
-from mera_core.readers.common.base import Cohort, ImportReport, Source
+from mera_core.readers.common.base import Cohort, ImportReport, Source, yes
 from mera_core.readers.common.code_systems import read_snomed_map
 from mera_core.readers.fhir.conditions import Diagnosis, Rules
 from mera_core.readers.fhir.files import candidates, looks_like_fhir, resources, xml_files
@@ -68,10 +68,10 @@ def read(
     rules = Rules(
         read_snomed_map(snomed_map) if snomed_map else {},
         prefer.upper(),
-        _yes(keep_unconfirmed, "keep_unconfirmed"),
-        _yes(problem_list, "problem_list"),
+        yes(keep_unconfirmed, "keep_unconfirmed"),
+        yes(problem_list, "problem_list"),
     )
-    empty_visits = _yes(empty_visits, "empty_visits")
+    empty_visits = yes(empty_visits, "empty_visits")
     graph = Graph(rules)
     for found in resources(source, report):
         graph.add(found)
@@ -83,14 +83,6 @@ def read(
         stays.place(row)
     stays.remark(len(graph.people) - told)
     return _cohort(graph, stays, report, ontology, empty_visits)
-
-
-def _yes(value: bool | str, name: str) -> bool:
-    """A switch, which the command line gives as a word."""
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if str(value).lower() not in known:
-        raise InputError(f"the option {name} must be yes or no, not {value!r}.")
-    return known[str(value).lower()]
 
 
 @dataclass(slots=True)
@@ -232,7 +224,10 @@ class _Stays:
             return None
         for stay in self._of_person.get(owner, ()):
             met = self.stays[stay].contact
-            if met and met.start and met.start.date() <= when.date() <= (met.end or met.start).date():
+            if met is None or met.start is None:
+                continue
+            end = met.end or met.start
+            if met.start.date() <= when.date() <= end.date() or met.start <= when <= end:
                 self._counts["put by date"] += 1
                 return stay
         self._counts["of a day"] += 1
@@ -286,7 +281,7 @@ def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontolog
     stays, kept = found.stays, np.ones(len(found.stays), dtype=bool)
     for row, stay in enumerate(stays):
         born = graph.people[stay.person].born
-        kept[row] = born is None or stay.time is None or stay.time >= born - _BEFORE_BIRTH
+        kept[row] = born is None or stay.time is None or born - stay.time <= _BEFORE_BIRTH
     report.set_aside("visits before birth", int((~kept).sum()))
     report.leave_out("visit before birth", sum(not kept[entry.stay] for entry in found.entries))
     if not empty_visits:
@@ -299,9 +294,9 @@ def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontolog
     place[order] = np.arange(len(order))
     chosen = [stays[row] for row in order.tolist()]
     person = np.array([stay.person for stay in chosen], dtype=np.int64)
-    time = np.array([stay.time for stay in chosen], dtype="datetime64[us]")
     # Visits that we wrote are numbered, so that undated ones keep their place.
     numbered = bool(chosen) and all(stay.contact is not None and stay.contact.number is not None for stay in chosen)
+    end = [stay.contact.end if stay.contact else None for stay in chosen]
     words: dict[str, list[str | None]] = {
         name: [stay.contact.words.get(name) if stay.contact else None for stay in chosen]
         for name in dict.fromkeys(name for stay in chosen if stay.contact for name in stay.contact.words)
@@ -309,7 +304,15 @@ def _cohort(graph: Graph, found: _Stays, report: ImportReport, ontology: Ontolog
     return assemble(
         report,
         _people(graph, numbered),
-        Visits(person, time, np.arange(len(chosen)), [_age(stay, graph) for stay in chosen], words, by_order=numbered),
+        Visits(
+            person,
+            [stay.time for stay in chosen],
+            np.arange(len(chosen)),
+            [_age(stay, graph) for stay in chosen],
+            words,
+            by_order=numbered,
+            end=end,
+        ),
         Entries(
             visit=place[[entry.stay for entry in entries]] if entries else [],
             text=[entry.text for entry in entries],
@@ -337,6 +340,7 @@ def _people(graph: Graph, numbered: bool) -> People:
         sex=[each.sex for each in people],
         words={name: [each.words.get(name) for each in people] for name in names},
         age=[each.age for each in people] if numbered else None,
+        death=[each.died for each in people],
     )
 
 

@@ -34,7 +34,11 @@ PATIENT_ID, VISIT_NUMBER, AGE, DETAIL, RANK = (
 )
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 _ETHNICITY = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-ethnicity"
-_BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
+# US Core 8, 6 and 3 tell the sex so, the later ones in SNOMED CT.
+_SEX_EXTENSIONS = tuple(
+    f"http://hl7.org/fhir/us/core/StructureDefinition/us-core-{name}" for name in ("individual-sex", "sex", "birthsex")
+)
+_SEXES = {"female": "F", "f": "F", "248152002": "F", "male": "M", "m": "M", "248153007": "M"}
 _MIMIC_PATIENT = "/fhir/mimic/identifier/patient"
 
 NEVER_WAS = ("planned", "cancelled", "entered-in-error", "discontinued")
@@ -68,6 +72,7 @@ class Person:
     age: float | None
     names: tuple[str, ...]
     place: str
+    died: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -96,19 +101,22 @@ def person(resource: Json, place: str) -> Person:
     mimic = next((value for system, value in named.items() if system.endswith(_MIMIC_PATIENT)), None)
     identity = named.get(PATIENT_ID) or mimic or text_of(resource, "id", place)
     own = extensions(resource, place)
-    sex = {"female": "F", "male": "M"}.get((text_of(resource, "gender", place) or "").lower(), "")
-    birth_sex = str(own.get(_BIRTH_SEX, {}).get("valueCode", "")).upper()
+    died = resource.get("deceasedDateTime")
+    gender = (text_of(resource, "gender", place) or "unknown").lower()
+    told = (own.get(url, {}) for url in _SEX_EXTENSIONS) if gender == "unknown" else ()
+    sexes = [gender, *(code_of(each.get("valueCoding") or each.get("valueCode"), place) for each in told)]
     words = _details(resource, place)
     if "ethnicity" not in words and (said := _ethnicity(own)):
         words["ethnicity"] = said
     return Person(
         id=identity or "",
-        sex=sex or (birth_sex if birth_sex in ("F", "M") and "gender" not in resource else "U"),
+        sex=next((_SEXES[said] for said in sexes if said in _SEXES), "U"),
         born=_birth(resource.get("birthDate"), place),
         words=words,
         age=number_of(own.get(AGE, {}).get("valueDecimal")),
         names=tuple(f"{system}|{value}" for system, value in named.items() if system),
         place=place,
+        died=None if len(str(died)) < len("2020-01-01") else moment(died, place, "deceasedDateTime"),
     )
 
 

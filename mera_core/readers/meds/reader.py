@@ -118,6 +118,7 @@ def _cohort(events: Gathered, report: ImportReport, ontology: Ontology | None, g
             order=np.concatenate([admitted.order, grouped.order])[kept],
             age=(recorded_age if events.own else _ages(time, born[person]))[kept],
             words={name: values[kept] for name, values in words.items()},
+            end=_ends(events, admitted, len(person))[kept],
             by_order=events.own,  # our writer numbers visits in their order, so that undated ones keep their place
         ),
         Entries(
@@ -173,6 +174,12 @@ def _births(events: Gathered) -> np.ndarray:
     return earliest(events.time[rows], events.person[rows], len(events.ids))
 
 
+def _ends(events: Gathered, admitted: Stays, size: int) -> np.ndarray:
+    """[size] when each visit ends, NaT where that is not told."""
+    ends = events.kinds[admitted.rows] == Kind.END
+    return earliest(events.time[admitted.rows[ends]], admitted.stay[ends], size)
+
+
 def _ages(time: np.ndarray, born: np.ndarray) -> np.ndarray:
     """Years; from New Year's midnight, which is how converters write a year of birth, whole years of the calendar."""
     year = born.astype("datetime64[Y]")
@@ -198,11 +205,11 @@ def _visit_facts(
         if told.any():
             put(name, stay[told], said[code[told]])
     age, undated = np.full(size, np.nan), np.zeros(size, dtype=bool)
-    starts, ends = kind == Kind.START, kind == Kind.END
+    starts = kind == Kind.START
     age[stay[starts]], undated[stay[starts]] = events.age[rows[starts]], events.invented[rows[starts]]
     if not events.own:
         began = earliest(events.time[rows[starts]], stay[starts], size)
-        days = (earliest(events.time[rows[ends]], stay[ends], size) - began) / _DAY
+        days = (_ends(events, admitted, size) - began) / _DAY
         if backwards := int((days < 0).sum()):
             report.remarks.append(
                 f"{backwards:,} visits end before they begin; they are kept, the length of stay is not"
@@ -251,7 +258,9 @@ def _people(events: Gathered) -> People:
     aged = events.kinds == Kind.PERSON_AGE
     age = np.full(size, np.nan)
     age[events.person[aged]] = events.age[aged]
-    return People(events.ids, sex, words, age if events.own else None)
+    rows = events.kinds == Kind.DEATH
+    death = earliest(events.time[rows], events.person[rows], size)
+    return People(events.ids, sex, words, age if events.own else None, death)
 
 
 def _remark_visits(within: int, paired: int, grouped: int, gap_hours: float, report: ImportReport) -> None:

@@ -2,7 +2,8 @@
 
 Boundary: columns of events in, stays out; knows no files and no code book. Visits are told by a column such as hadm_id. An
 admission that names no visit makes one with the discharge that follows it. Diagnoses that name no visit belong to the admission
-within which they are dated; those of none are grouped by time: one more than a gap after the one before it begins a new visit.
+within which they are dated, at a discharge to the one that ends; those of none are grouped by time: one more than a gap after
+the one before it begins a new visit.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ def paired_visits(events: Gathered, gap: np.timedelta64, report: ImportReport) -
     undated = loose & np.isnat(events.time)
     report.set_aside("admissions and discharges without a date, that name no visit", int(undated.sum()))
     rows = np.flatnonzero(loose & ~undated)
-    rows = rows[np.lexsort((events.time[rows], events.person[rows]))]
+    rows = rows[np.lexsort((events.kinds[rows] == Kind.START, events.time[rows], events.person[rows]))]
     starts = events.kinds[rows] == Kind.START
-    stay = _paired(events.person[rows].tolist(), starts.tolist())
+    stay = _paired(events.person[rows].tolist(), events.time[rows].tolist(), starts.tolist())
     lost = stay < 0
     report.set_aside("discharges without an admission, that name no visit", int(lost.sum()))
     begun, time = rows[starts], events.time[rows].astype(np.int64)
@@ -79,19 +80,27 @@ def paired_visits(events: Gathered, gap: np.timedelta64, report: ImportReport) -
     return Stays(rows[~lost], stay[~lost], events.person[begun], events.time[begun], begun, left)
 
 
-def _paired(person: list[int], starts: list[bool]) -> np.ndarray:
-    """For each event of a person the number of its visit, -1 for an end that nothing began before; visits may be nested."""
+def _paired(person: list[int], time: list[int], starts: list[bool]) -> np.ndarray:
+    """For each event of a person, the ends of a moment first, the number of its visit; visits may be nested.
+
+    An end that nothing began before closes a visit that begins with it; where there is none, its number is -1.
+    """
     found, begun = [], 0
-    of, open_ = None, []
-    for who, start in zip(person, starts, strict=True):
+    of, open_, lone = None, [], []
+    for who, when, start in zip(person, time, starts, strict=True):
         if who != of:
-            of, open_ = who, []
-        if start:
-            open_.append(begun)
-            found.append(begun)
-            begun += 1
-        else:
+            of, open_, lone = who, [], []
+        if not start:
+            if not open_:
+                lone.append((when, len(found)))
             found.append(open_.pop() if open_ else -1)
+            continue
+        if lone and lone[-1][0] == when:
+            found[lone.pop()[1]] = begun
+        else:
+            open_.append(begun)
+        found.append(begun)
+        begun += 1
     return np.array(found, dtype=np.int64)
 
 
@@ -108,12 +117,20 @@ def together(first: Stays, second: Stays) -> Stays:
 
 
 def within(events: Gathered, rows: np.ndarray, admitted: Stays) -> np.ndarray:
-    """For each of the rows the admission of the same person, latest begun, within which it is dated; -1 where none is."""
+    """For each of the rows the admission of the same person within which it is dated; -1 where none is.
+
+    Of several the latest begun of those whose discharge it is dated at, else the latest begun.
+    """
     time = admitted.time.astype(np.int64)
     stays = np.flatnonzero(~np.isnat(admitted.time) & (admitted.left >= time))
-    asked = events.time[rows].astype(np.int64)
-    at = holding(admitted.person[stays], time[stays], admitted.left[stays], events.person[rows], asked)
-    return np.where(at >= 0, stays[at], -1) if len(stays) else at
+    stays = stays[np.argsort(time[stays], kind="stable")]
+    ended = stays[np.isin(stays, admitted.stay[events.kinds[admitted.rows] == Kind.END])]
+    who, asked = events.person[rows], events.time[rows].astype(np.int64)
+    found = np.full(len(rows), -1)
+    for these, begun in ((stays, time[stays]), (ended, admitted.left[ended])):
+        at = holding(admitted.person[these], begun, admitted.left[these], who, asked)
+        found[at >= 0] = these[at[at >= 0]]
+    return found
 
 
 def grouped_by_gap(events: Gathered, rows: np.ndarray, gap: np.timedelta64) -> Stays:

@@ -65,7 +65,9 @@ def read_tables(
     Every row of DIAGNOSES_ICD is counted: kept, or left out with its reason. Raises InputError naming file, line and
     column for a missing column, an unreadable date or number, or an id that is empty or contradicts itself.
     """
-    patients = read_delimited(files[FILES[0]], ("subject_id", "gender", *schema.person[:1]), schema.person, report)
+    patients = read_delimited(
+        files[FILES[0]], ("subject_id", "gender", *schema.person[:1]), (*schema.person, "dod"), report
+    )
     patients = distinct(patients, "subject_id", report, "PATIENTS")
     admissions = read_delimited(files[FILES[1]], _ADMISSIONS, _TOLD, report)
     admissions = distinct(admissions, "hadm_id", report, "ADMISSIONS")
@@ -121,6 +123,7 @@ def read_tables(
             id=taken(patients["subject_id"], order).to_pylist(),
             sex=taken(sexes, order).fill_null("U"),
             words={"ethnicity": taken(latest(np.where(sound, owner, NOWHERE), began, said, len(patients)), order)},
+            death=times(patients, "dod")[order],
         ),
         Visits(
             person=moved[owner[sound]],
@@ -134,6 +137,7 @@ def read_tables(
                     *schema.further(patients, np.maximum(owner, 0), began).items(),
                 )
             },
+            end=times(admissions, "dischtime")[sound],
         ),
         entries,
         ontology,

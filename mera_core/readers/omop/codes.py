@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from mera_core.history.columns import words
-from mera_core.icd.ontology import Code, Ontology, UnknownCodeError
-from mera_core.readers.common.assemble import may_be_code
+from mera_core.icd.ontology import SYSTEMS, Code, Ontology, UnknownCodeError
 from mera_core.readers.common.base import ImportReport
+from mera_core.readers.common.code_systems import PROCEDURE, system_of_vocabulary
 from mera_core.readers.common.delimited import Delimited, Keep
 from mera_core.readers.common.keyed import plain_id, rows_at
 
-SYSTEMS = {"ICD9CM": "ICD9", "ICD10CM": "ICD10", "ICD10": "ICD10"}
-PROCEDURES = ("ICD9Proc", "ICD10PCS", "CPT4", "HCPCS")
+_AMERICAN = ("ICD9CM", "ICD10CM")  # a code of another edition is read as one of these, which is approximate
+_MAPPED_BACK = (*_AMERICAN, "ICD10")  # whose maps to SNOMED are read backwards; national editions would blur them
+_OTHER_PROCEDURES = ("CPT4", "HCPCS")
 TO, FROM = "Maps to", "Mapped from"
 _CATEGORY = 3  # level of the three-character categories in both systems
 _SNOMED_ID = re.compile(r"\d{6,18}")
@@ -93,12 +94,12 @@ def read_vocabulary(read: ReadTable, condition: Delimited) -> Vocabulary:
     wanted = {source for each in sources.values() for source in each}
     more = read("concept", columns, ("concept_name",), lambda block: _among(block["concept_id"], wanted))
     assert more is not None
-    vocabulary.concepts |= {key: value for key, value in _concepts(more).items() if value[0] in SYSTEMS}
+    vocabulary.concepts |= {key: value for key, value in _concepts(more).items() if value[0] in _MAPPED_BACK}
     vocabulary.mapped = True
     vocabulary.back = {
         target: kept
         for target, each in sources.items()
-        if (kept := sorted(source for source in each if vocabulary.concepts.get(source, ("",))[0] in SYSTEMS))
+        if (kept := sorted(source for source in each if vocabulary.concepts.get(source, ("",))[0] in _MAPPED_BACK))
     }
     return vocabulary
 
@@ -142,12 +143,13 @@ def _code(
 ) -> tuple[tuple[str | None, str | None, bool], str | None, str | None]:
     """((text, system, approximate), reason to leave it out or None, how to name it among the unknown or None)."""
     kind, written, _ = vocabulary.concepts.get(source, ("", "", ""))
-    if kind in SYSTEMS:
-        return (written, SYSTEMS[kind], kind == "ICD10"), None, None  # the WHO's ICD-10 is not quite ICD-10-CM
-    if kind in PROCEDURES:
+    system = system_of_vocabulary(kind)
+    if system in SYSTEMS:
+        return (written, system, kind not in _AMERICAN), None, None
+    if system == PROCEDURE or kind in _OTHER_PROCEDURES:
         return _NONE, "procedure code", None
     # A source concept of another vocabulary says that the value is written in that one, whatever it looks like.
-    if value and not kind and may_be_code(value, None, ontology):
+    if value and not kind and ontology.diagnoses(value):
         return (value, None, False), None, None
     snomed = standard if vocabulary.concepts.get(standard, ("",))[0] == "SNOMED" else source if kind == "SNOMED" else ""
     if snomed:
@@ -161,8 +163,8 @@ def _code(
             return _NONE, "SNOMED code that stands for ICD codes of several categories", shown
         return _NONE, "SNOMED code that no ICD code maps to", shown
     direct = vocabulary.concepts.get(standard, ("", "", ""))
-    if direct[0] in SYSTEMS:
-        return (direct[1], SYSTEMS[direct[0]], direct[0] == "ICD10"), None, None
+    if (system := system_of_vocabulary(direct[0])) in SYSTEMS:
+        return (direct[1], system, direct[0] not in _AMERICAN), None, None
     if value and not kind and not _SNOMED_ID.fullmatch(value):
         return (value, None, False), None, None  # the code book will say what is wrong with it
     if kind:
@@ -180,7 +182,7 @@ def _back(snomed: str, vocabulary: Vocabulary, prefer: str, ontology: Ontology) 
     for source in vocabulary.back.get(snomed, ()):
         kind, written, name = vocabulary.concepts[source]
         try:
-            code = ontology.parse(written, SYSTEMS[kind])
+            code = ontology.parse(written, system_of_vocabulary(kind))
         except UnknownCodeError:
             continue
         by_system[code.system][code] = name

@@ -101,7 +101,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
     said = ~_nothing(condition.get("visit_occurrence_id"))
     row = np.where(said, rows_of(condition.get("visit_occurrence_id"), visit["visit_occurrence_id"]), NOWHERE)
     strange = said & (row >= 0) & (stays.owner[row] != owner) if len(visit) else np.zeros(len(condition), bool)
-    date = _either(condition, "condition_start_datetime", "condition_start_date")
+    date = _either(condition, "condition_start_date", "condition_start_datetime")
     stay, made = stays.place(owner, date, np.where(said, row, NOWHERE), ~said)
     if made:
         report.remarks.append(
@@ -127,13 +127,14 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None,
         },
     )
     codes.count_unknown(report)
+    dead = _read(source, "death", ("person_id", "death_date"), (), report) if _find(source, "death") else None
     report.approximate += int((codes.approximate & kept).sum())
     if not vocabulary.given:
         report.remarks.append("there is no table concept: codes are those of condition_source_value alone")
     mask = pa.array(kept)
     return assemble(
         report,
-        People(person["person_id"], _sexes(person), {"ethnicity": _ethnicity(person)}),
+        People(person["person_id"], _sexes(person), {"ethnicity": _ethnicity(person)}, death=_deaths(person, dead)),
         stays.visits(),
         Entries(stay[kept], codes.text.filter(mask), codes.system.filter(mask)),
         ontology,
@@ -159,14 +160,18 @@ class _Stays:
         self.sound = ~np.logical_or.reduce(list(self.faults.values()))
         for reason, mask in self.faults.items():
             report.set_aside(f"visits: {reason}", int(mask.sum()))
-        day = self.time.astype("datetime64[D]")
-        backwards = self.sound & (ended.astype("datetime64[D]") < day)
+        # A moment in UTC may fall on another day than the date, which has no zone.
+        self.day = _either(visit, "visit_start_date", "visit_start_datetime").astype("datetime64[D]")
+        backwards = self.sound & (ended.astype("datetime64[D]") < self.day)
         if backwards.any():
             report.remarks.append(
                 f"{int(backwards.sum()):,} visits end before they begin (first: {visit.path.name}, line "
                 f"{visit.line(int(np.argmax(backwards)))}, column 'visit_end_date'); they are kept, the length of stay is not"
             )
-        self.days = np.where(np.isnat(ended) | backwards, -1, (ended.astype("datetime64[D]") - day).astype(np.int64))
+        self.ended = ended
+        self.days = np.where(
+            np.isnat(ended) | backwards, -1, (ended.astype("datetime64[D]") - self.day).astype(np.int64)
+        )
         self.made_owner, self.made_time = np.zeros(0, np.int64), np.zeros(0, "datetime64[us]")
 
     def ages(self, owner: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -199,7 +204,7 @@ class _Stays:
     def _holding(self, owner: np.ndarray, day: np.ndarray) -> np.ndarray:
         """Row of the person's latest visit that begins on or before a day and ends on or after it, else NOWHERE."""
         rows = np.flatnonzero(self.sound)
-        start = self.time[rows].astype("datetime64[D]").astype(np.int64)
+        start = self.day[rows].astype(np.int64)
         at = holding(self.owner[rows], start, start + np.maximum(self.days[rows], 0), owner, day)
         return np.where(at >= 0, rows[at], NOWHERE) if len(rows) else at
 
@@ -224,6 +229,7 @@ class _Stays:
                 + nothing,
                 "stay": [None if days < 0 else str(days) for days in self.days[rows].tolist()] + nothing,
             },
+            end=np.concatenate([self.ended[rows], self.made_time]),
         )
 
     def _said(self, rows: np.ndarray, kind: str, name: str, earlier: str) -> list[str | None]:
@@ -241,6 +247,13 @@ def _births(person: Delimited) -> tuple[np.ndarray, np.ndarray]:
     made = (start + months.astype(np.int64)).astype("datetime64[D]") + days.astype(np.int64)
     made = np.where(known, made, np.datetime64("NaT", "D")).astype("datetime64[us]")
     return np.where(np.isnat(told), made, told), ~np.isnat(told) | ~np.isnan(day)
+
+
+def _deaths(person: Delimited, dead: Delimited | None) -> np.ndarray | None:
+    if dead is None:
+        return None
+    row, date = rows_of(person["person_id"], dead["person_id"]), times(dead, "death_date")
+    return np.where(row >= 0, date[row], np.datetime64("NaT", "us")) if len(date) else None
 
 
 def _sexes(person: Delimited) -> list[str]:
@@ -261,10 +274,10 @@ def _ethnicity(person: Delimited) -> pa.DictionaryArray:
     return words(["hispanic" if "hispanic" in row else row[2] or row[3] for row in rows])
 
 
-def _either(table: Delimited, moment: str, date: str) -> np.ndarray:
-    """The moment where it is told, else the date."""
-    exact = times(table, moment)
-    return np.where(np.isnat(exact), times(table, date), exact)
+def _either(table: Delimited, first: str, second: str) -> np.ndarray:
+    """The times of one column; where it tells none, those of the other."""
+    told = times(table, first)
+    return np.where(np.isnat(told), times(table, second), told)
 
 
 def _nothing(column: pa.DictionaryArray) -> np.ndarray:

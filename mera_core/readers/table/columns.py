@@ -22,12 +22,14 @@ from mera_core.history.records import VISITS_TABLE_COLUMNS
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport
+from mera_core.readers.common.code_systems import icd_named
 from mera_core.readers.common.delimited import Delimited
 from mera_core.readers.common.keyed import rows_at, times
 
 VISIT_AGE = "visit.age"
+_DIFFERS = "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits"
+_ROUNDED = re.compile(r"-?\d(?:[.,]\d+e\+?|e\+)\d+", re.IGNORECASE)  # as spreadsheets write long ids
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
-_SYSTEM = re.compile(r"(?:icd)?[-_ ]?(9|10)(?:[-_ ]?cm)?", re.IGNORECASE)
 
 
 @dataclass
@@ -52,10 +54,13 @@ class Table:
         columns = {ours: self.columns[theirs[name.lower()]] for ours, name in names.items()}
         return Table(self.path, columns, self.unit, self.first, self.line)
 
+    def place(self, row: int) -> int:
+        """How a row is counted in messages."""
+        return self.line(row) if self.line else row + self.first
+
     def fault(self, row: int, column: str, what: str) -> InputError:
         """The error that names the file, the place and the column."""
-        place = self.line(int(row)) if self.line else int(row) + self.first
-        return InputError(f"{self.path}: {self.unit} {place}, column {column!r}: {what}.")
+        return InputError(f"{self.path}: {self.unit} {self.place(int(row))}, column {column!r}: {what}.")
 
     def text(self, name: str) -> pa.DictionaryArray:
         """A column as texts, null where empty or absent; whole numbers without a decimal point."""
@@ -77,6 +82,14 @@ class Table:
             raise self.fault(_first_not_text(column), name, "there is no UTF-8 text") from error
         except pa.ArrowNotImplementedError as error:
             raise self.fault(0, name, f"values of the type {column.type} can't be read") from error
+
+    def codes(self, name: str) -> pa.DictionaryArray:
+        """A column of codes as texts. A number is refused: it has lost its zeros, and 428.0 and 428 are two codes."""
+        column = self.columns[name]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and column.null_count < len(column):
+            raise InputError(f"{self.path}: column {name!r} holds codes as a number; codes must be text.")
+        return self.text(name)
 
     def number(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where empty or absent."""
@@ -103,15 +116,10 @@ class Table:
         return values
 
     def moments(self, name: str) -> np.ndarray:
-        """A column as microseconds by the clock of its zone, NaT where empty or absent."""
+        """A column as microseconds in UTC, NaT where empty or absent."""
         column = self.columns.get(name)
         if column is None:
             return np.full(len(self), np.datetime64("NaT", "us"))
-        if pa.types.is_timestamp(column.type) and column.type.tz:
-            try:
-                column = pc.local_timestamp(column)
-            except pa.ArrowInvalid as error:
-                raise self.fault(0, name, f"the time zone {column.type.tz!r} is not known here") from error
         if pa.types.is_temporal(column.type):
             return np.asarray(pc.cast(column, pa.timestamp("us"), safe=False)).astype("datetime64[us]")
         texts = self.text(name).fill_null("") if len(self) else words([])
@@ -129,9 +137,10 @@ class _Lines(Delimited):
         return self._table.fault(row, column, what)
 
 
-def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> Cohort:
+def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, system: str | None = None) -> Cohort:
     """The cohort of a table; every row with a code is an entry, a row without one keeps its visit.
 
+    system: of the codes whose row names none.
     Raises InputError naming file, place and column for an empty patient_id, a visit that is no whole number, a code that is
     a number, an unknown system, visits out of time order, or a fact that contradicts itself.
     """
@@ -140,15 +149,13 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> 
             raise InputError(f"{table.path} has no column {name!r}.")
     if not len(table):
         raise InputError(f"{table.path} holds no patient.")
-    ids = table.text("patient_id")
-    if ids.null_count:
-        raise table.fault(int(np.argmax(np.asarray(ids.is_null()))), "patient_id", "there is no patient_id")
+    ids = _ids(table, "patient_id")
     if len(np.unique(rows_at(ids))) < len(ids.dictionary):  # a category that no row has
         ids = words(ids.cast(pa.string()))
     person = rows_at(ids)
     time = table.moments("time")
     number, by_order = _numbers(table, person, time)
-    texts, systems = _codes(table)
+    texts, systems = _codes(table, system)
     report.rows += int((~_null(texts)).sum())
     dated = np.ones(len(table), bool)
     if not by_order and "visit_id" not in table.columns:
@@ -160,9 +167,12 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> 
     visit_of[rows] = visit
     first = rows[first]
     person_first = _first_rows(person, len(ids.dictionary))
+    began = _earliest(time, visit_of, len(first))
+    if len(began):
+        moment = np.where(np.isnat(time), began[visit_of], time).astype(np.int64)
+        _refuse_many(table, "time", moment, visit_of, first, "this visit has another time in an earlier row")
     if by_order:
-        _refuse_many(table, "time", time.astype(np.int64), visit_of, first)
-        _refuse_disorder(table, person[first], time[first], first)
+        _refuse_disorder(table, person[first], began, first)
     age, visit_age = _ages(table, person, visit_of, first)
     entries = np.flatnonzero(dated & ~_null(texts))
     profile = [name for name in table.columns if _is_profile(name)]
@@ -178,7 +188,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> 
         ),
         Visits(
             person[first],
-            _earliest(time, visit_of, len(first)),
+            began,
             number[first] if by_order else first,
             visit_age,
             {name.removeprefix("visit."): _one(table, name, visit_of, first) for name in of_visit},
@@ -187,6 +197,20 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None) -> 
         Entries(visit_of[entries], texts.take(kept), systems.take(kept), _positions(table, entries)),
         ontology,
     )
+
+
+def _ids(table: Table, name: str) -> pa.DictionaryArray:
+    ids = table.text(name)
+    if ids.null_count:
+        raise table.fault(int(np.argmax(_null(ids))), name, f"there is no {name}")
+    rounded = np.array([_ROUNDED.fullmatch(text) is not None for text in ids.dictionary.to_pylist()], bool)[
+        rows_at(ids)
+    ]
+    if rounded.any():
+        row = int(np.argmax(rounded))
+        what = "a number that was rounded, so that ids that differ may be one; export the ids as text"
+        raise table.fault(row, name, f"there is {ids[row].as_py()!r}, {what}")
+    return ids
 
 
 def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -198,33 +222,25 @@ def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.nda
             raise table.fault(int(np.argmax(missing)), "visit", "there is no visit number")
         return number.astype(np.int64), True
     if "visit_id" in table.columns:
-        ids = table.text("visit_id")
-        if ids.null_count:
-            raise table.fault(int(np.argmax(np.asarray(ids.is_null()))), "visit_id", "there is no visit_id")
-        return rows_at(ids), False
+        return rows_at(_ids(table, "visit_id")), False
     if "time" not in table.columns:
         raise InputError(f"{table.path} has no column 'visit', 'visit_id' or 'time' to tell visits by.")
     return np.unique(time, return_inverse=True)[1], False
 
 
-def _codes(table: Table) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
-    column = table.columns["code"]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type)):
-        is_text = pa.types.is_dictionary(column.type) and not pa.types.is_integer(column.type.value_type)
-        if not is_text:  # 428.0 read as a number has lost its zeros: 428.0 and 428 are two codes
-            raise InputError(f"{table.path}: column 'code' holds codes as a number; codes must be text.")
-    texts, systems = table.text("code"), table.text("system")
+def _codes(table: Table, system: str | None) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
+    texts, systems = table.codes("code"), table.text("system")
     names = systems.dictionary.to_pylist()
-    read = [_SYSTEM.fullmatch(name.strip()) if name else None for name in names]
-    wrong = np.array([match is None for match in read] + [False], bool)[_indices(systems, len(names))]
+    read = [icd_named(name) if name else None for name in names]
+    wrong = np.array([name is None for name in read] + [False], bool)[_indices(systems, len(names))]
     if wrong.any():
         row = int(np.argmax(wrong))
         raise table.fault(row, "system", f"there is {systems[row].as_py()!r}; it must be ICD9 or ICD10")
     lonely = _null(texts) & ~_null(systems)
     if lonely.any():
         raise table.fault(int(np.argmax(lonely)), "system", "there is a system but no code")
-    told = words([f"ICD{match[1]}" if match else None for match in read])
-    return texts, told.take(systems.indices) if len(names) else systems
+    told = pa.array([*read, system], pa.string()).take(pa.array(_indices(systems, len(names))))
+    return texts, words(told)
 
 
 def _ages(
@@ -274,17 +290,15 @@ def _one(table: Table, name: str, group: np.ndarray, first: np.ndarray) -> pa.Di
     return texts.take(pa.array(first))
 
 
-def _refuse_many(table: Table, name: str, values: np.ndarray, group: np.ndarray, first: np.ndarray) -> None:
+def _refuse_many(
+    table: Table, name: str, values: np.ndarray, group: np.ndarray, first: np.ndarray, what: str = _DIFFERS
+) -> None:
     """Raises InputError where rows of one group differ."""
     grouped = group >= 0
     differs = np.zeros(len(values), bool)
     differs[grouped] = ~_same(values[grouped], values[first[group[grouped]]])
     if differs.any():
-        raise table.fault(
-            int(np.argmax(differs)),
-            name,
-            "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits",
-        )
+        raise table.fault(int(np.argmax(differs)), name, what)
 
 
 def _refuse_disorder(table: Table, person: np.ndarray, time: np.ndarray, row: np.ndarray) -> None:

@@ -1,11 +1,13 @@
-"""The project's own files, and plain tables of one row a diagnosis: parquet, CSV, JSON lines or list; HISTORY.json, one or a list.
+"""The project's own files, and plain tables of one row a diagnosis or a stay; HISTORY.json, one or a list.
 
-Says what each file is by its content, not by its name alone. A table whose columns are called otherwise is read through a
-map of column names; see `readers.table_columns` for what the columns may hold.
+A table is parquet, CSV, JSON lines or a JSON list. Says what each file is by its content, not by its name alone. A table whose
+columns are called otherwise is read through a map of column names; see `readers.table.columns` for what they may hold.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,15 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import changed_by, current_limits
 from mera_core.history.history_json import parse_json
 from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import BOM, Cohort, ImportReport, Source, open_bytes, read_bytes, too_long
+from mera_core.readers.common.code_systems import icd_named
 from mera_core.readers.common.delimited import read_delimited
 from mera_core.readers.common.parquet import damage_told, refuse_large, schema_of, sound
 from mera_core.readers.table.columns import Table, cohort_of
+from mera_core.readers.table.wide import WideTableError, is_code, is_pattern, lengthened, patterns_of
 
 FORMAT = "table"
 _KEYS = ("patient_id", "visit", "system", "code")
@@ -62,14 +66,11 @@ def expects(source: Source) -> str | None:
     if source.path.is_dir():
         parts = _parts(source)
         return expects(parts[0]) if len(parts) == 1 else None
-    kind = _kind(source)
-    if kind == "parquet":
-        named = " ".join(schema_of(source.path).names).lower()
-    elif kind in ("csv", "jsonl"):
-        named = _head(source).split(b"\n", 1)[0].decode("latin-1").lower()
-    else:
-        return None
-    return "it has columns of the visits table" if sum(key in named for key in _KEYS) > 1 else None
+    names = _names(source)
+    named = " ".join(names).lower()
+    if sum(key in named for key in _KEYS) > 1:
+        return "it has columns of the visits table"
+    return "it has numbered columns of diagnoses" if patterns_of(names) else None
 
 
 def read(
@@ -77,24 +78,29 @@ def read(
     report: ImportReport,
     ontology: Ontology | None = None,
     columns: Mapping[str, str] | None = None,
+    system: str | None = None,
 ) -> Cohort:
     """Read a visits table or histories, or the one of them that a folder holds; every code is checked against the code books.
 
     columns: our name of a column -> the file's name, for tables that are not of our making; then only these are read, and
-    visits may be told by `visit_id` or by `time` alone (see `readers.table_columns`). A history without an id is named
+    visits may be told by `visit_id` or by `time` alone (see `readers.table.columns`). `code` may be a pattern of numbered
+    columns (see `readers.table.wide`). system: of the codes whose row names none. A history without an id is named
     history-1, history-2 ... by its place.
     Raises InputError naming the file and the line, row or place.
     """
+    given = icd_named(system) if system else None
+    if system and not given:
+        raise InputError(f"the option system must be ICD9 or ICD10, not {system!r}.")
     source = _one(source, columns) if source.path.is_dir() else source
     path, kind = source.path, _kind(source)
     if kind != "json":
-        return cohort_of(_table(source, kind, columns, report), report, ontology)
+        return cohort_of(_table(source, kind, columns, given, report), report, ontology, given)
     decoded = _decoded(path)
     if _are_rows(decoded):
-        table = Table(path, _columns(enumerate(decoded, start=1), str(path), "row"), "row", 1)
-        return cohort_of(_in_our_names(table, columns), report, ontology)
-    if columns:
-        raise InputError(f"{path} holds histories, not a table, so it has no columns to name.")
+        rows = _columns(enumerate(decoded, start=1), str(path), "row", columns)
+        return cohort_of(_in_our_names(Table(path, rows, "row", 1), columns, report), report, ontology, given)
+    if columns or system:
+        raise InputError(f"{path} holds histories, not a table, so it has no columns or system to name.")
     return _of_histories(_histories(decoded, report, str(path)), report, ontology)
 
 
@@ -129,6 +135,22 @@ def _kind(source: Source) -> str:
     return "csv"
 
 
+def _names(source: Source) -> list[str]:
+    """The columns of a table as the file writes them; none of what is no table."""
+    kind = _kind(source)
+    line = _head(source).removeprefix(BOM).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    try:
+        if kind == "parquet":
+            return schema_of(source.path).names
+        if kind == "csv":
+            rows = (next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS)
+            return [name.strip() for name in max(rows, key=len)]
+        row = json.loads(line) if kind == "jsonl" else None
+        return list(row) if isinstance(row, dict) else []
+    except (csv.Error, ValueError, RecursionError):
+        return []
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
@@ -142,8 +164,12 @@ def _head(source: Source) -> bytes:
         return b""
 
 
-def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: ImportReport) -> Table:
-    path = source.path
+def _table(
+    source: Source, kind: str, named: Mapping[str, str] | None, system: str | None, report: ImportReport
+) -> Table:
+    path, names = source.path, _names(source)
+    if named is None and "code" not in map(str.lower, names) and (patterns := patterns_of(names)):
+        raise WideTableError(path, names, patterns)
     if kind == "parquet":
         content = pa.BufferReader(read_bytes(path))  # bytes, because a gzipped parquet file is unpacked first
         with damage_told(path):
@@ -156,15 +182,19 @@ def _table(source: Source, kind: str, named: Mapping[str, str] | None, report: I
             )  # a text is held once, however often it stands there
         table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
     elif kind == "jsonl":
-        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line"), "line", 1)
+        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line", named), "line", 1)
     else:
-        required = _KEYS if named is None else list(named.values())
+        required = [key for key in _KEYS if key != "system"] if named is None else list(named.values())
+        if named and is_pattern(named.get("code"), names):
+            required.remove(named["code"])
         cells = read_delimited(source, required, None, report, "," if named is None else _DELIMITERS)
+        if named is None and system is None and "system" not in map(str.lower, cells.columns):
+            raise InputError(f"{path} has no column 'system'; --option system=ICD10 names the one of all codes.")
         table = Table(path, cells.columns, "line", 2, cells.line)
-    return _in_our_names(table, named)
+    return _in_our_names(table, named, report)
 
 
-def _in_our_names(table: Table, named: Mapping[str, str] | None) -> Table:
+def _in_our_names(table: Table, named: Mapping[str, str] | None, report: ImportReport) -> Table:
     """The table with our columns in our names: by the map, or, where there is none, in any case."""
     if named is None:
         ours = {name.lower(): name for name in table.columns if name.lower() in VISITS_TABLE_COLUMNS}
@@ -172,12 +202,14 @@ def _in_our_names(table: Table, named: Mapping[str, str] | None) -> Table:
             name.lower() if name.lower() in ours else name: column for name, column in table.columns.items()
         }
         return table
+    if is_pattern(named.get("code"), table.columns):
+        return lengthened(table, named, report)
     return table.renamed(named)
 
 
 def _json_lines(content: bytes, path: str) -> Iterable[tuple[int, Any]]:
     """(number, decoded value) of each line that holds something."""
-    most = in_force().line_bytes
+    most = current_limits().line_bytes
     for number, line in enumerate(content.removeprefix(BOM).split(b"\n"), 1):
         if len(line) > most:
             raise too_long(path, number, most)
@@ -185,21 +217,24 @@ def _json_lines(content: bytes, path: str) -> Iterable[tuple[int, Any]]:
             yield number, parse_json(line, f"{path}, line {number}")
 
 
-def _columns(rows: Iterable[tuple[int, Any]], path: str, unit: str) -> dict[str, pa.Array]:
+def _columns(
+    rows: Iterable[tuple[int, Any]], path: str, unit: str, named: Mapping[str, str] | None
+) -> dict[str, pa.Array]:
     """Column -> values of numbered rows; a value that a row lacks is null."""
     columns: dict[str, list[Any]] = {}
-    limits, size = in_force(), 0
+    code = (named or {}).get("code", "code")
+    limits, size = current_limits(), 0
     for number, row in rows:
         if not isinstance(row, dict) or any(isinstance(value, (dict, list, bool)) for value in row.values()):
             raise InputError(f"{path}, {unit} {number} must be one flat JSON object.")
         for name, value in row.items():
-            if name.lower() == "code" and isinstance(value, (int, float)):  # 428.0 and 428 are two codes
+            if isinstance(value, (int, float)) and is_code(name, code):  # 428.0 and 428 are two codes
                 raise InputError(
-                    f"{path}: {unit} {number}, column 'code': the code stands as a number; it must be text."
+                    f"{path}: {unit} {number}, column {name!r}: the code stands as a number; it must be text."
                 )
             if isinstance(value, str) and len(value) > limits.line_bytes:
                 raise InputError(
-                    f"{path}: {unit} {number}: a text is longer than {limits.line_bytes:,} bytes ({changed_by('line_bytes')})."
+                    f"{path}: {unit} {number}: a text is longer than {limits.line_bytes:,} bytes{changed_by('line_bytes')}."
                 )
             column = columns.setdefault(name, [])
             column += [None] * (size - len(column))

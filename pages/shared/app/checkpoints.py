@@ -14,6 +14,7 @@ QUANTIZE_VARIABLE = "MERA_QUANTIZE"  # nf4, int8 or bf16: how the weights of eve
 MANIFEST = "mera.json"
 BUNDLED = "mera-mini"
 BUNDLED_FOLDER = Path(__file__).resolve().parents[3] / "sample_data"
+BEING_WRITTEN = (".partial", ".old")  # what a folder is called while it is written or replaced
 LOOK_EVERY = 2.0  # seconds
 
 
@@ -30,7 +31,7 @@ def models() -> dict[str, Path | None]:
 
 def ranking_models() -> list[str]:
     """The ids of those that rank, as far as their manifests tell: one that can't be read says why when it is chosen."""
-    return [name for name, folder in models().items() if folder is None or _ranks(folder / MANIFEST, _changed(folder))]
+    return [name for name, folder in models().items() if folder is None or _ranks(folder / MANIFEST, version(folder))]
 
 
 def quantize() -> str | None:
@@ -38,27 +39,39 @@ def quantize() -> str | None:
     return os.environ.get(QUANTIZE_VARIABLE) or None
 
 
+def version(folder: str | Path | None) -> tuple[int, ...] | None:
+    """What changes when a checkpoint is replaced, as its manifest names every file by its hash; None where there is none."""
+    return _version(Path(folder or BUNDLED_FOLDER / BUNDLED) / MANIFEST, _look())
+
+
 def _checkpoints(folder: str | Path | None) -> dict[str, Path]:
-    return _in_folder(Path(folder), int(time.monotonic() / LOOK_EVERY)) if folder else {}
+    return _in_folder(Path(folder), _look()) if folder else {}
+
+
+def _look() -> int:
+    """The number of the present look at the disk: pages ask several times in each run, and every look waits."""
+    return int(time.monotonic() / LOOK_EVERY)
 
 
 @lru_cache(maxsize=8)
 def _in_folder(folder: Path, look: int) -> dict[str, Path]:
-    """What a folder holds at the look number `look`: pages ask several times in each run, and every look at a disk waits."""
     if not folder.is_dir():
         return {}
-    return {path.name: path for path in sorted(folder.iterdir()) if (path / MANIFEST).is_file()}
+    found = [path for path in sorted(folder.iterdir()) if path.suffix not in BEING_WRITTEN]
+    return {path.name: path for path in found if (path / MANIFEST).is_file()}
 
 
-def _changed(folder: Path) -> int:
+@lru_cache(maxsize=8)
+def _version(manifest: Path, look: int) -> tuple[int, ...] | None:
     try:
-        return (folder / MANIFEST).stat().st_mtime_ns
+        mark = manifest.stat()
     except OSError:
-        return 0
+        return None
+    return mark.st_ino, mark.st_size, mark.st_mtime_ns
 
 
 @lru_cache(maxsize=64)
-def _ranks(manifest: Path, changed: int) -> bool:
+def _ranks(manifest: Path, version: tuple[int, ...] | None) -> bool:
     try:
         return json.loads(manifest.read_bytes())["stage"] != "memorize"
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,6 +7,7 @@ A page that shows two histories keeps the second in a slot of its own (`slot="b"
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,12 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mera_core.common.errors import InputError
-from mera_core.common.faults import in_words
+from mera_core.common.faults import describe_system_error
 from mera_core.history.records import DemoPatient, Patient, demo_patients
 from mera_core.icd.search import search
+from mera_core.ranking.ranking import NOTICE
 from pages.shared.app import checkpoints
 from pages.shared.app.checkpoints import models
 from pages.shared.app.leaving import ask_before_leaving, has_unsaved_verdicts
@@ -27,7 +28,6 @@ from pages.shared.app.login import require_login
 from pages.shared.app.private_process import keep_private
 from pages.shared.app.style import stylesheet
 
-NOTICE = "Research use, not for clinical decisions."
 PAGES_FOLDER = Path(__file__).resolve().parents[2]
 ICONS = {
     "Predict": ":material/format_list_numbered:",
@@ -42,6 +42,7 @@ SLOTS = ("", "b")
 HOME = "Home"
 _UNDO_DEPTH = 50
 _RANKINGS_KEPT = 8
+_MODELS_KEPT = 3  # loaded at once, for all sessions together
 
 Result = TypeVar("Result")
 
@@ -102,7 +103,7 @@ def engine(model: str | None = None, quantize: str | None = None) -> Any:
     """
     folder = models()[model_id() if model is None else model]
     quantize = quantize or checkpoints.quantize()
-    return or_stop(lambda: _load(None if folder is None else str(folder), quantize))
+    return or_stop(lambda: _load(None if folder is None else str(folder), quantize)[0])
 
 
 def ranking_engine() -> Any:
@@ -122,40 +123,45 @@ def ranking_engine() -> Any:
     return loaded
 
 
-@st.cache_resource(show_spinner="Loading the model: a few seconds, once …")
-def _load(folder: str | None, quantize: str | None = None) -> Any:
+def _is_current(loaded: tuple[Any, str | None, Any]) -> bool:
+    """Whether a loaded checkpoint is the one in its folder; one whose folder is gone is kept."""
+    _, folder, version = loaded
+    return checkpoints.version(folder) in (None, version)
+
+
+@st.cache_resource(
+    max_entries=_MODELS_KEPT, validate=_is_current, show_spinner="Loading the model: a few seconds, once …"
+)
+def _load(folder: str | None, quantize: str | None = None) -> tuple[Any, str | None, Any]:
+    """An engine for all sessions, its folder, and the version that was loaded."""
     from mera_core.engine import Engine  # brings in torch: only when a page needs the model
     from mera_core.serving.shared_engine import SharedEngine
 
+    version = checkpoints.version(folder)
     loaded = Engine.load(folder, quantize)
     loaded.warm_up()
     Thread(target=_settle, daemon=True).start()
-    return SharedEngine(loaded, _line(), _who_asks, _tell_place)
+    return SharedEngine(loaded, _queue(), _tell_place), folder, version
 
 
 def _settle() -> None:
     """Build the search index before someone types; then take what is loaded, and stays, out of what is searched for garbage.
 
     Streamlit has all of it searched at the end of every run of a page: the code books alone would hold up all sessions
-    for a tenth of a second each time.
+    for a tenth of a second each time. A model that was given up since the last time goes.
     """
     search("a")
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-@st.cache_resource(show_spinner=False, on_release=lambda line: line.close())
-def _line() -> Any:
-    """The line that the sessions of all models wait in: one model works at a time."""
-    from mera_core.serving.batch_queue import Line
+@st.cache_resource(show_spinner=False, on_release=lambda queue: queue.close())
+def _queue() -> Any:
+    """The queue that the sessions of all models wait in: one model works at a time."""
+    from mera_core.serving.batch_queue import TurnQueue
 
-    return Line()
-
-
-def _who_asks() -> str:
-    """The session of the running script."""
-    context = get_script_run_ctx()
-    return context.session_id if context else ""
+    return TurnQueue()
 
 
 def _tell_place(place: int) -> None:
@@ -174,10 +180,11 @@ def ranking_of(person: Patient, model: str | None = None, quantize: str | None =
     loaded = engine(model, quantize)
     kept: list = st.session_state.setdefault("rankings", [])
     for known, by, ranking in kept:
-        if by is loaded and known == person:
+        if by() is loaded and known == person:
             return ranking
     ranking = loaded.rank(person)
-    st.session_state["rankings"] = [*kept, (person, loaded, ranking)][-_RANKINGS_KEPT:]
+    by = weakref.ref(loaded)  # a model that nobody uses any longer must go
+    st.session_state["rankings"] = [*kept, (person, by, ranking)][-_RANKINGS_KEPT:]
     return ranking
 
 
@@ -188,7 +195,7 @@ def or_stop(call: Callable[[], Result]) -> Result:
     except InputError as error:
         words = str(error)
     except (MemoryError, OSError, RuntimeError) as error:
-        words = in_words(error) or ""
+        words = describe_system_error(error) or ""
         if not words:
             raise
     st.error(sentence(words), icon=":material/error:")

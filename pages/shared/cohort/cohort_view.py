@@ -36,8 +36,10 @@ _NOTES = {
     "unread": ("code", "codes", "left out"),
     "ambiguous": ("code", "codes", "left out for having two meanings"),
     "duplicate": ("code", "codes", "named twice in a visit"),
+    "repaired": ("code", "codes", "read with a digit for a letter"),
+    "as_category": ("code", "codes", "not in the code set, read as the one above"),
     "rolled_up": ("code", "codes", "read as a broader one"),
-    "mapped": ("code", "codes", "translated between code books"),
+    "mapped": ("code", "codes", "translated between code systems"),
     "truncated": ("history", "histories", "shortened"),
 }
 _FIGURES = {
@@ -78,7 +80,15 @@ def _take(name: str, cohort: Cohort) -> None:
 
 
 def _put_away() -> None:
-    for key in ("cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused", "scoring_refused"):
+    for key in (
+        "cohort",
+        "scoring",
+        "scoring_runs",
+        "cohort_measured",
+        "cohort_refused",
+        "scoring_refused",
+        "cohort_wide",
+    ):
         st.session_state.pop(key, None)
 
 
@@ -101,7 +111,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     )
     hold_out = mode == "held out"
     scoring: CohortScoring | None = st.session_state.get("scoring")
-    if scoring is not None and (scoring.engine is not loaded or scoring.patients is not patients):
+    if scoring is not None and (scoring.engine.name != loaded.name or scoring.patients is not patients):
         scoring = None  # the cohort or the model is another one now
     same = scoring is not None and scoring.hold_out == hold_out
     running = same and st.session_state.get("scoring_runs", False)

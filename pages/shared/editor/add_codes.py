@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared.app.session import change, patient, plain, slot_key
 from pages.shared.editor import history_edits as edits
@@ -108,11 +108,10 @@ def _add(codes: list[Code | str], slot: str) -> bool:
     target = st.session_state[slot_key("add_target", slot)]
     edited = edits.add_codes(patient(slot), codes, None if target == NEW_VISIT else target)
     size = sum(len(visit.codes) for visit in edited.visits)
-    limits = in_force()
+    limits = current_limits()
     if len(edited.visits) > limits.visits or size > limits.codes:
         st.session_state[slot_key("refused", slot)] = (
-            f"A history can hold {limits.visits:,} visits and {limits.codes:,} codes; this would be more "
-            f"({changed_by('visits')}, {changed_by('codes')})."
+            f"A history can hold {limits.visits:,} visits and {limits.codes:,} codes; this would be more."
         )
         return False
     change(edited, slot)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import changed_by, in_force
+from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import AmbiguousCodeError, Code, Ontology
 
 _LINES = re.compile(r"[\n\r;|\t]+")
@@ -25,7 +25,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d\b(?!\.)")  # among words it is rather that th
 _UNDOTTED = re.compile(r"\d{4,5}\b(?!\.)")
 _TELLING = 4  # letters of a word that says something by itself: "no", "of", "with" of a description may differ
 _LETTERS = re.compile(r"[^\W_]+")
-_EDGES = " \u00a0,.:=/+&–—-•*\"'“”„()[]{}<>"
+_EDGES = " \u00a0,.:=/+&–—-•*†!\"'“”„()[]{}<>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Piece:
 
     typed: as written. code: what it became; None where it could not be read. words: what was taken as the
     code's description. problem: why it could not be read, as a sentence; '' where it could. doubt: what else it may
-    have been, although it was read.
+    have been, or how it was read otherwise than typed, although it was read.
     """
 
     typed: str
@@ -46,18 +46,12 @@ class Piece:
 
 def read_list(text: str, ontology: Ontology) -> list[Piece]:
     """Every piece of a pasted list in order. Raises InputError for a text too long to be a list."""
-    longest, most = in_force().list_characters, in_force().list_pieces
+    longest, most = current_limits().list_characters, current_limits().list_pieces
     if len(text) > longest:
-        raise InputError(
-            f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once "
-            f"({changed_by('list_characters')})."
-        )
+        raise InputError(f"The list has {len(text):,} characters, and at most {longest:,} can be pasted at once.")
     pieces = list(islice((piece for line in _LINES.split(text) for piece in _line(line, ontology)), most + 1))
     if len(pieces) > most:  # the rest is not looked at: each piece takes a millisecond
-        raise InputError(
-            f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once "
-            f"({changed_by('list_pieces')})."
-        )
+        raise InputError(f"The list has more than {most:,} pieces, and at most {most:,} can be pasted at once.")
     return _with_doubts(pieces)
 
 
@@ -87,7 +81,7 @@ def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
         coded = any(_code_like(word) for word in words)
         if last is not None and not coded and _describes(words, last, ontology):
             said = f"{last.words}, {part}" if last.words else part
-            last = Piece(f"{last.typed}, {part}", last.code, said)
+            last = replace(last, typed=f"{last.typed}, {part}", words=said)
             continue
         if last is not None:
             yield last
@@ -155,7 +149,8 @@ def _read(written: str, words: str, ontology: Ontology) -> Piece:
     written = written.strip(_EDGES)
     typed = f"{written} {words}".strip()
     try:
-        return Piece(typed, ontology.parse(written), words)
+        reading = ontology.diagnosis(written)
+        return Piece(typed, reading.code, words, doubt=ontology.told(written, reading))
     except AmbiguousCodeError as error:
         return Piece(written, None, words, str(error))
     except InputError as error:

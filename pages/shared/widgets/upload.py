@@ -12,17 +12,17 @@ import re
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from mera_core.common.errors import InputError
-from mera_core.common.limits import Limits, applied, gunzipped_size, in_force
+from mera_core.common.limits import Limits, applied, current_limits, gunzipped_size
 from mera_core.history.history_json import has_shifted_dates
 from mera_core.history.records import Patient, parse_json, patient_from_json
-from mera_core.icd.ontology import Ontology
-from mera_core.icd.readings import readings
+from mera_core.icd.ontology import AmbiguousCodeError, Ontology
 from mera_core.readers import Cohort, ImportReport, read
 
 _GZIP = b"\x1f\x8b"
@@ -44,16 +44,16 @@ class Upload(Protocol):
         """The content."""
 
 
-def read_uploads(uploads: Sequence[Upload], format: str = "auto") -> Cohort:
+def read_uploads(uploads: Sequence[Upload], format: str = "auto", **options: Any) -> Cohort:
     """The patients of one file, or of several that belong together (the tables of one data set, a ZIP of them).
 
-    format: one of `readers.FORMATS`, or "auto" to recognise it.
+    format: one of `readers.FORMATS`, or "auto" to recognise it. options: those of the format, as `readers.read` takes them.
 
     A single HISTORY.json is taken as it was typed, unread codes included; every other format is read, and its report
     names what was left out.
     Raises InputError naming the file, never a folder of this machine.
     """
-    limits = in_force().for_uploads()
+    limits = current_limits().for_uploads()
     for each in uploads:
         limits.refuse_above("upload_bytes", len(each.getvalue()), f"The file {_own_name(each.name)}")
     if len(uploads) == 1 and format in ("auto", "table") and (patient := as_typed(uploads[0].getvalue())) is not None:
@@ -65,10 +65,11 @@ def read_uploads(uploads: Sequence[Upload], format: str = "auto") -> Cohort:
             written = [path for upload in uploads for path in _lay(upload, root, room)]
             if not written:
                 raise InputError("The upload holds no file.")
-            cohort = read(written[0] if len(written) == 1 else _innermost(root), format)
+            cohort = read(written[0] if len(written) == 1 else _innermost(root), format, **options)
             patients = cohort.patients  # read now: the files are about to go
         except InputError as error:
-            raise InputError(_without_folder(str(error), root)) from None
+            error.args = (_without_folder(str(error), root),)
+            raise error from None
         report = cohort.report
         report.remarks = [_without_folder(remark, root) for remark in report.remarks]
         report.why = _without_folder(report.why, root)
@@ -94,13 +95,14 @@ def _alone(patient: Patient) -> Cohort:
     typed = [code for visit in patient.visits for code in visit.codes]
     report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
     for code in typed:
-        found, _ = readings(code, Ontology.load())
-        if len(found) == 1:
+        try:
+            found = Ontology.load().diagnosis(code)
             report.codes += 1
-            report.systems[found[0].system] += 1
-        elif found:
+            report.systems[found.code.system] += 1
+            report.read_otherwise += Counter(filter(None, [found.how]))
+        except AmbiguousCodeError:
             report.leave_out("two meanings: kept as typed, for you to choose")
-        else:
+        except InputError:
             report.leave_out("not a code of either book: kept as typed and not used")
             report.unknown_codes[str(code)] += 1
     if has_shifted_dates(patient):

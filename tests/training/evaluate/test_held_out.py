@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from mera_core.common.errors import InputError
@@ -56,6 +58,33 @@ def test_a_format_of_another_source_tells_that_all_are_new() -> None:
     people = patients()
     chosen, rule = choose_part(people, engine("uci_diabetes130"), "mimic3", "auto")
     assert chosen == people and rule.startswith("all; the format mimic3 is that of another source than uci_diabetes130")
+
+
+def years(*earliest: str) -> Patient:
+    """A patient of MIMIC-IV, whose visits may have been in these years at the earliest; its dates are shifted."""
+    visits = [Visit([STRANGE], datetime(2150 + at, 1, 1), details={"year": y}) for at, y in enumerate(earliest)]
+    return Patient(visits, id="-".join(("p", *earliest)))
+
+
+@pytest.mark.parametrize("format", ["mimic4", "table", "meds"])
+@pytest.mark.parametrize("trained", ["mimic3", "table"])
+def test_of_mimic4_only_admissions_after_2012_are_new_to_mimic3(trained, format) -> None:
+    """Patients of 2008 to 2012 are in both, under other ids."""
+    if trained == format == "table":
+        return  # of the same source
+    people = [years("2013", "2014"), years("2012", "2014"), years("2008"), years("2011", ""), years("2016")]
+    chosen, rule = choose_part(people * 20, engine(trained), format, "auto")
+    assert [p.id for p in chosen[:2]] == ["p-2013-2014", "p-2016"] and len(chosen) == 40
+    assert "40 of 100 patients" in rule and "MIMIC-III and MIMIC-IV" in rule and "2008 to 2012" in rule
+    assert choose_part(people, engine(trained), format, "all")[0] == people
+
+
+@pytest.mark.parametrize(("trained", "format"), [("mimic3", "mimic4"), ("mimic4", "mimic3"), ("mimic4", "omop")])
+def test_mimic_records_that_do_not_tell_their_year_are_refused(trained, format) -> None:
+    people = [Patient([Visit([STRANGE], datetime(2150, 1, 1))] * 2, id=str(n)) for n in range(100)]
+    with pytest.raises(InputError, match=r"MIMIC-III and MIMIC-IV .* 2008 to 2012, .* --part all"):
+        choose_part(people, engine(trained), format, "auto")
+    assert choose_part(people, engine("uci_diabetes130"), format, "auto")[0] == people
 
 
 def test_codes_that_no_training_patient_had_tell_that_all_are_new() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +14,12 @@ from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth, rows_of_labels
 from mera_core.history.records import Patient, Visit, to_table, write_table
 from mera_core.icd.ontology import Code, Ontology
+from tests.readers import shapes
 from tests.tiny import CODES, icd9, tiny_engine
+from training.ablate.run import Runs
 from training.ablate.table import Row, Table
 from training.evaluate.scored import Scored
-from training.open_questions import BRANCH_ROWS, _source, branches, growth, order, travel
+from training.open_questions import branches, growth, order, travel
 
 A, B = icd9("428.0", "427.31")  # circulatory
 C = icd9("486")[0]  # respiratory
@@ -48,9 +51,9 @@ def test_pairs_of_chapters_worked_by_hand(monkeypatch) -> None:
     chapter = np.array([0, 0, 1])
     finds = scored(np.array([[0.0, 0, 1], [0, 1, 0], [0, 1, 0]]), truth)  # finds the first and the last
     misses = scored(np.array([[0.0, 1, 0], [0, 1, 0], [0, 1, 0]]), truth)  # finds the last
-    rows = branches.pairs([misses], [finds], truth, chapter, ["heart", "lungs"], Bootstrap(3, 20))
+    rows = branches.pairs([misses], [finds], chapter, ["heart", "lungs"], Bootstrap(3, 20))
     assert [(row["history"], row["new"], row["codes"]) for row in rows] == [("heart", "lungs", 2)]
-    assert rows[0]["reference"] == 0.5 and rows[0]["difference"]["value"] == -0.5
+    assert rows[0]["reference"] == 0.5 and rows[0]["difference"].value == -0.5
     new = branches.divided(truth, chapter)
     assert branches.recall(finds, new["cross_branch"], Bootstrap(3, 5)).value == 0.5
     assert branches.recall(misses, new["in_branch"], Bootstrap(3, 5)).value == 1.0
@@ -113,7 +116,8 @@ def test_growth_at_tiny_size_tells_training_and_cut_apart(tiny_stage1, invented_
     monkeypatch.setattr(growth, "cut", cut)
     rank = {"passes": 1, "batch_size": 16, "rehearsal": 0, "save_every": 0}
     table = Table((1,), {}, rank, (Row("MERA", "reference"),))
-    found = growth.run(table, str(invented_cohort), "table", tmp_path, draws=10)
+    models = Runs(table, str(invented_cohort), "table", tmp_path)
+    found = growth.run(models, draws=10)
     labels = [row["labels"] for row in found["rows"]]
     assert labels == sorted(labels) and labels[2] - labels[0] > 40
     assert [row["label_space"] for row in found["rows"]] == list(growth.SIZES)
@@ -122,7 +126,7 @@ def test_growth_at_tiny_size_tells_training_and_cut_apart(tiny_stage1, invented_
         assert (row["peak_memory_gb"], row["peak_memory_with_cut_gb"]) == (2.0, 9.0) and row["cut_patients"] > 3
         assert 0 < row["metrics"]["recall@20"]["value"] <= 1
     clock[0] = 1e6
-    assert growth.run(table, str(invented_cohort), "table", tmp_path, draws=10) == found  # kept, not run again
+    assert growth.run(models, draws=10) == found  # kept, not run again
 
 
 def test_precision_falls_and_recall_rises_as_the_cut_lets_more_codes_through(tiny_checkpoint, invented_cohort) -> None:
@@ -191,13 +195,16 @@ def test_a_checkpoint_travels_and_what_can_not_be_read_says_why(tiny_checkpoint,
     away = tmp_path / "away.csv"
     visits = [Visit([Code("ICD10", "I50.22"), Code("ICD10", "I48.0")]), Visit([Code("ICD10", "I50.22")])]
     write_table(to_table([Patient(visits, id=str(n)) for n in range(15)]), away)
+    shared = [Patient([Visit(icd9("428.0"), datetime(2150, 1, day)) for day in (1, 2)], id="1")]
     sources = [
         travel.Source("home", str(invented_cohort), "table", home=True),
         travel.Source("away", str(away), "table"),
         travel.Source("nowhere", str(tmp_path / "none"), "table"),
+        travel.Source("MIMIC", str(shapes.mimic3(shared, tmp_path / "mimic")), "mimic3"),
     ]
     out = travel.run(tiny_checkpoint, sources, draws=20)
-    home, other, none = out["rows"]
+    home, other, none, mimic = out["rows"]
+    assert "both hold patients of 2008 to 2012" in mimic["not_run"]  # the table at home may be of MIMIC-IV
     assert home["home"] and home["patients"] > 5 and other["patients"] == 15
     assert other["true_codes_within"] == 1.0 and other["recurrent"] == 1.0  # I50.22 comes back, read as 428
     assert "none" in none["not_run"]
@@ -216,8 +223,9 @@ def test_the_next_visit_is_never_shown_to_a_baseline() -> None:
 
 
 def test_a_source_is_written_as_name_format_and_path() -> None:
-    assert _source("MIMIC-III demo=mimic3:some/folder") == travel.Source("MIMIC-III demo", "some/folder", "mimic3")
+    assert travel.Source.parse("MIMIC-III demo=mimic3:some/folder") == travel.Source(
+        "MIMIC-III demo", "some/folder", "mimic3"
+    )
     for text in ("mimic3:some/folder", "name=mimic3", "=mimic3:x", "name=:x"):
         with pytest.raises(InputError, match="NAME=FORMAT:PATH"):
-            _source(text)
-    assert BRANCH_ROWS[0] == "MERA"
+            travel.Source.parse(text)

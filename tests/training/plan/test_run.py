@@ -24,11 +24,12 @@ from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import questions
 from training.memorize import run as memorize
+from training.memorize.questions import code_book
 from training.plan import memory as plan_memory
 from training.plan import run as plan
 from training.plan.architecture import Architecture, kept_bytes, shape_of
 from training.plan.memory import CohortSize, lighter, memory_of
-from training.plan.run import Machine, in_words, make, make_all
+from training.plan.run import Machine, make, make_all
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "training" / "configs"
@@ -133,7 +134,7 @@ import os, sys, torch
 from tests.tiny import tiny_model, tiny_vocabulary
 from mera_core.model.losses import Hierarchy
 from mera_core.icd.ontology import Ontology
-from training import rank
+from training.rank import run as rank
 from training.memorize.loss import answer_loss
 from training.common.config import RankConfig
 
@@ -199,13 +200,11 @@ def test_seven_billion_parameters_in_each_form() -> None:
     assert lora.weights - qlora.weights == pytest.approx(6.476e9 * (2 - 0.5625), rel=0.01)  # the body's matrices
     less = needed(replace(SEVEN_B, gradient_checkpointing=True))
     assert less.activations < 0.15 * full.activations and less.weights == full.weights
-
-
-def test_scores_held_at_once_can_be_few() -> None:
-    shape, config = plan.backbone_shape(SEVEN_B), RankConfig(tuning="qlora", precision="bfloat16")
-    large = CohortSize(labels=100_000)
-    whole = memory_of(config, SEVEN_B, shape, large).logits
-    few = memory_of(RankConfig(tuning="qlora", precision="bfloat16", targets_at_once=8), SEVEN_B, shape, large).logits
+    ranked = RankConfig(tuning="qlora", precision="bfloat16")
+    whole, few = (
+        memory_of(each, SEVEN_B, plan.backbone_shape(SEVEN_B), CohortSize(labels=100_000)).logits
+        for each in (ranked, replace(ranked, targets_at_once=8))
+    )
     assert whole - few == pytest.approx(plan_memory.BYTES_A_SCORE * 100_000 * (64 * 1.66 - 8), rel=0.01)
 
 
@@ -238,50 +237,44 @@ def test_steps_and_tokens_by_hand(tmp_path) -> None:
     assert make(path, cohort, Machine(), SEVEN_B).tokens == 2 * 100 * 2 * (12 + 1.5 * 20)
 
 
-def test_stage_1_asks_as_many_questions_as_training_does() -> None:
-    config = MemorizeConfig(backwards_share=0.5, hierarchy_share=0.75)
-    nodes = list(plan_memory.book(("ICD9",)))
-    sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes)
-    drawn = sampler.one_pass(random.Random(0), 0.5, 0.75)
-    assert plan_memory.questions_a_pass(config) == pytest.approx(len(drawn), rel=0.01)
-
-
-def test_passes_with_encoded_rows_are_steps_of_their_own(tmp_path) -> None:
+def test_epochs_with_encoded_rows_are_steps_of_their_own(tmp_path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text("passes: 3\n", encoding="utf-8")
-    without = make(path, CohortSize(), Machine())
+    without = make(path, CohortSize(), Machine(tokens_per_second=1000))
+    assert without.hours == pytest.approx(without.tokens / 1000 / 3600)
+    assert make(path, CohortSize(), Machine(None, 4, 1000)).hours == pytest.approx(without.hours / 4)
     path.write_text("passes: 3\nencoded_passes: 2\n", encoding="utf-8")
-    both, codes = make(path, CohortSize(), Machine()), plan_memory.told_apart(MemorizeConfig())
-    assert 14_567 < codes < len(plan_memory.book(("ICD9",)))
-    assert both.steps - without.steps == 2 * codes // MemorizeConfig().batch_size
+    both, counts = make(path, CohortSize(), Machine()), plan_memory.Questions.of(("ICD9",))
+    assert 14_567 < counts.backwards < counts.nodes
+    assert both.steps - without.steps == 2 * counts.backwards // MemorizeConfig().batch_size
     a_code = 2 * plan_memory.definition_tokens(MemorizeConfig()) + plan_memory.QUESTION_TOKENS
-    assert both.tokens - without.tokens == pytest.approx(2 * codes * a_code, 1e-6)
+    assert both.tokens - without.tokens == pytest.approx(2 * counts.backwards * a_code, 1e-6)
 
 
 def test_a_stage_1_that_goes_on_has_the_shape_of_the_one_before() -> None:
     paths = [CONFIGS / f"mera-icd10-{name}.yaml" for name in ("memorize", "maps", "rows", "rank")]
     made = make_all(paths, CohortSize(), Machine())
     assert len({one.parameters for one in made}) == 1 and [one.stage for one in made] == ["memorize"] * 3 + ["rank"]
-    assert "small LLaMA gone on from" in in_words(made[1]) and "10 passes over the codes not known" in in_words(made[2])
-    config, rows = MemorizeConfig.load(paths[1]), MemorizeConfig.load(paths[2])
-    assert made[1].steps == pytest.approx(0.5 * plan_memory.questions_a_pass(config) / 128, rel=0.01)
-    # the smaller of the books, whose questions are told by the same rule
-    config, rows = (replace(one, systems=("ICD9",)) for one in (config, rows))
-    nodes = list(plan_memory.book(("ICD9",)))
-    sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes, with_equivalents=True)
-    drawn = sampler.one_pass(random.Random(0), config.backwards_share, config.hierarchy_share, config.equivalents_share)
-    assert plan_memory.questions_a_pass(config) == pytest.approx(len(drawn), rel=0.01)
-    assert plan_memory.questions_a_pass(rows) == len(sampler.backwards) + len(sampler.equivalents)
+    assert made[0].backbone == "small LLaMA from scratch" and made[1].backbone == "small LLaMA gone on from"
+    assert [one.missed_passes for one in made] == [6, 0, 10, 0]
+    assert made[1].steps == pytest.approx(0.5 * plan_memory.questions_a_pass(MemorizeConfig.load(paths[1])) / 128, 0.01)
     with pytest.raises(InputError, match="goes on from a stage 1: name the configuration of that"):
         make(paths[1], CohortSize(), Machine())
 
 
-def test_hours_are_tokens_over_throughput(tmp_path) -> None:
-    path = tmp_path / "one.yaml"
-    path.write_text("passes: 3\n", encoding="utf-8")
-    one = make(path, CohortSize(), Machine(tokens_per_second=1000))
-    assert one.hours == pytest.approx(one.tokens / 1000 / 3600)
-    assert make(path, CohortSize(), Machine(None, 4, 1000)).hours == pytest.approx(one.hours / 4)
+def test_stage_1_asks_as_many_questions_as_training_does() -> None:
+    config, rows = (
+        replace(MemorizeConfig.load(CONFIGS / f"mera-icd10-{name}.yaml"), systems=("ICD9",))
+        for name in ("maps", "rows")
+    )
+    nodes = list(code_book(Ontology.load(), ("ICD9",)))
+    sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes, with_equivalents=True)
+    for shares in ((config.backwards_share, config.hierarchy_share, config.equivalents_share), (0.5, 0.75, 0)):
+        names = ("backwards_share", "hierarchy_share", "equivalents_share")
+        asked = replace(config, **dict(zip(names, shares, strict=True)))
+        drawn = sampler.one_pass(random.Random(0), *shares)
+        assert plan_memory.questions_a_pass(asked) == pytest.approx(len(drawn), rel=0.01)
+    assert plan_memory.questions_a_pass(rows) == len(sampler.backwards) + len(sampler.equivalents)
 
 
 # --- said
@@ -314,7 +307,7 @@ def test_the_command_says_what_is_needed_and_what_to_try() -> None:
     [
         ("backbone: no/such-model\n", "There is no language model no/such-model"),
         ("start: x\n", "name that of its stage 1 before it"),
-        ("sead: 1\n", "does not exist: sead"),
+        ("sead: 1\n", "sead is not a known"),
     ],
 )
 def test_a_plan_that_can_not_be_made_says_why(tmp_path, text, message) -> None:
@@ -324,14 +317,10 @@ def test_a_plan_that_can_not_be_made_says_why(tmp_path, text, message) -> None:
         make(path, CohortSize(), Machine())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -2.0])
-def test_a_machine_is_told_in_numbers(value) -> None:
-    for told in ((value, 1, None), (24.0, 1, value)):
+def test_sizes_and_machines_that_make_no_sense() -> None:
+    for value in (float("nan"), float("inf"), -2.0):
+        for told in ((value, 1, None), (24.0, 1, value)):
+            with pytest.raises(InputError, match="must be above 0"):
+                Machine.of(*told)
         with pytest.raises(InputError, match="must be above 0"):
-            plan.Machine.of(*told)
-
-
-@pytest.mark.parametrize("values", [{"labels": 0}, {"visits": -1.0}, {"visits": float("nan")}, {"codes": float("inf")}])
-def test_sizes_that_make_no_sense(values) -> None:
-    with pytest.raises(InputError, match="must be above 0"):
-        CohortSize(**values)
+            CohortSize(visits=value)
