@@ -77,7 +77,7 @@ class HistoryBatches(Dataset):
             drawn = rng.sample(samples, int(len(samples) * (1 if index < whole else part)))
             self._batches += batches_by_length(drawn, LENGTHS[config.batches], config.batch_size * self.parts, rng)
         if questions is not None and config.rehearsal:
-            asked, a_step = [], config.rehearsal * self.parts
+            asked, a_step = [], config.rehearsal
             while len(asked) < a_step * len(self._batches):
                 asked += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
             self._rehearsal = [asked[i : i + a_step] for i in range(0, len(asked), a_step)]
@@ -90,7 +90,7 @@ class HistoryBatches(Dataset):
         rng = random.Random(self.config.seed * 1_000_003 + step)
         batch = self.collate(self._batches[step], rng, part)
         if self.questions is not None and self.config.rehearsal:
-            batch["questions"] = self.questions.batch(self._rehearsal[step][part :: self.parts], rng)
+            batch |= self.questions.batch(self._rehearsal[step], rng, part=part, parts=self.parts)
         return batch
 
     def collate(self, patients: Sequence[Patient], rng: random.Random, part: int = 0) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def rank_loss(model: MeraModel, batch: dict[str, Any], hierarchy: Hierarchy, con
     of_step = batch.get("target_weight", weight.sum())  # a part divides by the step's mean, not by its own sum
     total = (target_losses(model, states, batch, hierarchy, config) * weight).sum() / of_step.clamp_min(1e-9)
     if questions:
-        total = total + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+        total = total + config.rehearsal_weight * answer_loss(model, batch, recalled)
     return total
 
 
