@@ -21,9 +21,9 @@ SMALL_GROUP = 100  # patients; below, an interval is wide
 _PLAIN = ("size_mean", "_slope")  # figures that are no shares
 _NAMES = {
     "weighted_f1_oracle": "weighted F1, at the true number of codes",
-    "weighted_f1_cut": "weighted F1, at the model's cut",
-    "cut_precision": "precision of the cut",
-    "cut_recall": "recall of the cut",
+    "weighted_f1_cut": "weighted F1, at the model's cut-off",
+    "cut_precision": "precision of the predicted codes",
+    "cut_recall": "recall of the predicted codes",
     "cut_size_mean": "codes predicted, a patient",
     "true_size_mean": "codes in the next visit, a patient",
     "auprc_micro": "AUPRC, all patient-code pairs",
@@ -119,7 +119,7 @@ def _uses(manifest: Manifest) -> Iterator[Fact]:
 
 def _trust(manifest: Manifest) -> Iterator[Fact]:
     ranked, read = len(manifest.get("label_space", ())), len(manifest.get("input_codes", ()))
-    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut)" if ranked else ""
+    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut-off)" if ranked else ""
     yield _fact("Outcomes and outputs", outputs, "label_space")
     yield _fact("Model type", _architecture(manifest), "method.memorize")
     memorize = manifest.get("method", {}).get("memorize") or {}

@@ -18,7 +18,7 @@ from mera_core.checkpoint.model_card import (
     sections,
 )
 from mera_core.engine import BUNDLED
-from mera_core.figures.model_card import memory_by_chapter, reliability_curve, subgroup_intervals
+from mera_core.figures.model_card import reliability_curve, subgroup_intervals
 from tests.tiny import tiny_manifest
 
 NAME = "mera-mini 1f0c9a2b7d3e"
@@ -193,13 +193,3 @@ def test_subgroup_figure_leaves_out_what_is_not_defined_and_never_draws_a_negati
     assert list(points.error_x.array) == pytest.approx([15, 5])
     assert list(points.error_x.arrayminus) == pytest.approx([15, 0])
     assert made.layout.shapes[0].x0 == pytest.approx(50)
-
-
-def test_memory_figure_puts_the_worst_first():
-    rows = [
-        {"chapter": "ICD9:CH02", "name": "Neoplasms", "codes": 988, "code_to_definition": 0.93},
-        {"chapter": "ICD9:CH03", "name": "Endocrine", "codes": 335, "code_to_definition": 0.8},
-    ]
-    (bars,) = memory_by_chapter(rows).data
-    assert list(bars.x) == pytest.approx([80, 93])
-    assert list(bars.y) == ["Endocrine", "Neoplasms"]

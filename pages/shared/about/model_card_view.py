@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -13,8 +13,13 @@ import streamlit as st
 from mera_core.checkpoint import model_card
 from mera_core.common.formatting import percent
 from mera_core.figures import model_card as card_figures
-from pages.shared.app.session import plain
-from pages.shared.widgets.charts import draw, twin
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.charts import draw, show_table, twin
+from pages.shared.widgets.choices import File, choose
+from pages.shared.widgets.choices import download as download_files
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 Result = Mapping[str, Any]
 _CURVES = {  # key in a result -> whose pairs, for the title, and the name of the table that goes with it
@@ -33,7 +38,7 @@ _STYLE = """
 """
 
 
-def show_facts(loaded: Any, *titles: str) -> None:
+def show_facts(loaded: Engine, *titles: str) -> None:
     """Sections of facts, each with where in the manifest it stands."""
     st.html(f"<style>{_STYLE}</style>")
     every = model_card.sections(loaded.manifest, loaded.name)
@@ -62,18 +67,16 @@ def choose_result(results: Mapping[str, Result], manifest: Mapping[str, Any]) ->
     st.subheader("Key metrics", anchor=False)
     name = next(iter(results))
     if len(results) > 1:
-        name = st.segmented_control(
-            "Measured on", list(results), default=name, key="card_result", required=True, persist_state="session"
-        )
+        name = choose("Measured on", list(results), "card_result")
     result = results[name]
     st.caption(plain(model_card.measured_on(manifest, result)))
     return result
 
 
 def show_usefulness(result: Result) -> None:
-    """Recall, F1 and the cut; beside the baselines; heart failure."""
+    """Recall, F1 and the predicted codes; beside the baselines; heart failure."""
     st.markdown("**Usefulness, usability and efficacy**")
-    st.table(model_card.main_figures(result), hide_index=True, border="horizontal")
+    show_table(model_card.main_figures(result))
     if result.get("auprc_of"):
         st.caption(f"AUPRC is taken of {plain(str(result['auprc_of']))}.")
     baselines = model_card.baseline_figures(result)
@@ -81,11 +84,11 @@ def show_usefulness(result: Result) -> None:
         st.caption("The manifest holds no baselines for this part.")
     else:
         st.markdown("Beside baselines fitted on the same training patients; differences are paired, in points")
-        st.table(baselines, hide_index=True, border="horizontal")
+        show_table(baselines)
     event = model_card.event_figures(result)
     if not event.empty:
         st.markdown("Heart failure at the next visit")
-        st.table(event, hide_index=True, border="horizontal")
+        show_table(event)
 
 
 def show_fairness(result: Result) -> None:
@@ -98,15 +101,7 @@ def show_fairness(result: Result) -> None:
     if not names:
         st.caption("The manifest holds no subgroups for this part.")
         return
-    name = st.segmented_control(
-        "Figure by group",
-        names,
-        default=names[0],
-        format_func=model_card.figure_name,
-        key="card_group_figure",
-        required=True,
-        persist_state="session",
-    )
+    name = choose("Figure by group", {each: model_card.figure_name(each) for each in names}, "card_group_figure")
     values = {group["name"]: group["metrics"][name]["value"] for group in groups if name in group["metrics"]}
     known = {group: value for group, value in values.items() if value is not None}
     words = "No group has a defined value."
@@ -158,37 +153,13 @@ def _show_curve(curve: Sequence[Mapping[str, float]], key: str, of: str, twin_na
     twin(twin_name, pd.DataFrame(rows))
 
 
-def show_memory(manifest: Mapping[str, Any]) -> None:
-    """How well each chapter of the code book is remembered."""
-    st.subheader("Memory of the code book", anchor=False)
-    recall = (manifest.get("metrics") or {}).get("recall") or {}
-    chapters = recall.get("chapters") or []
-    if not chapters:
-        st.caption("The manifest holds no figures of recall by chapter.")
-        return
-    worst = min(chapters, key=lambda row: row["code_to_definition"])
-    words = f"Least well remembered: {worst['name']}, {percent(worst['code_to_definition'])}."
-    draw(card_figures.memory_by_chapter(chapters), "card_memory", words)
-    rows = [
-        {
-            "chapter": row["name"],
-            "codes": f"{row['codes']:,}",
-            "code to definition": percent(row["code_to_definition"]),
-            "definition to code": percent(row["definition_to_code"]),
-        }
-        for row in chapters
-    ]
-    twin("memory", pd.DataFrame(rows))
-
-
-def download(loaded: Any) -> None:
+def download(loaded: Engine) -> None:
     """The manifest itself."""
-    st.download_button(
+    manifest = File(
         "The manifest (mera.json)",
-        data=lambda: json.dumps(loaded.manifest, indent=2, default=str).encode("utf-8"),
-        file_name="mera.json",
-        mime="application/json",
-        key="card_manifest",
-        icon=":material/data_object:",
-        on_click="ignore",
+        "json",
+        "application/json",
+        lambda: json.dumps(loaded.manifest, indent=2, default=str),
+        icon="data_object",
     )
+    download_files("mera", [manifest], "card")

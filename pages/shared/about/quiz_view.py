@@ -11,8 +11,10 @@ import streamlit as st
 from mera_core.audit.quiz import QUESTIONS, Question, draw_quiz
 from mera_core.icd.chapters import chapter_colour, chapter_name
 from mera_core.icd.ontology import SYSTEM_NAMES
-from pages.shared.about.recall_view import diff_html
-from pages.shared.app.session import engine, or_stop, plain
+from pages.shared.about.recall_view import diff_html, show_answer
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.charts import show_table
 
 
 @dataclass
@@ -92,16 +94,10 @@ def _show_answer(quiz: Quiz, asked: Question) -> None:
     else:
         st.error(f"You chose: {plain(own)}", icon=":material/cancel:")
     answer = quiz.model[quiz.seen]
-    verdict = "right, word for word" if answer == truth else "not what the book says"
+    verdict = "right, word for word" if answer == truth else "not the official text"
     colour = chapter_colour(asked.code)
-    st.html(
-        f'<div class="mera-answer" style="border-color:{colour}">{html.escape(truth)}'
-        f"<small>The book · {html.escape(chapter_name(asked.code))}</small></div>"
-    )
-    st.html(
-        f'<div class="mera-answer" style="border-color:{colour}">{diff_html(answer, truth)}'
-        f"<small>The model's memory: {verdict}</small></div>"
-    )
+    show_answer(html.escape(truth), f"Official text · {chapter_name(asked.code)}", colour)
+    show_answer(diff_html(answer, truth), f"The model's answer: {verdict}", colour)
 
 
 def _show_result(quiz: Quiz) -> None:
@@ -113,11 +109,11 @@ def _show_result(quiz: Quiz) -> None:
     rows = [
         {
             "Code": each.code.code,
-            "The book": each.options[each.right],
+            "Official text": each.options[each.right],
             "You": "right" if picked == each.right else each.options[picked],
             "The model": "right" if answer == each.options[each.right] else answer or "no answer",
         }
         for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True)
     ]
-    st.table(rows, hide_index=True, border="horizontal")
+    show_table(rows)
     st.button("Another quiz", type="primary", icon=":material/quiz:", key="quiz_again", on_click=_start)

@@ -1,4 +1,4 @@
-"""Search as you type over both code books: a field, and a short list of codes to click or to walk through by keyboard.
+"""Search as you type over ICD-9-CM and ICD-10-CM: a field, and a short list of codes to click or to walk through by keyboard.
 
 Results are Streamlit's own buttons. A few lines of JavaScript (`code_search.js`) add the keys: Enter takes the first
 result, the arrow keys walk, Escape goes back to the field. Without them Tab and Enter do the same.
@@ -16,7 +16,7 @@ import streamlit as st
 from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code
 from mera_core.icd.search import Match, search
-from pages.shared.app.session import plain
+from pages.shared.app.markdown import plain
 
 SHOWN = 10
 _KEYS = Path(__file__).with_name("code_search.js")
@@ -37,8 +37,8 @@ def code_search(
 ) -> None:
     """A search field whose results appear while one types; a click or a key hands the code to `on_pick`.
 
-    key: names the widgets. system: search this code book only; why_only: said, with the book's name in place of {}, where
-    only another book holds what is typed. The page runs anew after a pick.
+    key: names the widgets. system: search this code system only; why_only: said, with its name in place of {}, where only
+    the other one holds what is typed. The page runs anew after a pick.
     """
     picked = f"{key}_picked"
     if st.session_state.pop(picked, False):

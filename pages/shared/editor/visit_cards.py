@@ -1,6 +1,6 @@
 """The visits of a history as a timeline of cards: codes as chips, dates, moving and removing.
 
-Widgets show the history, never own it; every edit goes through `session.change`, so that each can be undone.
+Widgets show the history, never own it; every edit goes through `histories.change`, so that each can be undone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from mera_core.history.records import Patient, Visit
 from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.icd.readings import reading, readings
-from pages.shared.app.session import change, patient, plain, slot_key
+from pages.shared.app.histories import change, patient, slot_key
+from pages.shared.app.markdown import plain
 from pages.shared.editor import history_edits as edits
 from pages.shared.editor.add_codes import NEW_VISIT
 

@@ -11,8 +11,8 @@ from mera_core.figures.effects import describe_masses, masses_frame, mirrored_ma
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking import compare
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import plain
-from pages.shared.ranking.pairs_view import show_pairs
+from pages.shared.app.markdown import plain
+from pages.shared.ranking.pairs_view import differs, show_pairs
 from pages.shared.widgets.charts import draw, twin
 
 TOPS = (10, 20, 50)
@@ -33,17 +33,12 @@ def show_comparison(first: Ranking, second: Ranking, names: tuple[str, str], ont
     st.caption(f"▲ ▼: places and points that a code has more or less in {plain(names[1])} than in {plain(names[0])}.")
     rows = compare.field_masses(first, second)
     words = describe_masses(rows, names)
-    st.subheader("Where each points in the code book", anchor=False)
-    st.caption(f"Share of ranking mass, which is not the probability of a diagnosis. {plain(words)}")
+    st.subheader("Where each prediction points, by chapter of the ICD", anchor=False)
+    st.caption(f"Share of the ranking that falls on each chapter; not the probability of a diagnosis. {plain(words)}")
     draw(mirrored_masses(rows, names), "mirrored", words)
     twin("chapters", masses_frame(rows, names))
     if pairs:
         twin("every code compared", pairs_frame(shown, names, ontology))
-
-
-def differs(pair: compare.Pair) -> bool:
-    """Whether rank, score (to a tenth of a point) or side of the cut are not the same."""
-    return pair.crossed or pair.gained is None or bool(pair.climbed) or bool(round(pair.gained, 1))
 
 
 def summary(first: Ranking, second: Ranking, names: Sequence[str], top: int) -> str:

@@ -13,6 +13,11 @@ from mera_core.ranking.compare import Pair, Side
 from pages.shared.ranking.ranking_view import change_html
 
 
+def differs(pair: Pair) -> bool:
+    """Whether rank, score (to a tenth of a point) or being predicted are not the same."""
+    return pair.crossed or pair.gained is None or bool(pair.climbed) or bool(round(pair.gained, 1))
+
+
 def pairs_html(pairs: Sequence[Pair], names: tuple[str, str], ontology: Ontology, title: str) -> str:
     """Pairs as an HTML table: rank and score on both sides, and the change from the first to the second.
 
@@ -49,7 +54,7 @@ def _row(pair: Pair, names: tuple[str, str], ontology: Ontology) -> str:
 def _side(side: Side | None) -> str:
     if side is None:
         return "not ranked"
-    above = "predicted" if side.above else "below the cut"
+    above = "predicted" if side.above else "not predicted"
     return f'<b>{side.rank}</b><span class="chapter">score {side.strength:.0f}, {above}</span>'
 
 

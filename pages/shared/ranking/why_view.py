@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -12,8 +12,13 @@ from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
 from mera_core.ranking.listing import lines
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import engine, or_stop, patient, plain
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.histories import patient
+from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, twin
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
 AT_ONCE = 30  # entries of a history that are left out in turn without asking: below a second
@@ -67,7 +72,7 @@ def show_why(ranking: Ranking, person: Patient) -> None:
     twin("each code and visit", effect_frame(effects, rank, ranking.ontology))
 
 
-def _leave_out(loaded: Any, person: Patient, entries: int) -> Sensitivity:
+def _leave_out(loaded: Engine, person: Patient, entries: int) -> Sensitivity:
     """The work itself: under a spinner where it is short, else with its progress and a way to stop it."""
     if entries <= AT_ONCE:
         with st.spinner("Ranking the history again without each code and visit …"):

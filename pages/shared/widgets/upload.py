@@ -91,7 +91,7 @@ def as_typed(content: bytes) -> Patient | None:
 
 
 def _alone(patient: Patient) -> Cohort:
-    """A history as it was typed, with what the book can't read of it told; those pieces stay in it as text."""
+    """A history as it was typed, with a report of the codes that can't be read; they stay in it as text."""
     typed = [code for visit in patient.visits for code in visit.codes]
     report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
     for code in typed:

@@ -13,7 +13,7 @@ from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import SYSTEM_NAMES
 from mera_core.readers import READERS, Cohort, ImportReport
 from mera_core.readers.table.wide import WideTableError
-from pages.shared.app.session import plain, sentence
+from pages.shared.app.markdown import plain, sentence
 from pages.shared.widgets.upload import read_uploads
 
 ENDINGS = ("csv", "json", "jsonl", "ndjson", "parquet", "gz", "zip")
