@@ -10,7 +10,7 @@ from pages.shared.app.links import follow_demo_link
 from pages.shared.editor import patient_editor
 from pages.shared.ranking import export_view, mass_view, ranking_view, whatif_view, why_view
 from pages.shared.widgets import row_buttons
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import button, choose
 
 open_session("Predict")
 
@@ -23,7 +23,7 @@ def show_empty() -> None:
     empty("No diagnoses yet.", "Choose a demo patient, or add codes to the first visit: the prediction appears here.")
     with st.container(horizontal=True, horizontal_alignment="center"):
         for identity, demo in list(demos().items())[:SUGGESTED]:
-            st.button(demo.title, key=f"suggest_{identity}", on_click=open_demo, args=(identity,))
+            button(demo.title, f"suggest_{identity}", "", open_demo, identity)
 
 
 @st.fragment

@@ -12,7 +12,7 @@ from pages.shared.app.links import follow_demo_link
 from pages.shared.app.markdown import plain
 from pages.shared.editor import patient_editor
 from pages.shared.ranking.compare_view import show_comparison
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import button, choose
 
 open_session("Compare")
 
@@ -54,21 +54,15 @@ def show_histories() -> None:
         st.subheader("B: another history", anchor=False)
         edit(SECOND)
         with st.container(horizontal=True):
-            st.button(
+            button(
                 "Copy A to B",
-                icon=":material/content_copy:",
-                key="copy_first",
-                on_click=lambda: open_history(patient(), history().now.title, slot=SECOND),
+                "copy_first",
+                "content_copy",
+                lambda: open_history(patient(), history().now.title, slot=SECOND),
                 disabled=not has_codes(),
             )
             if not has_codes(SECOND):
-                st.button(
-                    "Take a demo patient",
-                    icon=":material/science:",
-                    key="demo_second",
-                    on_click=open_demo,
-                    args=("demo-copd", SECOND),
-                )
+                button("Take a demo patient", "demo_second", "science", open_demo, "demo-copd", SECOND)
     if missing := "A" if not has_codes() else "B" if not has_codes(SECOND) else "":
         empty(f"History {missing} is empty.", "Add codes above, or choose a demo patient.")
         return

@@ -10,7 +10,7 @@ from pages.shared.app.engines import engine, or_stop
 from pages.shared.app.layout import footer, heading, open_session
 from pages.shared.app.markdown import plain
 from pages.shared.editor.code_search import code_search
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import button, choose
 
 open_session("Recall")
 
@@ -36,7 +36,7 @@ def show_examples(field: str) -> None:
         for code in (Code(systems[0], text) for text in EXAMPLES[systems[0]]):
             value = code if field == "asked_code" else loaded.ontology.definition(code)
             label = code.code if field == "asked_code" else plain(value)
-            st.button(label, key=f"example_{field}_{code}", on_click=st.session_state.update, args=({field: value},))
+            button(label, f"example_{field}_{code}", "", st.session_state.update, {field: value})
 
 
 def from_code() -> None:

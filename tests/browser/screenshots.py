@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, ROOT, open_browser, running_app, settle
+from tests.browser.app_server import DESKTOP, PHONE, ROOT, TIMEOUT, open_browser, running_app, settle
 from tests.browser.pages_to_show import PAGES, prepare
 
 FOLDER = ROOT / "docs" / "images"
@@ -82,7 +82,7 @@ def gallery(folder: str) -> str:
 def take(browser: Browser, address: str, name: str, viewport: dict, targets: dict[str, Path]) -> None:
     """Open a page, do what a reader would do first, and write what is seen then. targets: colour scheme -> file."""
     context = browser.new_context(viewport=viewport, color_scheme=next(iter(targets)))
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     page.goto(address + PAGES[name])
     page.wait_for_selector("[data-testid=stApp]")

@@ -26,7 +26,7 @@ from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from pages.shared.app.layout import empty
 from pages.shared.app.markdown import plain, sentence
 from pages.shared.widgets.charts import draw, show_table
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import choose
 
 if TYPE_CHECKING:
     from mera_core.engine import Engine

@@ -15,8 +15,8 @@ from mera_core.common.formatting import percent
 from mera_core.figures import model_card as card_figures
 from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, show_table, twin
-from pages.shared.widgets.choices import File, choose
-from pages.shared.widgets.choices import download as download_files
+from pages.shared.widgets.controls import File, choose
+from pages.shared.widgets.controls import download as download_files
 
 if TYPE_CHECKING:
     from mera_core.engine import Engine

@@ -15,6 +15,7 @@ from pages.shared.about.recall_view import diff_html, show_answer
 from pages.shared.app.engines import engine, or_stop
 from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import show_table
+from pages.shared.widgets.controls import button
 
 
 @dataclass
@@ -45,7 +46,7 @@ def show_quiz() -> None:
             f"{QUESTIONS} random codes. You choose the definition among four; the model gets no choice and has to write it "
             "down from memory, word for word."
         )
-        st.button("Start the quiz", type="primary", icon=":material/quiz:", key="quiz_start", on_click=_start)
+        button("Start the quiz", "quiz_start", "quiz", _start, type="primary")
         return
     if not quiz.model:
         with st.spinner("The model writes down its answers …"):
@@ -62,17 +63,18 @@ def show_quiz() -> None:
             "Definition", range(len(asked.options)), format_func=lambda place: plain(asked.options[place]), index=None,
             key=f"quiz_{quiz.seen}",
         )  # fmt: skip
-        st.button(
+        button(
             "Answer",
+            "quiz_answer",
+            "",
+            lambda: quiz.chosen.append(st.session_state[f"quiz_{quiz.seen}"]),
             type="primary",
-            key="quiz_answer",
             disabled=picked is None,
-            on_click=lambda: quiz.chosen.append(st.session_state[f"quiz_{quiz.seen}"]),
         )
     else:
         _show_answer(quiz, asked)
         last = quiz.seen + 1 == len(quiz.questions)
-        st.button("See the result" if last else "Next code", type="primary", key="quiz_next", on_click=_next)
+        button("See the result" if last else "Next code", "quiz_next", "", _next, type="primary")
     if quiz.chosen:
         st.caption(f"So far: you {quiz.yours}, the model {quiz.models}, of {len(quiz.chosen)}.")
 
@@ -116,4 +118,4 @@ def _show_result(quiz: Quiz) -> None:
         for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True)
     ]
     show_table(rows)
-    st.button("Another quiz", type="primary", icon=":material/quiz:", key="quiz_again", on_click=_start)
+    button("Another quiz", "quiz_again", "quiz", _start, type="primary")

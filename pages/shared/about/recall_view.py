@@ -16,7 +16,7 @@ from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.model.recall import Recall
 from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, show_table, twin
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import choose
 
 _ICONS = {True: ":material/check_circle:", False: ":material/cancel:", None: ":material/help:"}
 _OF_CODE = {

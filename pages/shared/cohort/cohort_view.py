@@ -28,8 +28,8 @@ from pages.shared.app.histories import open_history
 from pages.shared.app.markdown import plain, sentence
 from pages.shared.ranking.ranking_view import NOTE_TITLES
 from pages.shared.widgets.charts import draw, show_table, twin
-from pages.shared.widgets.choices import File, choose
-from pages.shared.widgets.choices import download as download_files
+from pages.shared.widgets.controls import File, button, choose
+from pages.shared.widgets.controls import download as download_files
 from pages.shared.widgets.upload_view import show_report, upload
 
 if TYPE_CHECKING:
@@ -51,11 +51,9 @@ def choose_cohort() -> Cohort | None:
     """Upload or sample, with the report of what was read; the cohort of this session, None where there is none yet."""
     upload("Records of many patients", "cohort", _take)
     with st.container(horizontal=True):
-        st.button(
-            "Use the invented sample cohort", icon=":material/science:", on_click=_open_sample, key="cohort_sample"
-        )
+        button("Use the invented sample cohort", "cohort_sample", "science", _open_sample)
         if "cohort" in st.session_state:
-            st.button("Remove this file", icon=":material/close:", on_click=_forget, key="cohort_away")
+            button("Remove this file", "cohort_away", "close", _forget)
     if "cohort" not in st.session_state:
         return None
     name, cohort = st.session_state["cohort"]
@@ -90,17 +88,20 @@ def score(loaded: Engine, patients: list[Patient]) -> CohortScoring | None:
     going_on = same and not scoring.finished
     with st.container(horizontal=True, vertical_alignment="center"):
         if running and going_on:
-            st.button("Cancel", icon=":material/stop:", on_click=_stop, key="cohort_cancel")
+            button("Cancel", "cohort_cancel", "stop", _stop)
         else:
-            st.button(
+            button(
                 f"Go on with the other {len(patients) - scoring.done:,}"
                 if going_on
                 else f"Score {counted(len(patients), 'patient')}",
-                icon=":material/play_arrow:",
+                "cohort_score",
+                "play_arrow",
+                _start,
+                scoring if going_on else None,
+                loaded,
+                patients,
+                hold_out,
                 type="primary",
-                key="cohort_score",
-                on_click=_start,
-                args=(scoring if going_on else None, loaded, patients, hold_out),
                 disabled=same and not going_on,
             )
             if going_on:

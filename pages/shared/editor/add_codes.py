@@ -15,6 +15,7 @@ from pages.shared.editor import history_edits as edits
 from pages.shared.editor.code_search import code_search
 from pages.shared.editor.history_files import open_or_save
 from pages.shared.editor.pasted_list import Piece, read_list
+from pages.shared.widgets.controls import button
 
 NEW_VISIT = -1
 
@@ -59,14 +60,7 @@ def _paste(slot: str) -> None:
         height=110,
         persist_state="session",
     )
-    st.button(
-        "Add the list",
-        key=slot_key("paste_button", slot),
-        icon=":material/playlist_add:",
-        type="primary",
-        on_click=_add_list,
-        args=(slot,),
-    )
+    button("Add the list", slot_key("paste_button", slot), "playlist_add", _add_list, slot, type="primary")
     edited, pieces = st.session_state.get(slot_key("pasted", slot), (None, []))
     if pieces and edited == patient(slot):  # what the last list became, until the history is changed again
         _show_pieces(pieces)

@@ -17,6 +17,7 @@ from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code
 from mera_core.icd.search import Match, search
 from pages.shared.app.markdown import plain
+from pages.shared.widgets.controls import button
 
 SHOWN = 10
 _KEYS = Path(__file__).with_name("code_search.js")
@@ -67,12 +68,12 @@ def code_search(
             status = f"Nothing found in {SYSTEM_NAMES[system]}. {why_only.format(SYSTEM_NAMES[system])}"
         st.html(f'<p class="mera-found" role="status">{html.escape(status)}</p>')
         for match in found:
-            st.button(
+            button(
                 label_of(match),
-                # named by its code: a click on a list that is just changing never picks another code
-                key=f"found_{field_of(match.code)}_{key}_{match.code}",
-                on_click=pick,
-                args=(match.code,),
+                f"found_{field_of(match.code)}_{key}_{match.code}",
+                "",
+                pick,
+                match.code,
                 width="stretch",
                 wrap=True,
             )

@@ -9,7 +9,7 @@ from mera_core.export.tables import history_csv, history_json
 from mera_core.history.records import Patient
 from mera_core.readers import Cohort
 from pages.shared.app.histories import open_history, patient, slot_key
-from pages.shared.widgets.choices import File, download
+from pages.shared.widgets.controls import File, button, download
 from pages.shared.widgets.upload_view import show_report, upload
 
 MOST_LISTED = 500  # patients of a file to choose from; more are found by their id
@@ -62,9 +62,13 @@ def choose_patient(patients: list[Patient], name: str, slot: str = "") -> None:
             key=slot_key("opened_choice", slot),
         )
         if chosen is not None:
-            st.button(
+            button(
                 "Open this history",
-                key=slot_key("open_button", slot),
-                on_click=open_history,
-                args=(patients[chosen], f"{name}, patient {patients[chosen].id}", None, slot),
+                slot_key("open_button", slot),
+                "",
+                open_history,
+                patients[chosen],
+                f"{name}, patient {patients[chosen].id}",
+                None,
+                slot,
             )

@@ -17,6 +17,7 @@ from pages.shared.app.histories import change, demos, history, open_demo, patien
 from pages.shared.app.markdown import plain
 from pages.shared.editor.add_codes import add_codes
 from pages.shared.editor.visit_cards import edit_visits
+from pages.shared.widgets.controls import button
 
 __all__ = ["add_codes", "choose_demo", "edit_profile", "edit_visits", "patient_editor"]
 
@@ -52,13 +53,7 @@ def choose_demo(slot: str = "") -> None:
             ("Redo", "redo", stack.redo, stack.can_redo),
             ("Start empty", "restart_alt", lambda: open_demo(None, slot), stack.now.patient != Patient()),
         ):
-            st.button(
-                label,
-                key=slot_key(f"do_{label}", slot),
-                icon=f":material/{icon}:",
-                on_click=action,
-                disabled=not possible,
-            )
+            button(label, slot_key(f"do_{label}", slot), icon, action, disabled=not possible)
     if stack.now.demo:
         st.caption(plain(demos()[stack.now.demo].story))
     elif stack.now.title:

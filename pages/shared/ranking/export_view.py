@@ -10,7 +10,7 @@ from mera_core.export.tables import Provenance, file_stem, ranking_csv, ranking_
 from mera_core.history.records import Patient
 from mera_core.ranking.ranking import NOTICE, Ranking
 from pages.shared.app.engines import engine
-from pages.shared.widgets.choices import File, download
+from pages.shared.widgets.controls import File, download
 
 
 def downloads(ranking: Ranking, patient: Patient) -> None:

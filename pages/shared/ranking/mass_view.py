@@ -11,7 +11,7 @@ from mera_core.icd.ontology import SYSTEM_NAMES, Ontology
 from mera_core.ranking.ranking import Ranking
 from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, twin
-from pages.shared.widgets.choices import choose
+from pages.shared.widgets.controls import choose
 
 TREES = {"Map": figures.mass_treemap, "Rings": figures.mass_sunburst}
 LEVEL_NAMES = {"chapter": "Chapters", "block": "Blocks", "category": "Categories", "code": "Codes"}

@@ -16,6 +16,7 @@ from pages.shared.app.histories import change, history, patient
 from pages.shared.app.markdown import plain
 from pages.shared.ranking.pairs_view import differs, show_pairs
 from pages.shared.ranking.ranking_view import Changes
+from pages.shared.widgets.controls import button
 
 ROWS = 15
 COMPARED = 20  # the first places of either list
@@ -78,17 +79,15 @@ def show_what_if(ranking: Ranking, base: Baseline | None) -> None:
 def _pin_buttons(base: Baseline | None) -> None:
     pinned = st.session_state.get("pinned")
     with st.container(horizontal=True):
-        st.button(
+        button(
             "Pin this history" if pinned is None else "Pin this history instead",
-            icon=":material/keep:",
-            key="pin",
-            on_click=lambda: st.session_state.update(pinned=patient()),
+            "pin",
+            "keep",
+            lambda: st.session_state.update(pinned=patient()),
             disabled=pinned == patient(),
         )
         if pinned is not None:
-            st.button(
-                "Unpin", icon=":material/keep_off:", key="unpin", on_click=lambda: st.session_state.update(pinned=None)
-            )
+            button("Unpin", "unpin", "keep_off", lambda: st.session_state.update(pinned=None))
         if base is not None:
             label = "Back to the pinned history" if base.pinned else "Back to before the change"
-            st.button(label, icon=":material/undo:", key="back", on_click=change, args=(base.person,))
+            button(label, "back", "undo", change, base.person)

@@ -16,6 +16,7 @@ from pages.shared.app.engines import engine, or_stop
 from pages.shared.app.histories import patient
 from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, twin
+from pages.shared.widgets.controls import button
 
 if TYPE_CHECKING:
     from mera_core.engine import Engine
@@ -81,7 +82,7 @@ def _leave_out(loaded: Engine, person: Patient, entries: int) -> Sensitivity:
     with place.container():
         words = "Ranking the history again without each code and visit"
         bar = st.progress(0.0, words)
-        st.button("Stop", icon=":material/stop:", key="why_stop", on_click=_disagree)
+        button("Stop", "why_stop", "stop", _disagree)
         found = or_stop(lambda: leave_one_out(loaded, person, lambda done: bar.progress(done, f"{words}: {done:.0%}")))
     place.empty()
     return found
@@ -111,7 +112,7 @@ def _sensitivity(person: Patient) -> Sensitivity | None:
                 f"This history has {entries} codes and visits, and leaving out each of them takes some seconds.",
                 icon=":material/hourglass:",
             )
-            st.button("Work it out", type="primary", key="why_all", on_click=_agree)
+            button("Work it out", "why_all", "", _agree, type="primary")
             return None
         kept = ((loaded.name, person), _leave_out(loaded, person, entries))
         st.session_state["sensitivity"] = kept

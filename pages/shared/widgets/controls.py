@@ -20,6 +20,11 @@ def choose(label: str, options: Sequence[Any] | Mapping[Any, str], key: str, **o
     return st.segmented_control(label, list(options), key=key, required=True, persist_state="session", **others)
 
 
+def button(label: str, key: str, icon: str, do: Callable[..., object], *args: object, **others: Any) -> None:
+    """A button: a click calls `do(*args)`. icon: of Material, "" for none. others: as `st.button` takes them."""
+    st.button(label, key=key, icon=f":material/{icon}:" if icon else None, on_click=do, args=args, **others)
+
+
 class File(NamedTuple):
     """A file to download. make: called when its button is clicked. stem: its name without the ending."""
 
