@@ -173,7 +173,7 @@ def _remover(label: str, key: str, words: str, visit: int, place: int, slot: str
 
 
 def _edit(slot: str, action: Callable[..., Patient], *arguments: object) -> None:
-    change(button(patient(slot), *arguments), slot)
+    change(action(patient(slot), *arguments), slot)
 
 
 def _add_visit(slot: str) -> None:
