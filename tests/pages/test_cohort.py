@@ -131,7 +131,7 @@ def test_a_table_of_one_row_a_stay_is_read_once_its_columns_are_named():
     boxes = {box.key: box for box in app.selectbox}
     assert boxes["cohort_wide_code"].options == ["dx_*"]
     next(each for each in app.button if each.label == "Read the table").click().run()
-    assert [one.value for one in app.error] == ["Say which column tells the patient."]
+    assert [one.value for one in app.error] == ["Say which column holds the patient's id."]
     boxes = {box.key: box for box in app.selectbox}
     boxes["cohort_wide_patient_id"].select("who")
     boxes["cohort_wide_time"].select("day")

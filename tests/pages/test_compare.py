@@ -8,7 +8,7 @@ from mera_core.common.formatting import counted
 from mera_core.history.records import demo_patients
 from mera_core.ranking.compare import differences_first, field_masses, join
 from pages.shared.app import checkpoints, engines
-from pages.shared.ranking.pairs_view import differs
+from pages.shared.ranking.compare_view import differs
 from tests.pages.apps import alts, charts, every_history, html_of, open_page, press, shown, words
 
 PAGE = "2_Compare.py"

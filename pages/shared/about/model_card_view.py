@@ -26,21 +26,10 @@ _CURVES = {  # key in a result -> whose pairs, for the title, and the name of th
     "reliability": ("all codes", "calibration of all codes"),
     "reliability_frequent": ("codes with 50 cases or more", "calibration of frequent codes"),
 }
-_STYLE = """
-.mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; }
-.mera-facts, .mera-facts dt, .mera-facts dd { margin: 0 !important; padding: 0 !important; }
-.mera-facts dt { font-weight: 600; } .mera-facts dd { overflow-wrap: anywhere; }
-.mera-facts .absent { opacity: 0.75; font-style: italic; }
-.mera-facts small { display: block; opacity: 0.75; }
-@media (max-width: 640px) {
-  .mera-facts { grid-template-columns: 1fr; gap: 0; } .mera-facts dd { margin-bottom: 0.6rem !important; }
-}
-"""
 
 
 def show_facts(loaded: Engine, *titles: str) -> None:
     """Sections of facts, each with where in the manifest it stands."""
-    st.html(f"<style>{_STYLE}</style>")
     every = model_card.sections(loaded.manifest, loaded.name)
     for title in titles:
         st.subheader(title, anchor=False)

@@ -108,14 +108,11 @@ def _show_result(quiz: Quiz) -> None:
     st.caption(
         "You chose among four definitions; the model had to write its own. By guessing alone one gets a quarter."
     )
-    rows = [
-        {
-            "Code": each.code.code,
-            "Official text": each.options[each.right],
-            "You": "right" if picked == each.right else each.options[picked],
-            "The model": "right" if answer == each.options[each.right] else answer or "no answer",
-        }
-        for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True)
-    ]
+    rows = []
+    for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True):
+        said = {"You": each.options[picked], "The model": answer or "no answer"}
+        truth = each.options[each.right]
+        marked = {who: "right" if text == truth else text for who, text in said.items()}
+        rows.append({"Code": each.code.code, "Official text": truth, **marked})
     show_table(rows)
     button("Another quiz", "quiz_again", "quiz", _start, type="primary")

@@ -21,9 +21,6 @@ from pages.shared.widgets.controls import button
 
 SHOWN = 10
 _KEYS = Path(__file__).with_name("code_search.js")
-_STYLE = (
-    "<style>.mera-found { margin: 0; font-size: 0.8rem; opacity: 0.85; } .mera-found:empty { display: none; }</style>"
-)
 
 
 @cache
@@ -51,7 +48,6 @@ def code_search(
         st.session_state[picked] = True
         on_pick(code)
 
-    st.html(_STYLE)
     with st.container(gap="xxsmall", key=f"{key}_search"):
         query = st.text_input(
             label,
@@ -70,6 +66,7 @@ def code_search(
         for match in found:
             button(
                 label_of(match),
+                # named by its code: a click on a list that is just changing never picks another code
                 f"found_{field_of(match.code)}_{key}_{match.code}",
                 "",
                 pick,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 
 import streamlit as st
 
@@ -24,12 +23,10 @@ from pages.shared.widgets.controls import button
 
 NEWEST_SHOWN = 6  # visits shown without asking; older ones fold away
 EARLIEST = date(1900, 1, 1)
-_STYLE = Path(__file__).with_name("visit_cards.css")
 
 
 def edit_visits(slot: str = "") -> None:
     """The visits as cards on a line, oldest first; the earlier ones of a long history fold away."""
-    st.html(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>")
     person = patient(slot)
     first = max(0, len(person.visits) - NEWEST_SHOWN)
     if first and st.toggle(
@@ -54,7 +51,7 @@ def _visit_card(person: Patient, number: int, slot: str) -> None:
                 ("delete", "Remove this visit", _remove_visit, True),
             ):
                 button(
-                    f"{wanted} (visit {number + 1})",
+                    f"{wanted} (visit {number + 1})",  # read aloud; on the screen the icon stands alone
                     slot_key(f"do_{wanted}_{number}", slot),
                     icon,
                     action,

@@ -11,10 +11,11 @@ import streamlit as st
 from mera_core.common.formatting import counted, percent, signed
 from mera_core.history.records import Note, Patient
 from mera_core.icd import chapters
-from mera_core.icd.ontology import SYSTEM_NAMES, Code
+from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking.compare import Pair
 from mera_core.ranking.listing import CATEGORY, Filter, Line, lines
 from mera_core.ranking.ranking import Ranking
+from pages.shared.app.layout import empty
 from pages.shared.app.markdown import plain, sentence
 from pages.shared.widgets.row_buttons import button_html
 
@@ -52,7 +53,7 @@ def show_list(ranking: Ranking, changes: Changes | None = None, against: str = "
     if shown:
         st.html(list_html(ranking, shown, None if chosen.roll_up else changes))
     else:
-        st.html(f'<div class="mera-empty">{html.escape(_nothing_shown(ranking, chosen, below))}</div>')
+        empty("No code fits these filters.", "Change them to see more.")
     words = (
         "**Recurrent**: already in the history. **New**: not in it. The mark in each bar is the cut-off; the score is "
         "not a probability."
@@ -93,23 +94,13 @@ def _choose(ranking: Ranking) -> tuple[Filter, int, bool]:
     return Filter(field, new, roll_up), rows, below
 
 
-def _nothing_shown(ranking: Ranking, chosen: Filter, below: bool) -> str:
-    place = f" of {chapters.FIELDS[chosen.field][0]}" if chosen.field else ""
-    kind = "new code" if chosen.new_only else "code"
-    where = "" if below else " above the cut-off"
-    return f"No {kind}{place} stands{where or ' in the list'}. Change the filters to see more."
-
-
 def list_html(ranking: Ranking, shown: list[Line], changes: Changes | None = None) -> str:
     """Lines as an HTML table with the cut-off between the predicted ones and the rest."""
     cut = sum(line.above for line in shown)
     body = [_row(ranking, line, changes) for line in shown]
-    if ranking.predicted:
-        words = f"Cut-off: {ranking.predicted} predicted, above this line"
-        if cut < ranking.predicted and not any(line.members > 1 for line in shown):
-            words += f" ({cut} of them shown)"
-    else:
-        words = "Cut-off: 0 predicted, no code scores above it"
+    words = f"Cut-off: {ranking.predicted} predicted" + (", above this line" if ranking.predicted else "")
+    if cut < ranking.predicted and not any(line.members > 1 for line in shown):
+        words += f" ({cut} of them shown)"
     edge, columns = "" if cut else " top", 4 if ranking.probability is None else 5
     body.insert(cut, f'<tr class="cut{edge}"><td colspan="{columns}">{words}</td></tr>')
     calibrated = '<th scope="col">Probability</th>' if ranking.probability is not None else ""
@@ -126,7 +117,6 @@ def list_html(ranking: Ranking, shown: list[Line], changes: Changes | None = Non
 def _row(ranking: Ranking, line: Line, changes: Changes | None) -> str:
     colour = chapters.chapter_colour(line.code)
     mark = "recurrent" if line.recurrent else "new"
-    code, system = html.escape(line.code.code), SYSTEM_NAMES[line.code.system]
     probability = ""
     if ranking.probability is not None:
         least = "≥ " if line.members > 1 else ""
@@ -134,17 +124,23 @@ def _row(ranking: Ranking, line: Line, changes: Changes | None) -> str:
     if line.members > 1:
         more = f'<span class="mera-mark">{line.members} codes</span>'
     else:
-        more = button_html(html.escape(str(line.code)), "Why?", f"Why is {code} on the list?")
+        more = button_html(html.escape(str(line.code)), "Why?", f"Why is {html.escape(line.code.code)} on the list?")
+    marks = f'<span class="mera-mark {mark}">{mark}</span>{more}'
     return (
         f'<tr class="{"above" if line.above else "below"}">'
-        f'<td class="number">{line.rank}</td>'
-        f'<td class="code"><span style="border-color:{colour}" title="{system}">{code}</span></td>'
-        f"<td>{html.escape(ranking.ontology.definition(line.code))}"
-        f'<span class="chapter">{html.escape(chapters.chapter_name(line.code))}'
-        f'<span class="mera-mark {mark}">{mark}</span>{more}</span></td>'
+        f'<td class="number">{line.rank}</td>{code_cells(line.code, ranking.ontology, marks)}'
         f'<td class="score"><span class="mera-bar" aria-hidden="true">'
         f'<i style="width:{line.strength:.1f}%;background:{colour}"></i><b></b></span>{line.strength:.0f}'
         f"{change_html(changes.get(line.code) if changes else None)}</td>{probability}</tr>"
+    )
+
+
+def code_cells(code: Code, ontology: Ontology, marks: str) -> str:
+    """The two cells of a table that name a code: itself and its definition. marks: HTML after its chapter."""
+    return (
+        f'<td class="code"><span style="border-color:{chapters.chapter_colour(code)}" title="{SYSTEM_NAMES[code.system]}">'
+        f"{html.escape(code.code)}</span></td><td>{html.escape(ontology.definition(code))}"
+        f'<span class="chapter">{html.escape(chapters.chapter_name(code))}{marks}</span></td>'
     )
 
 
@@ -164,7 +160,11 @@ def change_html(pair: Pair | None) -> str:
 
 def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
     """What of the history did not reach the model, in one box; a visit in which nothing is written yet is no news."""
-    said = [_with_place(note) for note in notes if note.kind in _URGENT and not _of_empty_visit(note, person)]
+    said = [
+        _with_place(note)
+        for note in notes
+        if note.kind in _URGENT and (note.code or note.visit is None or person.visits[note.visit].codes)
+    ]
     if len(said) == 1:
         st.warning(said[0], icon=":material/warning:")
     elif said:
@@ -172,10 +172,6 @@ def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
         listed = "\n".join(f"- {line}" for line in said[:MOST_WARNINGS])
         rest = f"\n- and {more} more, listed below under “How the model read the history”" if more > 0 else ""
         st.warning(f"**Not used for the prediction ({len(said)})**\n{listed}{rest}", icon=":material/warning:")
-
-
-def _of_empty_visit(note: Note, person: Patient) -> bool:
-    return not note.code and note.visit is not None and not person.visits[note.visit].codes
 
 
 def show_readings(notes: tuple[Note, ...]) -> None:

@@ -14,7 +14,7 @@ from mera_core.ranking.ranking import Ranking
 from pages.shared.app.engines import engine, ranking_of
 from pages.shared.app.histories import change, history, patient
 from pages.shared.app.markdown import plain
-from pages.shared.ranking.pairs_view import differs, show_pairs
+from pages.shared.ranking.compare_view import differs, show_pairs
 from pages.shared.ranking.ranking_view import Changes
 from pages.shared.widgets.controls import button
 

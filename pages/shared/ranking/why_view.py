@@ -75,22 +75,18 @@ def show_why(ranking: Ranking, person: Patient) -> None:
 
 def _leave_out(loaded: Engine, person: Patient, entries: int) -> Sensitivity:
     """The work itself: under a spinner where it is short, else with its progress and a way to stop it."""
+    words = "Ranking the history again without each code and visit"
     if entries <= AT_ONCE:
-        with st.spinner("Ranking the history again without each code and visit …"):
+        with st.spinner(f"{words} …"):
             return or_stop(lambda: leave_one_out(loaded, person))
     place = st.empty()
     with place.container():
-        words = "Ranking the history again without each code and visit"
         bar = st.progress(0.0, words)
-        button("Stop", "why_stop", "stop", _disagree)
+        # a click ends this run at its next look at the progress; the question stands again
+        button("Stop", "why_stop", "stop", st.session_state.update, {"why_agreed": None})
         found = or_stop(lambda: leave_one_out(loaded, person, lambda done: bar.progress(done, f"{words}: {done:.0%}")))
     place.empty()
     return found
-
-
-def _disagree() -> None:
-    """A click on Stop ends the run that is under way at its next word on the progress; the question stands again."""
-    st.session_state["why_agreed"] = None
 
 
 def _agree() -> None:

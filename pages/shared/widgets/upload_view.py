@@ -111,10 +111,10 @@ def _name_columns(key: str, names: list[str], patterns: list[str], read_again: C
 
 
 def _as_named(key: str) -> dict[str, Any]:
-    """What the form says, as options of the table's reader. Raises InputError where no column is the patient's."""
+    """What the form says, as options of the table's reader. Raises InputError where no column holds the patient's id."""
     columns = {ours: name for ours in ("code", *_COLUMNS) if (name := st.session_state[f"{key}_wide_{ours}"])}
     if "patient_id" not in columns:
-        raise InputError("Say which column tells the patient.")
+        raise InputError("Say which column holds the patient's id.")
     return {"columns": columns, "system": st.session_state[f"{key}_wide_system"]}
 
 
