@@ -11,7 +11,10 @@ from pages.shared.app.layout import footer, heading, open_session
 
 open_session("Model Card")
 
-heading("Model card", "Everything here is read from the checkpoint's own `mera.json`; what it does not record is said.")
+heading(
+    "Model card",
+    "Everything here is read from the model's own `mera.json`; what that file does not record is marked so.",
+)
 loaded = engine()
 results = evaluations(loaded.manifest)
 view.show_facts(loaded, "Basic information", "Release", "Summary", "Uses and directions")

@@ -24,10 +24,10 @@ SCHEMES = ("light", "dark")
 README = {"width": 1280, "height": 1500}  # the list and the first chart
 SHOWN = {
     "home": "The way to the pages, the loaded checkpoint, invented patients to start from.",
-    "predict": "The history on the left; on the right the ranked diagnoses with the cut, and under them the code book, why, "
-    "what if and downloads.",
+    "predict": "The history on the left; on the right the ranked diagnoses with the cut-off, and under them their chapters, "
+    "why, what if and downloads.",
     "compare": "Two histories, or one history under two checkpoints: what differs stands first.",
-    "recall": "What the model knows of the code book by heart, beside what the book says.",
+    "recall": "What the model knows of the ICD codes without looking them up, beside the official text.",
     "cohort": "Many patients scored at once: where their next visits point.",
     "model-card": "What the checkpoint says of itself: data, limits, figures with intervals.",
     "audit": "Does the tree group what a clinician would group? A group with an intruder, and the reader's verdict.",

@@ -105,7 +105,7 @@ def test_what_is_not_recorded_is_said_and_taken_up_where_it_is():
 
 def test_an_all_but_empty_manifest_makes_a_card():
     bare = {"systems": ("ICD9",), "label_space": [], "icd_release": {}}
-    assert facts(bare)["Summary"] == "Knows the code book of ICD-9-CM; it does not rank."
+    assert facts(bare)["Summary"] == "Has memorized ICD-9-CM; it does not rank."
     assert limits(bare) == ["It was not trained to rank."]
     assert evaluations(bare) == {}
 
@@ -123,7 +123,7 @@ def test_figures_stand_with_their_intervals():
     assert rows.loc["what that mean would be if every probability were exact", "all codes"] == "1.1 %"
     (row,) = baseline_figures(RESULT).to_dict("records")
     assert row["recall at 20"] == "45.0 % (40.0 to 50.0)"
-    assert row["this model minus it, recall at 20"] == "+5.0 points (-1.0 to +10.0)"
+    assert row["this model minus it, recall at 20"] == "+5.0 points (−1.0 to +10.0)"
     (event,) = event_figures(RESULT).to_dict("records")
     assert (event["patients"], event["n"], event["cases"], event["AUROC"]) == (
         "all patients",
@@ -138,11 +138,11 @@ def test_figures_stand_with_their_intervals():
 def test_limits_are_worked_out_from_the_figures():
     lines = limits(MANIFEST)
     assert lines[0] == "It can predict no code outside its 10 (a handful of codes)."
-    assert "Of the code book it words 85.1 % of the definitions exactly from memory." in lines
+    assert "It recalls 85.1 % of the ICD definitions word for word." in lines
     assert any("not calibrated" in line for line in lines)
     (weak,) = [line for line in lines if "Not shown to be better" in line]
     assert weak == (
-        "Not shown to be better than the baseline “copy the past” in recall at 20: difference +5.0 points (-1.0 to +10.0) (test)."
+        "Not shown to be better than the baseline “copy the past” in recall at 20: difference +5.0 points (−1.0 to +10.0) (test)."
     )
     assert "Measured on fewer than 100 patients, so uncertain: sex F (25), sex U (1)." in lines
     stated = limits(MANIFEST | {"limits": ["Only adults."], "calibration": {"kind": "platt"}})

@@ -77,7 +77,7 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
     st.selectbox(
         "Format",
         [AUTO, *READERS],
-        format_func=lambda name: "recognise it" if name == AUTO else name,
+        format_func=lambda name: "recognize automatically" if name == AUTO else name,
         key=f"{key}_format",
         on_change=read_again,
         persist_state="session",
