@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -31,6 +31,7 @@ CHROMIUM_FLAGS = [
 ]
 DEADLINE = 90  # seconds for the server to answer
 TIMEOUT = 60_000  # milliseconds for something to appear: the first page loads the model
+expect.set_options(timeout=TIMEOUT)
 
 
 class NoBrowserError(RuntimeError):

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import DESKTOP, PHONE, TIMEOUT, settle
+from tests.browser.app_server import DESKTOP, PHONE, settle
 from tests.browser.pages_to_show import PAGES, choose, prepare
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -140,7 +140,7 @@ def test_a_quiz_from_its_start_to_an_answer(visit):
 def test_one_history_under_two_models(visit):
     page = visit(PAGES["compare"], DESKTOP)
     choose(page, "One history, two models")
-    expect(page.locator(".mera-pairs")).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator(".mera-pairs")).to_be_visible()
     settle(page)
     _assert_none(_in_both_schemes(page, "two models"))
 
@@ -157,7 +157,7 @@ def test_a_group_of_the_audit_before_and_after_its_verdict(visit):
     page.get_by_role("button", name="Show what the tree says").click()
     settle(page)
     page.get_by_role("button", name="Disagree").click()
-    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible()
     settle(page)
     _assert_none(found + _in_both_schemes(page, "a verdict"))
 
@@ -168,7 +168,7 @@ def test_a_cohort_with_its_last_visits_held_out(visit):
     settle(page)
     choose(page, "Hold out the last visit")
     page.get_by_role("button", name=re.compile(r"^Score [\d,]+ patients")).click()
-    expect(page.get_by_role("cell", name=re.compile("^Recall at 20"))).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_role("cell", name=re.compile("^Recall at 20"))).to_be_visible()
     settle(page)
     _assert_none(_in_both_schemes(page, "held out"))
 

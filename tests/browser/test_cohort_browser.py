@@ -26,7 +26,7 @@ def _upload(page: Page, people: list[Patient], path: Path) -> None:
     """Send a table of these patients, and wait until it is read: a click while the page still runs is lost."""
     path.write_text(history_csv(people), encoding="utf-8")
     send_file(page, path)
-    expect(page.get_by_role("button", name=f"Score {len(people):,} patients")).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_role("button", name=f"Score {len(people):,} patients")).to_be_visible()
     settle(page)
 
 
@@ -49,10 +49,10 @@ def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
     page = visit("/Cohort")
     _upload(page, many, tmp_path / "many.csv")
     page.get_by_role("button", name=f"Score {MANY:,} patients").click()
-    expect(page.get_by_text(re.compile(rf"^[1-9][\d,]* of {MANY:,} patients"))).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_text(re.compile(rf"^[1-9][\d,]* of {MANY:,} patients"))).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     stopped = page.get_by_text(re.compile(rf"Stopped after [\d,]+ of {MANY:,} patients"))
-    expect(stopped).to_be_visible(timeout=TIMEOUT)
+    expect(stopped).to_be_visible()
     settle(page)
     done = int(re.search(r"after ([\d,]+)", stopped.inner_text())[1].replace(",", ""))
     assert 0 < done < MANY
@@ -77,7 +77,7 @@ def test_held_out_visits_are_measured_and_taken_along(visit):
     settle(page)
     page.get_by_role("button", name=re.compile(r"^Score \d+ patients")).click()
     measured = page.get_by_role("cell", name=re.compile("^Recall at 20"))
-    expect(measured).to_be_visible(timeout=TIMEOUT)
+    expect(measured).to_be_visible()
     settle(page)
     rows = _rows(downloaded(page, "(CSV)"))
     assert {row["came_true"] for row in rows} == {"True", "False"}

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from mera_core.export.tables import history_json
 from mera_core.history.records import Patient, Visit, patient_from_json
-from tests.browser.app_server import TIMEOUT, downloaded, send_file, settle
+from tests.browser.app_server import downloaded, send_file, settle
 
 CHIPS = '[class*="st-key-chip_"] button:visible'
 RESULTS = '[class*="st-key-found_"] button:visible'
@@ -24,7 +24,7 @@ def test_enter_takes_the_first_result_however_fast_one_types(visit):
     page.keyboard.type("428.0")
     page.keyboard.press("Enter")  # before any result can have come
     chips = page.locator(CHIPS)
-    expect(chips).to_have_count(1, timeout=TIMEOUT)
+    expect(chips).to_have_count(1)
     expect(chips.first).to_contain_text("428.0 Congestive heart failure, unspecified")
     settle(page)
     expect(_search(page)).to_be_focused()
@@ -59,6 +59,6 @@ def test_a_history_goes_out_and_comes_in_again(visit, tmp_path):
     path.write_text(history_json(typed), encoding="utf-8")
     page.get_by_role("tab", name="Open or save").click()
     send_file(page, path)
-    expect(page.locator(CHIPS)).to_have_count(3, timeout=TIMEOUT)
+    expect(page.locator(CHIPS)).to_have_count(3)
     settle(page)
     assert patient_from_json(json.loads(downloaded(page, "JSON", exact=True))) == typed

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import TIMEOUT, downloaded, go_to, settle
+from tests.browser.app_server import downloaded, go_to, settle
 
 CHIPS = '[class*="st-key-chip_"] button:visible'
 
@@ -37,7 +37,7 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     expect(chips).to_have_count(1)
     picked = chips.first.inner_text().split()[0]
     assert second.startswith(picked)
-    expect(page.locator(".mera-list")).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator(".mera-list")).to_be_visible()
     settle(page)
     first_ranking = _rows(page)
 
@@ -100,7 +100,7 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     expect(main).to_contain_text(f"Visit 1: {picked}")
     expect(main).to_contain_text("Visit 2: 250.00, I10, foo")
     page.get_by_role("button", name="Take a demo patient").click()
-    expect(page.locator(".mera-pairs")).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator(".mera-pairs")).to_be_visible()
     settle(page)
 
     # and back: nothing typed is lost, nothing of it stood in an address
@@ -143,7 +143,7 @@ def test_a_demo_patient_of_the_home_page_is_ranked_and_a_tile_of_its_map_opens(v
     page = visit("/")
     page.get_by_role("link", name="Heart failure after a heart attack").click()
     tiles = page.locator(".stPlotlyChart .treemaplayer .slice")
-    expect(tiles.first).to_be_visible(timeout=TIMEOUT)
+    expect(tiles.first).to_be_visible()
     settle(page)
     assert page.url.endswith("/Predict?demo=demo-heart-failure")
     assert len(_rows(page)) >= 10

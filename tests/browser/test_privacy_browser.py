@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import ROOT, TIMEOUT, Running, go_to, send_file, settle
+from tests.browser.app_server import ROOT, Running, go_to, send_file, settle
 
 # a word to search for, pasted codes and an unread piece, a profile word, names and ids of files and their patients
 SECRETS = (
@@ -35,7 +35,7 @@ def _type_a_history(page: Page) -> None:
     page.keyboard.type("kwashiorkor", delay=10)
     page.keyboard.press("Enter")
     chips = page.locator('[class*="st-key-chip_"] button:visible')
-    expect(chips).to_have_count(1, timeout=TIMEOUT)
+    expect(chips).to_have_count(1)
     settle(page)
     page.get_by_role("tab", name="Paste a list").click()
     page.get_by_role("textbox", name="Codes separated by").fill("W56.22XA; I10 | zyqxophilia")
@@ -59,10 +59,10 @@ def _open_files(page: Page, folder: Path) -> None:
     for name, content in (("zorblax-broken.csv", BROKEN), ("zorblax.json", json.dumps(HISTORY))):
         (folder / name).write_text(content, encoding="utf-8")
     send_file(page, folder / "zorblax-broken.csv")
-    expect(page.get_by_role("alert").filter(has_text="orblax-broken")).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_role("alert").filter(has_text="orblax-broken")).to_be_visible()
     settle(page)
     send_file(page, folder / "zorblax.json")
-    expect(page.locator('[class*="st-key-chip_"]').filter(has_text="V91.07XD")).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator('[class*="st-key-chip_"]').filter(has_text="V91.07XD")).to_be_visible()
 
 
 def _score_a_cohort(page: Page, folder: Path) -> None:
@@ -70,10 +70,10 @@ def _score_a_cohort(page: Page, folder: Path) -> None:
     (folder / "zorblax-cohort.csv").write_text(COHORT, encoding="utf-8")
     send_file(page, folder / "zorblax-cohort.csv")
     score = page.get_by_role("button", name="Score 2 patients")
-    expect(score).to_be_visible(timeout=TIMEOUT)
+    expect(score).to_be_visible()
     settle(page)
     score.click()
-    expect(page.get_by_role("cell", name="Grumplethwaite").first).to_be_visible(timeout=TIMEOUT)
+    expect(page.get_by_role("cell", name="Grumplethwaite").first).to_be_visible()
     settle(page)
 
 
