@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, datetime
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from mera_core.export.tables import history_csv, history_json
@@ -65,6 +66,16 @@ def test_a_demo_patient_comes_back_with_its_story():
     press(app, "do_Redo")
     assert shown(app).demo is None and button(app, "do_Redo").disabled
     assert shown(app).patient.age == 40
+
+
+@pytest.mark.parametrize("years", [250, -1])
+def test_an_age_out_of_range_is_refused_in_a_sentence_and_the_old_one_stays(years):
+    app = open_page(PAGE, TWO)
+    app.number_input(key="age_field").set_value(72).run()
+    app.number_input(key="age_field").set_value(years).run()
+    assert [error.value for error in app.error] == [f"Age must be between 0 and 130 years, not {years}."]
+    assert shown(app).patient.age == app.number_input(key="age_field").value == 72
+    assert not app.run().error
 
 
 # --- visits

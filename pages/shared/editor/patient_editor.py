@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mera_core.history.patient import OLDEST_AGE
+from mera_core.common.errors import InputError
 from mera_core.history.records import Patient
 from pages.shared.app.engines import engine
 from pages.shared.app.histories import change, demos, history, open_demo, patient, slot_key
-from pages.shared.app.markdown import plain
+from pages.shared.app.markdown import plain, sentence
 from pages.shared.editor.add_codes import add_codes
 from pages.shared.editor.visit_cards import edit_visits
 from pages.shared.widgets.controls import button
@@ -68,14 +68,15 @@ def edit_profile(slot: str = "") -> None:
     st.session_state[sex] = person.sex
 
     def set_age() -> None:
-        years = st.session_state[age]
-        change(replace(patient(slot), age=None if years is None else float(years)), slot)
+        try:
+            change(replace(patient(slot), age=st.session_state[age]), slot)
+        except InputError as error:
+            st.session_state[slot_key("refused_age", slot)] = sentence(str(error))
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input(
             "Age at last visit",
-            min_value=0,
-            max_value=int(OLDEST_AGE),
+            step=1,
             key=age,
             on_change=set_age,
             placeholder="years",
@@ -92,6 +93,8 @@ def edit_profile(slot: str = "") -> None:
         read = engine().manifest["sequence"].get("patient_details", ())
         for name in read:
             _detail(person, name, slot)
+    if refusal := st.session_state.pop(slot_key("refused_age", slot), ""):
+        st.error(refusal, icon=":material/error:")
     others = {key: value for key, value in person.details.items() if key not in read}
     if others:
         words = " · ".join(f"{plain(key)}: {plain(value)}" for key, value in others.items())
