@@ -49,7 +49,7 @@ training.benchmark      time and memory
 training.report         the evidence page
 training.release        publish and export
 training.__main__       the command line
-pages.shared.app        the session, layout, checkpoints, style
+pages.shared.app        layout, engines, histories, links, login, style
 pages.shared.widgets    charts, buttons, uploads
 pages.shared.editor     the history's editor
 pages.shared.ranking    views of a ranking

@@ -246,7 +246,7 @@ def test_the_licence_is_the_whole_apache_text():
 
 
 def test_a_withdrawn_call_of_our_own_fails_the_tests():
-    for module in ("mera_core.icd.search", "training.rank.run", "pages.shared.app.session"):
+    for module in ("mera_core.icd.search", "training.rank.run", "pages.shared.app.layout"):
         with pytest.raises(DeprecationWarning):
             warnings.warn_explicit("gone soon", DeprecationWarning, "x.py", 1, module=module)
     with warnings.catch_warnings(record=True):
