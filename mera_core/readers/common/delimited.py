@@ -302,7 +302,9 @@ def _fault(path: Path, header: _Header) -> InputError | None:
     try:
         for _, line, cells in _records(path, header.delimiter, strict=True):
             if len(cells) != len(header.names):
-                return InputError(f"{path}: line {line} has {len(cells)} cells where the header has {len(header.names)}.")
+                return InputError(
+                    f"{path}: line {line} has {len(cells)} cells where the header has {len(header.names)}."
+                )
     except InputError as error:
         return error
     return None

@@ -17,11 +17,12 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.code_systems import read_snomed_map
+from mera_core.readers.common.keyed import earliest
 from mera_core.readers.common.parquet import schema_of
 from mera_core.readers.common.record_words import word
 from mera_core.readers.meds.codes import Kind
 from mera_core.readers.meds.tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
-from mera_core.readers.meds.visits import Stays, earliest, grouped_by_gap, named_visits, paired_visits, together, within
+from mera_core.readers.meds.visits import Stays, grouped_by_gap, named_visits, paired_visits, together, within
 
 FORMAT = "meds"
 GAP_HOURS = 24.0

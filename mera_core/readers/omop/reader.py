@@ -38,8 +38,8 @@ from mera_core.readers.common.keyed import (
 )
 from mera_core.readers.common.parquet import damage_told, refuse_large, sound
 from mera_core.readers.common.record_words import RACE_CONCEPTS
+from mera_core.readers.common.table import Table
 from mera_core.readers.omop.codes import conditions_to_codes, read_vocabulary
-from mera_core.readers.table.columns import Table
 
 FORMAT = "omop"
 TABLES = ("person", "visit_occurrence", "condition_occurrence")
@@ -337,24 +337,14 @@ def _parquet(path: Path, required: tuple[str, ...], optional: tuple[str, ...], k
             raise InputError(f"{path} has no column {missing[0]!r}.")
         wanted = [names[name] for name in (*required, *optional) if name in names]
         whole = sound(pq.read_table(path, columns=wanted))
-    table = Table(path, {name.lower(): whole.column(name) for name in wanted}, "row", 1)
+    table = Table(path, {name.lower(): whole.column(name) for name in wanted})
     columns = {name: _trimmed(table.text(name)) for name in table.columns}
     if keep is not None:
         mask = pa.array(keep(columns))
         columns = {name: column.filter(mask) for name, column in columns.items()}
-    return _Rows(path, columns)
+    return Table(path, columns)
 
 
 def _trimmed(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """Without the white space that databases pad a value with, as delimited text is read."""
     return pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null("")).dictionary_encode()
-
-
-class _Rows(Delimited):
-    """A table without lines: faults name rows."""
-
-    def fault(self, row: int, column: str, what: str) -> InputError:
-        return InputError(f"{self.path}: row {self.line(row)}, column {column!r}: {what}.")
-
-    def line(self, row: int) -> int:
-        return (row if self.rows is None else int(self.rows[row])) + 1

@@ -27,7 +27,8 @@ from mera_core.readers.common.base import BOM, Cohort, ImportReport, Source, ope
 from mera_core.readers.common.code_systems import icd_named
 from mera_core.readers.common.delimited import read_delimited
 from mera_core.readers.common.parquet import damage_told, refuse_large, schema_of, sound
-from mera_core.readers.table.columns import Table, cohort_of
+from mera_core.readers.common.table import Table
+from mera_core.readers.table.columns import cohort_of
 from mera_core.readers.table.wide import WideTableError, is_code, is_pattern, lengthened, patterns_of
 
 FORMAT = "table"
@@ -98,7 +99,7 @@ def read(
     decoded = _decoded(path)
     if _are_rows(decoded):
         rows = _columns(enumerate(decoded, start=1), str(path), "row", columns)
-        return cohort_of(_in_our_names(Table(path, rows, "row", 1), columns, report), report, ontology, given)
+        return cohort_of(_in_our_names(Table(path, rows), columns, report), report, ontology, given)
     if columns or system:
         raise InputError(f"{path} holds histories, not a table, so it has no columns or system to name.")
     return _of_histories(_histories(decoded, report, str(path)), report, ontology)
@@ -180,9 +181,9 @@ def _table(
             whole = sound(
                 pq.read_table(content, read_dictionary=texts)
             )  # a text is held once, however often it stands there
-        table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
+        table = Table(path, {name: whole.column(name) for name in whole.column_names})
     elif kind == "jsonl":
-        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line", named), "line", 1)
+        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line", named), unit="line")
     else:
         required = [key for key in _KEYS if key != "system"] if named is None else list(named.values())
         if named and is_pattern(named.get("code"), names):
@@ -190,7 +191,7 @@ def _table(
         cells = read_delimited(source, required, None, report, "," if named is None else _DELIMITERS)
         if named is None and system is None and "system" not in map(str.lower, cells.columns):
             raise InputError(f"{path} has no column 'system'; --option system=ICD10 names the one of all codes.")
-        table = Table(path, cells.columns, "line", 2, cells.line)
+        table = Table(path, cells.columns, unit="line", place=cells.line)
     return _in_our_names(table, named, report)
 
 
