@@ -20,6 +20,7 @@ from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited, read_delimited
 from mera_core.readers.common.keyed import distinct, latest, replaced, rows_at, whole_numbers
+from mera_core.readers.common.record_words import LISTS
 
 FORMAT = "uci_diabetes130"
 MISSING = ("?", "", "None", "NULL")
@@ -34,60 +35,6 @@ _RACE = {
 }
 _DECADE = re.compile(r"\[(\d+)-(\d+)\)")
 
-# The three id lists are those of IDS_mapping.csv, which comes with the data; ids that say "not available",
-# "NULL", "not mapped" or "unknown" are absent here, and the detail is then left out.
-ADMISSION = {"1": "emergency", "2": "urgent", "3": "elective", "4": "newborn", "7": "trauma"}
-SOURCE = {
-    "1": "physician referral",
-    "2": "clinic referral",
-    "3": "insurer referral",
-    "4": "transfer from hospital",
-    "5": "transfer from skilled nursing facility",
-    "6": "transfer from other facility",
-    "7": "emergency room",
-    "8": "court or law enforcement",
-    "10": "transfer from hospital",  # a critical access hospital
-    "11": "birth",
-    "12": "birth",
-    "13": "birth",
-    "14": "birth",
-    "18": "transfer from home health agency",
-    "19": "transfer from home health agency",
-    "22": "transfer within hospital",
-    "23": "birth",
-    "24": "birth",
-    "25": "transfer from ambulatory surgery center",
-    "26": "transfer from hospice",
-}
-DISCHARGE = {
-    "1": "home",
-    "2": "transfer to hospital",
-    "3": "skilled nursing facility",
-    "4": "intermediate care facility",
-    "5": "transfer to other inpatient care",
-    "6": "home health care",
-    "7": "left against advice",
-    "8": "home health care",  # under a home intravenous provider
-    "9": "admitted to this hospital",
-    "10": "transfer to hospital",  # neonatal aftercare
-    "11": "died",
-    "12": "still patient",
-    "13": "hospice",
-    "14": "hospice",
-    "15": "swing bed",
-    "16": "outpatient services",
-    "17": "outpatient services",
-    "19": "died",
-    "20": "died",
-    "21": "died",
-    "22": "rehabilitation",
-    "23": "long-term care hospital",
-    "24": "nursing facility",
-    "27": "transfer to federal health care facility",
-    "28": "psychiatric hospital",
-    "29": "transfer to hospital",  # a critical access hospital
-    "30": "transfer to other facility",
-}
 _COUNTS = {
     "stay": "time_in_hospital",  # days
     "inpatient": "number_inpatient",  # visits in the year before this encounter, as are the next two
@@ -233,17 +180,14 @@ def _middle(band: str) -> float:
 def _details(known: dict[str, Word]) -> dict[str, Word]:
     """Detail -> the word of each row, null where unknown; details always in this order."""
 
-    def translated(name: str, names: dict[str, str]) -> Word:
-        return replaced(known[name], names.get)
-
     return {
-        "admission": translated("admission_type_id", ADMISSION),
-        "source": translated("admission_source_id", SOURCE),
-        "discharge": translated("discharge_disposition_id", DISCHARGE),
+        "admission": replaced(known["admission_type_id"], LISTS["UCI admission"].get),
+        "source": replaced(known["admission_source_id"], LISTS["UCI source"].get),
+        "discharge": replaced(known["discharge_disposition_id"], LISTS["UCI discharge"].get),
         "specialty": known["medical_specialty"],
         **{word: known[name] for word, name in _COUNTS.items()},
-        "a1c": translated("a1cresult", _LAB_WORDS),
-        "glucose": translated("max_glu_serum", _LAB_WORDS),
+        "a1c": replaced(known["a1cresult"], _LAB_WORDS.get),
+        "glucose": replaced(known["max_glu_serum"], _LAB_WORDS.get),
         "insulin": replaced(known["insulin"], str.lower),
         "diabetes_medication": replaced(known["diabetesmed"], str.lower),
         "payer": known["payer_code"],
