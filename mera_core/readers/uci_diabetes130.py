@@ -19,7 +19,15 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited, read_delimited
-from mera_core.readers.common.keyed import distinct, latest, replaced, rows_at, whole_numbers
+from mera_core.readers.common.keyed import (
+    distinct,
+    first_rows,
+    latest,
+    remark_backwards,
+    replaced,
+    rows_at,
+    whole_numbers,
+)
 from mera_core.readers.common.record_words import LISTS
 
 FORMAT = "uci_diabetes130"
@@ -109,11 +117,8 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
     known = {name: _known(rows.get(name)) for name in _READ}
     ids, person = np.unique(rows_at(rows["patient_nbr"]), return_inverse=True)
     known[_COUNTS["stay"]] = _lengths(rows, known[_COUNTS["stay"]], report)
-    first = np.full(len(ids), before, np.int64)
-    np.minimum.at(first, person, np.arange(len(person)))
-    place = np.empty(len(ids), np.int64)
-    place[np.argsort(first)] = np.arange(len(ids))  # patients in the order of their first row
-    person, ids = place[person], ids[np.argsort(first)]
+    in_order = np.argsort(first_rows(person, len(ids)))  # patients in the order of their first row
+    person, ids = np.argsort(in_order)[person], ids[in_order]
     at = order.to_numpy(zero_copy_only=False).astype("datetime64[us]")  # stands in for a time, to find the latest row
     sexes = latest(person, at, replaced(known["gender"], _SEX.get), len(ids)).fill_null("U")
     entries = [_entries(known[name], position, report) for position, name in enumerate(DIAGNOSES, start=1)]
@@ -153,11 +158,7 @@ def _lengths(rows: Delimited, days: Word, report: ImportReport) -> Word:
     """Days in hospital, null where they are negative; the report says of how many."""
     kept = replaced(days, lambda text: None if text.startswith("-") else text)
     negative = np.asarray(days.is_valid()) & np.asarray(kept.is_null())
-    if negative.any():
-        report.remarks.append(
-            f"{int(negative.sum()):,} encounters end before they begin (first: {rows.path.name}, line "
-            f"{rows.line(int(np.argmax(negative)))}, column 'time_in_hospital'); they are kept, the length of stay is not"
-        )
+    remark_backwards(report, "encounters", negative, rows, "time_in_hospital")
     return kept
 
 
