@@ -28,7 +28,10 @@ UNCONFIRMED = ("provisional", "differential", "unconfirmed")
 
 @dataclass(slots=True)
 class Diagnosis:
-    """A Condition. entries: (system or None, code as written); left_out: a reason for each entry that is not read."""
+    """A Condition. entries: (system or None, code as written); left_out: a reason for each entry that is not read.
+
+    names: what it is known by. bundle: that it came in.
+    """
 
     subject: str
     encounter: str
@@ -40,6 +43,8 @@ class Diagnosis:
     snomed: tuple[str, ...] = ()
     other_edition: int = 0
     approximate: bool = False
+    names: tuple[str, ...] = ()
+    bundle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,8 @@ class Rules:
 def diagnosis(resource: Json, place: str, rules: Rules) -> Diagnosis:
     """A Condition, its codes chosen by `rules`."""
     found = _entries(codings(resource.get("code"), place), rules)
-    found.subject = reference(resource, "subject", place) or reference(resource, "patient", place)
-    found.encounter = reference(resource, "encounter", place) or reference(resource, "context", place)
-    recorded = next(
-        (name for name in ("recordedDate", "assertedDate", "dateRecorded") if name in resource), "recordedDate"
-    )
-    found.recorded = moment(resource.get(recorded), place, recorded)
+    found.subject, found.encounter = reference(resource, "subject", place), reference(resource, "encounter", place)
+    found.recorded = moment(resource.get("recordedDate"), place, "recordedDate")
     onset = resource.get("onsetDateTime", object_of(resource, "onsetPeriod", place).get("start"))
     found.onset = moment(onset, place, "onset")
     found.category = _category(resource, place)
