@@ -72,7 +72,6 @@ def test_one_system_can_be_asked_for(tmp_path):
         ({"patient": PATIENT.replace("11,900", "12,900")}, "line 3, column 'patientunitstayid'"),
         ({"patient": PATIENT.replace("14,700", "14,800")}, "line 5, column 'patienthealthsystemstayid': this hospital"),
         ({"patient": PATIENT.replace(",87,", ",old,")}, "line 2, column 'age': there is no number"),
-        ({"diagnosis": DIAGNOSIS.replace("icd9code", "code")}, "no column 'icd9code'"),
     ],
 )
 def test_faults_name_file_line_and_column(tmp_path, changes, said):
