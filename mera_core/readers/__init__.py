@@ -9,7 +9,6 @@ format's libraries cost nothing until then.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +32,7 @@ READERS: dict[str, str] = {
     "fhir": "mera_core.readers.fhir.reader",
     "table": "mera_core.readers.table.reader",
 }
-FORMATS = ("mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "uci_diabetes130", "synpuf", "table")
+FORMATS = tuple(READERS)
 
 
 def read(
@@ -74,8 +73,6 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
     where = source if isinstance(source, Source) else Source(source)
     found = []
     for name in READERS:
-        if find_spec(READERS[name]) is None:
-            continue
         why = _reader(name).detect(where)
         if why:
             found.append((name, why))
@@ -89,8 +86,7 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
     if found:
         return found[0]
     for name in READERS:
-        why = getattr(_reader(name), "expects", _nothing)(where)
-        if why:
+        if (expects := getattr(_reader(name), "expects", None)) and (why := expects(where)):
             return name, why
     refuse_damaged(where)
     raise InputError(
@@ -121,13 +117,7 @@ def options_of(format: str) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.name not in ("source", "report", "ontology")}
 
 
-def _nothing(source: Source) -> None:
-    """What a format expects that doesn't say."""
-
-
 def _reader(name: str) -> ModuleType:
-    if name in READERS and find_spec(READERS[name]) is not None:
+    if name in READERS:
         return import_module(READERS[name])
-    if name in FORMATS:
-        raise InputError(f"the reader for {name} isn't there yet; there are {', '.join(READERS)}.")
     raise InputError(f"there is no format {name!r}; formats are auto, {', '.join(FORMATS)}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.readers import FORMATS, READERS, detect, read
+from mera_core.readers import detect, read
 from mera_core.readers.common.base import ImportReport, Source
 from mera_core.readers.common.delimited import read_delimited
 
@@ -37,10 +37,6 @@ def test_detection_says_which_and_why(tmp_path, name, content, format, why):
     assert report.format == format
     assert why in report.why
     assert detect(tmp_path / name)[0] == format
-
-
-def test_every_reader_is_a_format_of_the_contract():
-    assert set(READERS) == set(FORMATS)
 
 
 def test_unknown_formats_and_options_say_so(tmp_path):
