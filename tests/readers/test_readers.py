@@ -41,7 +41,7 @@ def test_detection_says_which_and_why(tmp_path, name, content, format, why):
 
 def test_unknown_formats_and_options_say_so(tmp_path):
     source = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
-    with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has no options"):
+    with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has as_category"):
         read(source, gap=3)
     with pytest.raises(InputError, match="no format 'excel'"):
         read(source, "excel")
