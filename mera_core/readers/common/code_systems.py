@@ -19,6 +19,9 @@ from mera_core.readers.common.delimited import read_delimited
 
 SNOMED = "SNOMED"
 PROCEDURE = "procedure"
+# Why an entry in another code system is left out.
+SAME_DIAGNOSIS = "the same diagnosis in another code system"
+NO_MAP, NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
 with Path(__file__).with_name("code_systems.csv").open(encoding="utf-8", newline="") as _file:
     _KNOWN = {row["uri"]: row for row in csv.DictReader(_file)}
 # ICD9CM, ICD-10-CM, ICD10GM, CIM-10-FR, KCD7, ICD-10-GM-2021, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.

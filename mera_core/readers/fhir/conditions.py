@@ -10,12 +10,18 @@ from datetime import datetime
 
 from mera_core.common.errors import InputError
 from mera_core.readers.common.assemble import NO_CODE
-from mera_core.readers.common.code_systems import SNOMED, SnomedMap, is_clinical_modification, system_of_uri
+from mera_core.readers.common.code_systems import (
+    NO_MAP,
+    NOT_MAPPED,
+    SAME_DIAGNOSIS,
+    SNOMED,
+    SnomedMap,
+    is_clinical_modification,
+    system_of_uri,
+)
 from mera_core.readers.fhir.elements import Json, code_of, codings, list_of, moment, object_of, reference
 
-SAME_DIAGNOSIS = "the same diagnosis in another code system"
 OTHER_SYSTEM = "code of a system other than ICD and SNOMED CT"
-NO_MAP, NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
 _STATUS = {
     "entered-in-error": "condition entered in error",
     "refuted": "condition refuted",
