@@ -15,10 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mera_core.__main__ as cli
 from mera_core.checkpoint.folder import Manifest, save_checkpoint
-from mera_core.history.records import demo_patients, from_table, read_table
+from mera_core.history.records import demo_patients
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.model.network import MeraModel
 from mera_core.model.vocabulary import Vocabulary
+from mera_core.readers import read
 from sample_data import cohort_from_demo
 from training.common.backbone import word_tokenizer
 
@@ -303,7 +304,7 @@ def test_convert_writes_a_table_and_says_what_it_kept(run, tmp_path, suffix):
     out = tmp_path / f"visits{suffix}"
     status, said, _ = run("convert", cohort_from_demo.OUT, "--format", "table", "--out", out)
     assert status == 0
-    assert from_table(read_table(out)) == cohort_from_demo.cohort()
+    assert read(out).patients == cohort_from_demo.cohort()
     assert "kept: 34 patients, 129 visits, 527 codes of 527 diagnosis entries" in said
     assert [file.name for file in tmp_path.iterdir()] == [out.name]
 

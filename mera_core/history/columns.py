@@ -3,6 +3,14 @@
 Boundary: the same facts as a list of `Patient`s, in a shape that holds millions of rows; knows no source format and no
 code book. `patients()` and `table()` give the forms that the rest of the engine uses; `batches()` gives the visits
 table piece by piece, so that a large cohort is written without standing in memory as a whole.
+
+The visits table has one row a diagnosis, in the columns of VISITS_TABLE_COLUMNS:
+    patient_id text · visit int, 0-based in time order · time timestamp or empty · system 'ICD9' | 'ICD10',
+    empty where the code is text that nobody resolved yet · code dotted, upper case · position int, the rank
+    recorded in the source · age years at the last visit · sex 'F' | 'M' | 'U'
+then further profile words, one text column each, then facts of the single visit in columns whose name begins
+with 'visit.' ('visit.age' in years, the rest text: 'visit.admission', 'visit.discharge' ...). A visit without
+codes is one row with neither system, code nor position, so that writing and reading lose nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +23,10 @@ import pandas as pd
 import pyarrow as pa
 
 from mera_core.common.errors import InputError
-from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, Visit
+from mera_core.history.patient import Patient, Visit
 from mera_core.icd.ontology import Code
 
+VISITS_TABLE_COLUMNS = ("patient_id", "visit", "time", "system", "code", "position", "age", "sex")
 ROWS_A_BATCH = 500_000
 LARGEST_POSITION = 2**31 - 2  # and -LARGEST_POSITION the smallest: positions are held in 32 bits
 NO_TIME = np.datetime64("NaT", "us")
@@ -128,6 +137,20 @@ class VisitColumns:
             visit_words=_gathered([visit.details for visit in visits]),
         )
 
+    @classmethod
+    def named(cls, patients: Sequence[Patient]) -> VisitColumns:
+        """`of` for a table, where each patient needs an id of their own and a visit. Raises InputError where one lacks it."""
+        seen: set[str] = set()
+        for patient in patients:
+            if not patient.id:
+                raise InputError("every patient in a visits table needs an id, and one has none.")
+            if patient.id in seen:
+                raise InputError(f"two patients share the id {patient.id!r}.")
+            if not patient.visits:
+                raise InputError(f"patient {patient.id!r} has no visits, so the visits table has no row for them.")
+            seen.add(patient.id)
+        return cls.of(patients)
+
     def keep_visits(self, kept: np.ndarray) -> VisitColumns:
         """The visits that a mask [m] names, and the people who still have one; ages follow the last visit kept."""
         entries = kept[self.visit]
@@ -218,7 +241,7 @@ class VisitColumns:
         return replace(self, age=np.where(np.isnan(last), self.age, last))
 
     def table(self) -> pd.DataFrame:
-        """The visits table, as `records.to_table` makes it of the patients."""
+        """The visits table as a pandas frame."""
         return pa.Table.from_batches(self.batches(), self.schema()).to_pandas()
 
     def schema(self) -> pa.Schema:
@@ -226,6 +249,8 @@ class VisitColumns:
         for name in self.person_words:
             if name in VISITS_TABLE_COLUMNS or name.startswith("visit."):
                 raise InputError(f"a detail of a patient can't be called {name!r}: the visits table uses that name.")
+        if "age" in self.visit_words:
+            raise InputError("a detail of a visit can't be called 'age': the visits table uses that name.")
         columns = {name: pd.Series(dtype="str") for name in ("patient_id", "visit", "time", "system", "code")}
         columns["visit"] = pd.Series(dtype="int64")
         columns["time"] = pd.Series(dtype="datetime64[us]")
