@@ -3,8 +3,9 @@
 import streamlit as st
 
 from mera_core.checkpoint.model_card import evaluations
+from mera_core.figures.memory import chapter_memory
 from pages.shared.about import model_card_view as view
-from pages.shared.app.session import engine, footer, heading, open_session
+from pages.shared.app.session import engine, footer, heading, open_session, or_stop
 
 open_session("Model Card")
 
@@ -20,7 +21,7 @@ if chosen is not None:
     view.show_reliability(chosen, loaded.manifest)
 else:
     st.info("The manifest holds no figure measured on patients.", icon=":material/info:")
-view.show_memory(loaded.manifest)
+view.show_memory(or_stop(lambda: chapter_memory(loaded.manifest)), loaded.ontology)
 view.show_facts(loaded, "Trust ingredients", "Resources")
 view.download(loaded)
 footer()

@@ -165,10 +165,10 @@ BAD_HISTORIES = {
     "empty file": ("", "is empty"),
     "empty history": ({"visits": []}, "history is empty"),
     "no codes": ({"visits": [{"codes": []}]}, "no visit names a code"),
-    "unknown code": ({"visits": [{"codes": ["428.05"]}]}, "'428.05' .* nearest is ICD9:428.0"),
+    "unknown code": ({"visits": [{"codes": ["428.X5"]}]}, "'428.X5' .* nearest is ICD9:428"),
     "unknown in system": (
-        {"visits": [{"codes": [{"system": "ICD10", "code": "I50.2X9"}]}]},
-        "I50.2X9.* nearest",
+        {"visits": [{"codes": [{"system": "ICD10", "code": "B24.9"}]}]},
+        "B24.9.* nearest",
     ),
     "misplaced dot": ({"visits": [{"codes": [{"system": "ICD9", "code": "25.000"}]}]}, r"25\.000"),
     "ambiguous code": ({"visits": [{"codes": ["428.0", "E8021"]}]}, r"visits\[0\]\.codes\[1\].*ambiguous"),
@@ -177,7 +177,7 @@ BAD_HISTORIES = {
         {"visits": [{"codes": ["428.0"], "time": (datetime.now() + timedelta(days=3)).isoformat()}]},
         r"visits\[0\]\.time .* in the future",
     ),
-    "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits, and at most 1,000"),
+    "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits .* at most 1,000"),
     "wrong sex": ({"sex": "x", "visits": [{"codes": ["428.0"]}]}, "sex must be"),
     "newline in a key": ({"a\nb": 1, "visits": []}, "not a known key"),
 }

@@ -12,24 +12,21 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    PreTrainedTokenizerFast,
-)
+from pydantic import BeforeValidator
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from mera_core.checkpoint.verify import ADAPTERS, MANIFEST, check_files, read_manifest_values, sha256, unchanged
 from mera_core.common.errors import InputError
 from mera_core.common.faults import told_if_unwritable
-from mera_core.icd.ontology import SYSTEMS, Code
+from mera_core.common.schema import as_tuple, checked
+from mera_core.icd.ontology import Code
 from mera_core.model.network import HEAD_FILE, MeraModel
 from mera_core.model.precision import loading_options
 from mera_core.model.sequence import SequenceConfig
@@ -51,37 +48,53 @@ EXPORTED = "Exported from a MERA checkpoint"
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
-@dataclass(frozen=True)
+def _codes(value: Any) -> Any:
+    """Codes as a manifest writes them, "ICD9:428.0"."""
+    return (
+        tuple(Code(*each.partition(":")[::2]) if isinstance(each, str) else each for each in value)
+        if isinstance(value, list)
+        else value
+    )
+
+
+_Codes = Annotated[tuple[Code, ...], BeforeValidator(_codes)]
+_Texts = dict[str, str]
+_Values = dict[str, Any]
+
+
+@checked
 class Manifest:
     """What `mera.json` says of a checkpoint."""
 
     name: str
     stage: str
     """"memorize" (knows the code book) or "rank" (ranks the next visit as well)."""
-    systems: tuple[str, ...]
+    systems: Annotated[tuple[Literal["ICD9", "ICD10"], ...], BeforeValidator(as_tuple)]
     """Code systems whose nodes have tokens."""
-    icd_release: dict[str, str]
+    icd_release: _Texts
     """Release of each system's tables."""
-    sequence: SequenceConfig = field(default_factory=SequenceConfig)
+    sequence: Annotated[
+        SequenceConfig, BeforeValidator(lambda value: SequenceConfig(**value) if isinstance(value, dict) else value)
+    ] = field(default_factory=SequenceConfig)
     """How histories were put into words."""
-    label_space: tuple[Code, ...] = ()
+    label_space: _Codes = ()
     """The codes that are ranked, sorted."""
     label_level: str = ""
     """In words: the granularity of the label space."""
-    input_codes: tuple[Code, ...] = ()
+    input_codes: _Codes = ()
     """Codes that occurred in training histories; others are rolled up to the nearest of these."""
     copy: bool = True
     """Whether the score head has the term for codes that the history already holds."""
-    method: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, _Values] = field(default_factory=dict)
     """The run's settings, by stage."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: _Values = field(default_factory=dict)
     """Provenance of the patients, split rule, counts."""
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: _Values = field(default_factory=dict)
     """Figures measured on this checkpoint, by the command that measured them."""
-    calibration: dict[str, Any] = field(default_factory=dict)
+    calibration: _Values = field(default_factory=dict)
     """The curve from margin to probability (`calibration.Calibration.to_dict`), fitted on validation patients."""
-    versions: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
+    versions: _Texts = field(default_factory=dict)
+    files: _Texts = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""
 
     @property
@@ -90,43 +103,24 @@ class Manifest:
         return bool(self.method.get("memorize", {}).get("equivalents_share"))
 
     def to_json(self) -> dict[str, Any]:
-        values = asdict(self) | {
-            "format": MANIFEST_FORMAT,
-            "sequence": asdict(self.sequence),
-            "label_space": [str(code) for code in self.label_space],
-            "input_codes": [str(code) for code in self.input_codes],
-        }
-        return {"format": values.pop("format"), **values}
+        return (
+            {"format": MANIFEST_FORMAT}
+            | vars(self)
+            | {
+                "sequence": asdict(self.sequence),
+                "label_space": [str(code) for code in self.label_space],
+                "input_codes": [str(code) for code in self.input_codes],
+            }
+        )
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: Path) -> Manifest:
-        values = dict(values)
-        if values.pop("format", None) != MANIFEST_FORMAT:
+        if values.get("format") != MANIFEST_FORMAT:
             raise InputError(f"{where} is of a format that this version does not read (it reads {MANIFEST_FORMAT}).")
         try:
-            for name in ("label_space", "input_codes"):
-                values[name] = tuple(Code(*text.split(":", 1)) for text in values.get(name, ()))
-            values["sequence"] = SequenceConfig(**values["sequence"])
-            values["systems"] = tuple(values["systems"])
-            if not isinstance(values.get("files"), dict):
-                raise TypeError("its files are no list of names and hashes")
-            _refuse_other_kinds(values)
-            return cls(**values)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise InputError(f"{where} is not a manifest of MERA: {str(error)[:200].rstrip('.')}.") from error
-
-
-def _refuse_other_kinds(values: dict[str, Any]) -> None:
-    """Raise TypeError for a value of the manifest that is of another kind than its field: pages would stumble over it."""
-    kinds = {"name": str, "stage": str, "label_level": str, "copy": bool}
-    kinds |= dict.fromkeys(("icd_release", "method", "data", "metrics", "calibration", "versions"), dict)
-    for name, kind in kinds.items():
-        if name in values and not isinstance(values[name], kind):
-            raise TypeError(f"{name} is of another kind than it must be")
-    if not all(isinstance(stage, dict) for stage in values.get("method", {}).values()):
-        raise TypeError("method holds something else than settings by stage")
-    if not set(values["systems"]) <= set(SYSTEMS):
-        raise ValueError(f"systems may be {' and '.join(SYSTEMS)} only")
+            return cls(**{name: value for name, value in values.items() if name != "format"})
+        except InputError as error:
+            raise InputError(f"{where} is not a manifest of MERA: {error}") from error
 
 
 def folder_hash(manifest: Manifest) -> str:

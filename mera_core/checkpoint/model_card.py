@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from mera_core.common.formatting import with_interval
 from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS
 from mera_core.ranking.ranking import NOTICE
 
@@ -60,10 +61,7 @@ class Fact:
 def sections(manifest: Manifest, name: str) -> dict[str, list[Fact]]:
     """Title of a section -> its facts, in the order of the CHAI card. name: of the checkpoint, with its fingerprint."""
     return {
-        "Basic information": [
-            _fact("Model name", name, "name"),
-            *_absent(manifest, "Developer", "Developer contact"),
-        ],
+        "Basic information": [_fact("Model name", name, "name"), *_absent(manifest, "Developer", "Developer contact")],
         "Release": list(_release(manifest, name)),
         "Summary": [
             _fact("Summary", _summary(manifest), "systems, label_space, label_level"),
@@ -233,19 +231,13 @@ def interval(name: str, figure: Mapping[str, float | None] | float | None, signe
     '62.1 % (60.6 to 63.5)'
     """
     if isinstance(figure, float):
-        figure = {"value": figure, "low": None, "high": None}
+        figure = {"value": figure}
     if not figure or figure.get("value") is None:
         return "not defined"
-    share = not name.endswith(_PLAIN)
-    scale, digits = (100, 1) if share else (1, 2)
-    if share and abs(figure["value"]) < 0.01 and not signed:
-        digits = 3
-    form = f"{'+' if signed else ''}.{digits}f"
-    unit = (" points" if signed else " %") if share else ""
-    words = format(scale * figure["value"], form) + unit
-    if figure.get("low") is not None and figure.get("high") is not None:
-        words += f" ({format(scale * figure['low'], form)} to {format(scale * figure['high'], form)})"
-    return words
+    if name.endswith(_PLAIN):
+        return with_interval(figure, sign="+" if signed else "")
+    small = abs(figure["value"]) < 0.01 and not signed
+    return with_interval(figure, 100, 3 if small else 1, " points" if signed else " %", "+" if signed else "")
 
 
 def main_figures(result: Mapping[str, Any]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """A checkpoint folder as files that somebody else made: what is refused before any library opens one of them.
 
-Boundary: names, bytes, hashes and JSON; knows no model and imports none. Weights may only be safetensors, all else JSON or
+Boundary: names, bytes, hashes, JSON and safetensors headers; knows no model. Weights may only be safetensors, all else JSON or
 plain text, and nothing in it may name code to run or a file outside of the folder. The hashes in the manifest find what was
 altered by accident or on the way; they are no signature: whoever writes a folder writes its hashes too. Therefore nothing
 here trusts a folder more because its hashes agree.
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from mera_core.common.errors import InputError
 from mera_core.common.faults import describe_system_error
@@ -43,8 +43,6 @@ _RUNS_CODE = {  # keys by which a configuration names code of its own, to be fet
 }
 _ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
 _ATTENTION_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
-_SIZES = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32}
-_SIZES |= {"U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _MOST_POSITIONS = 1 << 20
@@ -187,25 +185,17 @@ def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
         shards = value.get("weight_map") if isinstance(value, dict) else None
         if not isinstance(shards, dict) or not set(map(str, shards.values())) <= set(files):
             raise InputError(f"The file {path} names weights that are not in the manifest.")
-    layer = [value]
-    while layer:
-        inner: list[Any] = []
-        for each in layer:
-            if isinstance(each, dict):
-                for key in _RUNS_CODE.keys() & each.keys():
-                    if each[key] not in (None, False):
-                        raise InputError(f"The file {path} {_RUNS_CODE[key]} ({key}), which is refused.")
-                library = each.get("parent_library")  # which peft imports
-                if library is not None and not (isinstance(library, str) and library.startswith("transformers.")):
-                    raise InputError(f"The file {path} names Python code (parent_library), which is refused.")
-                for key in _ATTENTION_KEYS & each.keys():
-                    named = each[key].values() if isinstance(each[key], dict) else [each[key]]
-                    if any(not (isinstance(name, str | None) and name in _ATTENTION) for name in named):
-                        raise InputError(f"The file {path} asks to fetch code for attention ({key}), which is refused.")
-                inner += each.values()
-            elif isinstance(each, list):
-                inner += each
-        layer = [each for each in inner if isinstance(each, (dict, list))]
+    for each in _objects(value):
+        for key in _RUNS_CODE.keys() & each.keys():
+            if each[key] not in (None, False):
+                raise InputError(f"The file {path} {_RUNS_CODE[key]} ({key}), which is refused.")
+        library = each.get("parent_library")  # which peft imports
+        if library is not None and not (isinstance(library, str) and library.startswith("transformers.")):
+            raise InputError(f"The file {path} names Python code (parent_library), which is refused.")
+        for key in _ATTENTION_KEYS & each.keys():
+            named = each[key].values() if isinstance(each[key], dict) else [each[key]]
+            if any(not (isinstance(name, str | None) and name in _ATTENTION) for name in named):
+                raise InputError(f"The file {path} asks to fetch code for attention ({key}), which is refused.")
     if path.name == "tokenizer.json" and isinstance(value, dict):
         for key in ("padding", "truncation"):  # which the tokenizer's library carries out, however long they say
             if value.get(key) is not None:
@@ -217,51 +207,19 @@ def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
 
 
 def _shapes(path: Path, limits: Limits) -> Shapes:
-    """Name -> shape of the tensors in a safetensors file, whose header agrees with its size to the byte.
-
-    The format: https://github.com/huggingface/safetensors (8 bytes of length, JSON, then the tensors without a gap).
-    """
-    total = path.stat().st_size
+    """Name -> shape of the tensors in a safetensors file, whose header agrees with its size to the byte."""
     with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        limits.refuse_above("checkpoint_header_bytes", length, f"The header of {path}")
-        header = file.read(length)
-    broken = InputError(f"The file {path} is no sound safetensors file: its header does not agree with its content.")
-    if length < 2 or len(header) != length:
-        raise broken
+        limits.refuse_above("checkpoint_header_bytes", int.from_bytes(file.read(8), "little"), f"The header of {path}")
     try:
-        named = json.loads(header.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise broken from error
-    if not isinstance(named, dict):
-        raise broken
-    named.pop("__metadata__", None)
-    shapes: Shapes = {}
-    spans = []
-    for name, tensor in named.items():
-        if not isinstance(tensor, dict) or tensor.keys() != {"dtype", "shape", "data_offsets"}:
-            raise broken
-        shape, offsets, kind = tensor["shape"], tensor["data_offsets"], tensor["dtype"]
-        if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and len(shape) <= 16):
-            raise broken
-        if not isinstance(kind, str) or math.prod(shape) * _SIZES.get(kind, -1) != 8 * (offsets[1] - offsets[0]):
-            raise broken
+        with safe_open(path, "np") as tensors:
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise InputError(
+            f"The file {path} is no sound safetensors file: its header does not agree with its content."
+        ) from error
+    for name, shape in shapes.items():
         limits.refuse_above("checkpoint_rows", max(shape, default=0), f"The tensor {name} of {path}")
-        shapes[name] = tuple(shape)
-        spans.append((offsets[0], offsets[1]))
-    end = 0
-    for begin, finish in sorted(spans):
-        if begin != end or finish < begin:
-            raise broken
-        end = finish
-    if 8 + length + end != total:
-        raise broken
     return shapes
-
-
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
 
 
 def _refuse_claims(config: Any, path: Path, shapes: Shapes) -> None:
@@ -273,25 +231,28 @@ def _refuse_claims(config: Any, path: Path, shapes: Shapes) -> None:
             f"{path} sets quantization_config, which is refused: weights are quantized when they are loaded."
         )
     widest = max((size for shape in shapes.values() for size in shape), default=0)
-    largest = dict.fromkeys(_WIDTHS, widest) | dict.fromkeys(_LAYERS, len(shapes))
-    layer = [config]
-    while layer:
-        for each in layer:
-            for key, most in largest.items():
-                claimed = each.get(key)
-                if isinstance(claimed, (int, float)) and claimed > most:
-                    raise InputError(
-                        f"{path} claims a {key} of {claimed:,}, and its weights hold no more than {most:,}."
-                    )
-            for key, claimed in each.items():
-                if isinstance(claimed, (int, float)) and "position" in key and claimed > _MOST_POSITIONS:
-                    raise InputError(f"{path} claims {claimed:,} {key}; at most {_MOST_POSITIONS:,} can be read.")
-                if isinstance(claimed, (int, float)) and key.startswith("num_") and claimed > max(widest, len(shapes)):
-                    raise InputError(f"{path} claims a {key} of {claimed:,}, which its weights can't hold.")
-            for key, listed in each.items():
-                if isinstance(listed, (dict, list)) and len(listed) > _MOST_LISTED:
-                    raise InputError(f"{path} lists {len(listed):,} {key}; at most {_MOST_LISTED:,} can be read.")
-        layer = [inner for each in layer for inner in each.values() if isinstance(inner, dict)]
+    most = dict.fromkeys(_WIDTHS, widest) | dict.fromkeys(_LAYERS, len(shapes))
+    for each in _objects(config):
+        for key, value in each.items():
+            if isinstance(value, (dict, list)) and len(value) > _MOST_LISTED:
+                raise InputError(f"{path} lists {len(value):,} {key}; at most {_MOST_LISTED:,} can be read.")
+            bound = _MOST_POSITIONS if "position" in key else most.get(key)
+            if bound is None and key.startswith("num_"):
+                bound = max(widest, len(shapes))
+            if bound is not None and isinstance(value, (int, float)) and value > bound:
+                raise InputError(f"{path} claims a {key} of {value:,}; with these weights {bound:,} is the most.")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in decoded JSON, however deep."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
 
 
 def _marks(folder: Path) -> dict[str, tuple[int, ...]]:

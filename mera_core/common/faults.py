@@ -24,7 +24,7 @@ _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 def describe_system_error(error: BaseException) -> str | None:
     """A plain sentence for an error of the machine; None for one that is ours, or of what was read."""
     text = str(error)
-    if isinstance(error, MemoryError) or _MEMORY.search(text):
+    if is_out_of_memory(error):
         return "There is not enough memory for this: end other programs, or do less at once."
     number = error.errno if isinstance(error, OSError) else int((_NUMBER.search(text) or [0, 0])[1])
     name = getattr(error, "filename", None) or "A file"
@@ -35,6 +35,11 @@ def describe_system_error(error: BaseException) -> str | None:
     if number in (errno.EMFILE, errno.ENFILE):
         return "Too many files are open at once on this machine."
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in main memory."""
+    return isinstance(error, MemoryError) or bool(_MEMORY.search(str(error)))
 
 
 @contextmanager

@@ -292,11 +292,7 @@ def evaluate_subgroups(
 
 
 def evaluate_event(
-    probability: np.ndarray,
-    outcome: np.ndarray,
-    had_before: np.ndarray,
-    bootstrap_seed: int = 0,
-    n_boot: int = 1000,
+    probability: np.ndarray, outcome: np.ndarray, had_before: np.ndarray, bootstrap_seed: int = 0, n_boot: int = 1000
 ) -> dict[str, Any]:
     """A yes/no prediction such as heart failure, for all patients and for those who never had it.
 

@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, divide, estimate
+from mera_core.evaluation.logistic import logistic_lines
 
 BLOCK = 4_000_000  # pairs that are counted at a time
 MAX_STEPS = 1000  # distinct thresholds for which AUPRC is drawn again; above it the draws use this many of them
@@ -267,28 +268,10 @@ def calibration_slope(pairs: Pairs, bootstrap: Bootstrap) -> Estimate:
     size, true = size.reshape(n, bins), true.reshape(n, bins)
     used = size.any(0)
     x, size, true = total[used] / size.sum(0)[used], size[:, used], true[:, used]
-    value = _logistic_slope(x, size.sum(0, keepdims=True), true.sum(0, keepdims=True))[0]
-    return estimate(value, _logistic_slope(x, bootstrap.sums(size), bootstrap.sums(true)))
 
+    def slope(size: np.ndarray, true: np.ndarray) -> np.ndarray:
+        hopeless = (true.sum(1) == 0) | (true.sum(1) == size.sum(1))
+        return np.where(hopeless, np.nan, logistic_lines(x, size, true)[0])
 
-def _logistic_slope(x: np.ndarray, size: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Newton's method for many binned regressions: x [bins], size and true [rows, bins] -> slope [rows]."""
-    center = divide((size * x).sum(1), size.sum(1))[:, None]
-    z = x - center
-    rate = np.clip(divide(true.sum(1), size.sum(1)), 1e-9, 1 - 1e-9)
-    a, b = np.log(rate / (1 - rate)), np.zeros(len(size))
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(a[:, None] + b[:, None] * z, -30, 30)))
-        w = size * p * (1 - p)
-        error = true - size * p
-        g0, g1 = error.sum(1), (error * z).sum(1)
-        h00, h01, h11 = w.sum(1), (w * z).sum(1), (w * z * z).sum(1)
-        det = h00 * h11 - h01 * h01
-        step_a, step_b = divide(h11 * g0 - h01 * g1, det), divide(h00 * g1 - h01 * g0, det)
-        # Far from the answer Newton overshoots: no single step of more than 1.
-        scale = np.maximum(1.0, np.maximum(np.abs(step_a), np.abs(step_b)))
-        a, b = a + step_a / scale, b + step_b / scale
-        if np.nanmax(np.abs([step_a, step_b]), initial=0) < 1e-9:
-            break
-    hopeless = (true.sum(1) == 0) | (true.sum(1) == size.sum(1))
-    return np.where(hopeless, np.nan, b)
+    value = slope(size.sum(0, keepdims=True), true.sum(0, keepdims=True))[0]
+    return estimate(value, slope(bootstrap.sums(size), bootstrap.sums(true)))

@@ -86,9 +86,7 @@ def _encounter(visit: Visit, number: int, patient: str) -> Resource:
 def _condition(code: Code | str, visit: Visit, encounter: str, patient: str, ontology: Ontology) -> Resource:
     resource: Resource = {
         "resourceType": "Condition",
-        "category": [
-            {"coding": [{"system": f"{_TERMINOLOGY}condition-category", "code": "encounter-diagnosis"}]},
-        ],
+        "category": [{"coding": [{"system": f"{_TERMINOLOGY}condition-category", "code": "encounter-diagnosis"}]}],
         "code": _concept(code, ontology),
         "subject": {"reference": patient},
         "encounter": {"reference": encounter},

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.common.errors import InputError
-from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout, shortened
+from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout, share_bars, shortened
 from mera_core.icd.chapters import chapter_name, field_of, text_colour
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 
@@ -101,35 +101,16 @@ def memory_bars(memory: Sequence[ChapterMemory], direction: str) -> go.Figure:
     """A bar a chapter: the share of its codes that is recalled to the letter, in percent, worst first."""
     rows = sorted(memory, key=lambda row: (row.exact[direction], row.chapter))
     both = len({row.chapter.system for row in rows}) > 1
-    figure = go.Figure(
-        go.Bar(
-            x=[100 * row.exact[direction] for row in rows],
-            y=[str(row.chapter) for row in rows],
-            orientation="h",
-            marker={"color": [field_colour(field_of(row.chapter)) for row in rows]},
-            text=[f"{100 * row.exact[direction]:.1f} %" for row in rows],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[[recalled(row, direction), row.codes] for row in rows],
-            hovertemplate="%{customdata[0]} of %{customdata[1]} codes<extra></extra>",
-        )
+    return share_bars(
+        [row.exact[direction] for row in rows],
+        [str(row.chapter) for row in rows],
+        [chapter_name(row.chapter) + (f" ({SYSTEM_NAMES[row.chapter.system]})" if both else "") for row in rows],
+        f"Recalled to the letter, {DIRECTIONS[direction]}",
+        marker={"color": [field_colour(field_of(row.chapter)) for row in rows]},
+        text=[f"{100 * row.exact[direction]:.1f} %" for row in rows],
+        customdata=[[recalled(row, direction), row.codes] for row in rows],
+        hovertemplate="%{customdata[0]} of %{customdata[1]} codes<extra></extra>",
     )
-    figure.update_layout(
-        **layout(f"Recalled to the letter, {DIRECTIONS[direction]}", 90 + 24 * max(len(rows), 3)),
-        bargap=0.25,
-        xaxis={"visible": False, "range": [0, 118], "fixedrange": True},
-        yaxis={
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": [str(row.chapter) for row in rows],
-            "ticktext": [
-                chapter_name(row.chapter) + (f" ({SYSTEM_NAMES[row.chapter.system]})" if both else "") for row in rows
-            ],
-        },
-    )
-    return figure
 
 
 def memory_frame(memory: Sequence[ChapterMemory], ontology: Ontology) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of a model card: calibration curve, subgroups with intervals, memory by chapter. Pure functions.
+"""Figures of a model card: calibration curve, subgroups with intervals. Pure functions.
 
 Boundary: knows the JSON that `python -m training evaluate` writes into a manifest; no screen, no model.
 """
@@ -10,10 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mera_core.common.formatting import percent
 from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout
-from mera_core.icd.chapters import field_of
-from mera_core.icd.ontology import Code
 
 _LINE = field_colour("respiratory")
 
@@ -89,33 +86,4 @@ def subgroup_intervals(
         yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True},
     )
     figure.update_layout(margin_b=30)
-    return figure
-
-
-def memory_by_chapter(chapters: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Share of each chapter's codes whose definition the model words exactly from memory, worst first, in percent.
-
-    chapters: chapter ("ICD9:CH01"), name, codes and code_to_definition each.
-    """
-    rows = sorted(chapters, key=lambda row: row["code_to_definition"])
-    figure = go.Figure(
-        go.Bar(
-            x=[100 * row["code_to_definition"] for row in rows],
-            y=[escaped(row["name"]) for row in rows],
-            orientation="h",
-            marker={"color": [field_colour(field_of(Code(*row["chapter"].split(":", 1)))) for row in rows]},
-            text=[percent(row["code_to_definition"]) for row in rows],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[f"{row['codes']:,}" for row in rows],
-            hovertemplate="%{y}: %{text} of %{customdata} codes<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        **layout("Definitions worded exactly from memory, by chapter", 90 + 26 * max(len(rows), 3)),
-        bargap=0.25,
-        showlegend=False,
-        xaxis={"visible": False, "range": [0, 118], "fixedrange": True},
-        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True},
-    )
     return figure

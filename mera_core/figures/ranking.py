@@ -13,7 +13,16 @@ import textwrap
 import plotly.graph_objects as go
 
 from mera_core.common.formatting import percent
-from mera_core.figures.style import OTHER_COLOUR, PLOTLY_CONFIG, escaped, field_colour, layout, shortened, wrapped
+from mera_core.figures.style import (
+    OTHER_COLOUR,
+    PLOTLY_CONFIG,
+    escaped,
+    field_colour,
+    layout,
+    share_bars,
+    shortened,
+    wrapped,
+)
 from mera_core.icd.chapters import text_colour
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.mass_tree import LEVELS, Mass, mass_by, mass_frame, mass_tree
@@ -52,45 +61,23 @@ def mass_sunburst(ranking: Ranking, ontology: Ontology, largest: int = 30) -> go
 
 
 def mass_bars(
-    ranking: Ranking,
-    ontology: Ontology,
-    level: str = "chapter",
-    within: Code | None = None,
-    largest: int = 12,
+    ranking: Ranking, ontology: Ontology, level: str = "chapter", within: Code | None = None, largest: int = 12
 ) -> go.Figure:
     """Bars of the `largest` chapters, blocks, categories or codes by share of ranking mass, in percent."""
     masses = mass_by(ranking, ontology, level, within)
     rest = masses[largest:]
     bars = masses[:largest]
-    trace = go.Bar(
-        x=[100 * mass.share for mass in bars],
-        y=[mass.key for mass in bars],
-        orientation="h",
+    place = f" within {ontology.definition(within)}" if within is not None else ""
+    figure = share_bars(
+        [mass.share for mass in bars],
+        [mass.key for mass in bars],
+        [_axis_label(mass) for mass in bars],
+        f"Share of ranking mass by {level}{shortened(place, 50)}",
         marker={"color": [field_colour(mass.field) for mass in bars]},
         text=[percent(mass.share) for mass in bars],
-        textposition="outside",
-        cliponaxis=False,
         customdata=[[wrapped(mass.definition), percent(mass.share)] for mass in bars],
         hovertemplate=_HOVER,
     )
-    place = f" within {ontology.definition(within)}" if within is not None else ""
-    longest = max((mass.share for mass in bars), default=0.0)
-    title = f"Share of ranking mass by {level}{shortened(place, 50)}"
-    drawn = {
-        **layout(title, 90 + 28 * max(len(bars), 3), bottom=34),
-        "bargap": 0.25,
-        "showlegend": False,
-        "xaxis": {"visible": False, "range": [0, 118 * longest or 1], "fixedrange": True},
-        "yaxis": {
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": [mass.key for mass in bars],
-            "ticktext": [escaped(_axis_label(mass)) for mass in bars],
-        },
-    }
-    figure = go.Figure(trace, drawn)
     if rest:
         share = math.fsum(mass.share for mass in rest)
         figure.add_annotation(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Sequence
 from typing import Any
+
+import plotly.graph_objects as go
 
 from mera_core.icd.chapters import FIELDS
 
@@ -39,3 +42,37 @@ def layout(title: str, height: int, top: int = 40, bottom: int = 4) -> dict[str,
         "height": height,
         "margin": {"l": 0, "r": 0, "t": top, "b": bottom},
     }
+
+
+def share_bars(
+    shares: Sequence[float], keys: Sequence[str], names: Sequence[str], title: str, **trace: Any
+) -> go.Figure:
+    """Horizontal bars of shares (0 to 1) in percent, the first on top, with room for the text behind each.
+
+    keys: one of each bar, unlike any other. names: written beside them. trace: further arguments of `go.Bar`.
+    """
+    bars = go.Bar(
+        x=[100 * share for share in shares],
+        y=list(keys),
+        orientation="h",
+        textposition="outside",
+        cliponaxis=False,
+        **trace,
+    )
+    return go.Figure(
+        bars,
+        {
+            **layout(title, 90 + 28 * max(len(keys), 3), bottom=34),
+            "bargap": 0.25,
+            "showlegend": False,
+            "xaxis": {"visible": False, "range": [0, 118 * max(shares, default=0.0) or 1], "fixedrange": True},
+            "yaxis": {
+                "autorange": "reversed",
+                "automargin": True,
+                "fixedrange": True,
+                "tickmode": "array",
+                "tickvals": list(keys),
+                "ticktext": [escaped(name) for name in names],
+            },
+        },
+    )

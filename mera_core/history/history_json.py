@@ -12,23 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mera_core.common.errors import InputError
+from mera_core.common.errors import InputError, shown
 from mera_core.common.limits import Limits, current_limits, refuse_depth
-from mera_core.history.patient import OLDEST_AGE, Patient, Visit, in_utc
+from mera_core.history.patient import Patient, Visit, in_utc
 from mera_core.icd import code_text
-from mera_core.icd.ontology import SYSTEMS, Code
+from mera_core.icd.ontology import Code
+
+if TYPE_CHECKING:
+    from mera_core.history.schema import VisitJson
 
 MAX_VISITS = Limits().visits  # by default; `current_limits().visits` is what holds
 MAX_CODES = Limits().codes
 DEMO_PATIENTS = Path(__file__).resolve().parents[2] / "sample_data" / "demo_patients.json"
 
-_SEX_WORDS = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "U": "U", "UNKNOWN": "U"}
-_PATIENT_KEYS = ("id", "sex", "age", "details", "dates", "visits")
 _SHIFTED = "shifted"
-_STORY_KEYS = ("title", "story", "invented")  # of the demo patients; words for people, never for the model
-_VISIT_KEYS = ("codes", "time", "age", "details")
 _FARTHEST_ZONE = timedelta(hours=14)  # somewhere on earth it is already this much later than UTC
 
 
@@ -56,36 +55,22 @@ def patient_from_json(history: Any, now: datetime | None = None) -> Patient:
     """
     limits = current_limits()
     if not isinstance(history, Mapping):
-        raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {_kind(history)}.')
-    _refuse_unknown_keys(history, (*_PATIENT_KEYS, *_STORY_KEYS), "")
-    raw_visits = history.get("visits")
-    if not isinstance(raw_visits, list):
-        raise InputError(f"visits must be a list, not {_kind(raw_visits)}.")
-    if not raw_visits:
-        raise InputError("the history is empty: visits holds no visit.")
-    if len(raw_visits) > limits.visits:
-        raise InputError(f"the history has {len(raw_visits):,} visits, and at most {limits.visits:,} can be read.")
-    _refuse_long_texts(history, limits)
-    latest = now if now is not None else _latest()
-    if _shifted(history.get("dates")):
-        latest = datetime.max
-    visits = [_visit_from_json(raw, f"visits[{number}]", latest) for number, raw in enumerate(raw_visits)]
-    codes = sum(len(visit.codes) for visit in visits)
+        raise InputError(f'a history must be a JSON object such as {{"visits": [...]}}, not {shown(history)}.')
+    if isinstance(visits := history.get("visits"), list):
+        limits.refuse_above("visits", len(visits), f"the history with {len(visits):,} visits")
+    from mera_core.history.schema import read_history
+
+    read = read_history(history, limits)
+    codes = sum(len(visit.codes) for visit in read.visits)
     if codes == 0:
         raise InputError("the history is empty: no visit names a code.")
-    if codes > limits.codes:
-        raise InputError(f"the history has {codes:,} codes, and at most {limits.codes:,} can be read.")
+    limits.refuse_above("codes", codes, f"the history with {codes:,} codes")
+    latest = now if now is not None else _latest()
+    if read.dates == _SHIFTED:
+        latest = datetime.max
+    visits = [_visit(visit, f"visits[{number}]", latest) for number, visit in enumerate(read.visits)]
     refuse_disorder(visits, "visits[{}]")
-    identity = history.get("id")
-    if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (str, int))):
-        raise InputError(f"id must be text, not {_kind(identity)}.")
-    return Patient(
-        visits=tuple(visits),
-        sex=_sex(history.get("sex")),
-        age=_age(history.get("age"), "age"),
-        id="" if identity is None else str(identity),
-        details=_details(history.get("details"), "details"),
-    )
+    return Patient(tuple(visits), read.sex or "U", read.age, read.id or "", read.details or {})
 
 
 def patient_to_json(patient: Patient) -> dict[str, Any]:
@@ -119,7 +104,7 @@ def parse_json(content: bytes, name: str) -> Any:
         if len(decoded) != len(pairs):
             seen: set[str] = set()
             doubled = next(key for key, _ in pairs if key in seen or seen.add(key))
-            raise InputError(f"{name} gives {_quoted(doubled)} more than once in one object.")
+            raise InputError(f"{name} gives {shown(doubled)} more than once in one object.")
         return decoded
 
     try:
@@ -154,32 +139,10 @@ def refuse_disorder(visits: list[Visit], place: str) -> None:
         newest = number
 
 
-def demo_patients(path: Path | str = DEMO_PATIENTS) -> list[DemoPatient]:
-    """The invented demo patients, in the order of the file.
-
-    Raises InputError when the file is missing or an entry breaks the HISTORY.json contract, names no story,
-    is not marked as invented, or repeats an id.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"the demo patients can't be read: {path} ({error.strerror}).") from error
-    entries = parse_json(content, Path(path).name)
-    if not isinstance(entries, list):
-        raise InputError(f"{Path(path).name} must be a list of histories, not {_kind(entries)}.")
-    demos, seen = [], set()
-    for number, entry in enumerate(entries):
-        try:
-            patient = patient_from_json(entry)
-        except InputError as error:
-            raise InputError(f"{Path(path).name}, patient {number + 1}: {error}") from error
-        if entry.get("invented") is not True or not entry.get("title") or not entry.get("story"):
-            raise InputError(f"{Path(path).name}, patient {number + 1}: needs title, story and invented: true.")
-        if not patient.id or patient.id in seen:
-            raise InputError(f"{Path(path).name}, patient {number + 1}: needs an id of its own.")
-        seen.add(patient.id)
-        demos.append(DemoPatient(entry["title"], entry["story"], patient))
-    return demos
+def demo_patients() -> list[DemoPatient]:
+    """The invented demo patients, in the order of their file."""
+    entries = parse_json(DEMO_PATIENTS.read_bytes(), DEMO_PATIENTS.name)
+    return [DemoPatient(entry["title"], entry["story"], patient_from_json(entry)) for entry in entries]
 
 
 def settled(system: str, text: str) -> Code | str:
@@ -192,25 +155,15 @@ def settled(system: str, text: str) -> Code | str:
     return f"{system}:{text.strip()}" if name is None else Code(system, name)
 
 
-def _visit_from_json(raw: Any, place: str, latest: datetime) -> Visit:
-    if not isinstance(raw, Mapping):
-        raise InputError(f'{place} must be an object such as {{"codes": ["428.0"]}}, not {_kind(raw)}.')
-    _refuse_unknown_keys(raw, _VISIT_KEYS, f"{place}.")
-    codes = raw.get("codes")
-    if not isinstance(codes, list):
-        raise InputError(f"{place}.codes must be a list, not {_kind(codes)}.")
-    time = _time(raw.get("time"), f"{place}.time")
+def _visit(read: VisitJson, place: str, latest: datetime) -> Visit:
+    time = _time(read.time, f"{place}.time")
     if time is not None and time > latest:
         raise InputError(
             f"{place}.time is {_day(time)}, which is in the future of this machine's clock; a history whose dates were "
             f'shifted on purpose says "dates": "{_SHIFTED}".'
         )
-    return Visit(
-        codes=tuple(_code(code, f"{place}.codes[{index}]") for index, code in enumerate(codes)),
-        time=time,
-        age=_age(raw.get("age"), f"{place}.age"),
-        details=_details(raw.get("details"), f"{place}.details"),
-    )
+    codes = [code if isinstance(code, str) else settled(code.system, code.code) for code in read.codes]
+    return Visit(codes, time, read.age, read.details or {})
 
 
 def _visit_to_json(visit: Visit) -> dict[str, Any]:
@@ -228,20 +181,6 @@ def _visit_to_json(visit: Visit) -> dict[str, Any]:
     return raw
 
 
-def _code(raw: Any, place: str) -> Code | str:
-    if isinstance(raw, str) and raw.strip():
-        return raw
-    if not isinstance(raw, Mapping):
-        raise InputError(f'{place} must be text such as "428.0" or {{"system": ..., "code": ...}}, not {_kind(raw)}.')
-    _refuse_unknown_keys(raw, ("system", "code"), f"{place}.")
-    system, text = raw.get("system"), raw.get("code")
-    if system not in SYSTEMS:
-        raise InputError(f"{place}.system must be {' or '.join(SYSTEMS)}, not {_quoted(system)}.")
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f'{place}.code must be text such as "428.0", not {_kind(text)}.')
-    return settled(system, text)
-
-
 def _time(raw: Any, place: str) -> datetime | None:
     if raw is None:
         return None
@@ -250,85 +189,12 @@ def _time(raw: Any, place: str) -> datetime | None:
             return in_utc(datetime.fromisoformat(raw.strip()))
         except (ValueError, OverflowError):
             pass
-    raise InputError(f"{place} must be a date such as 2026-01-31, not {_quoted(raw)}.")
+    raise InputError(f"{place} must be a date such as 2026-01-31, not {shown(raw)}.")
 
 
 def _latest() -> datetime:
     """The latest moment that is no future anywhere on earth, in UTC without a zone."""
     return datetime.now(UTC).replace(tzinfo=None) + _FARTHEST_ZONE
-
-
-def _shifted(raw: Any) -> bool:
-    if raw not in (None, _SHIFTED):
-        raise InputError(f'dates must be "{_SHIFTED}" or left out, not {_quoted(raw)}.')
-    return raw == _SHIFTED
-
-
-def _sex(raw: Any) -> str:
-    if raw is None:
-        return "U"
-    word = _SEX_WORDS.get(raw.strip().upper()) if isinstance(raw, str) else None
-    if word is None:
-        raise InputError(f"sex must be F, M or U (unknown), not {_quoted(raw)}.")
-    return word
-
-
-def _age(raw: Any, place: str) -> float | None:
-    if raw is None:
-        return None
-    if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-        raise InputError(f"{place} must be a number of years, not {_kind(raw)}.")
-    if not 0 <= raw <= OLDEST_AGE:
-        raise InputError(f"{place} must be between 0 and {OLDEST_AGE:.0f} years, not {_quoted(raw)}.")
-    return float(raw)
-
-
-def _details(raw: Any, place: str) -> dict[str, str]:
-    if raw is None:
-        return {}
-    if not isinstance(raw, Mapping):
-        raise InputError(f"{place} must be an object of texts, not {_kind(raw)}.")
-    for key, value in raw.items():
-        if not key or not isinstance(value, str):
-            raise InputError(f"{place}.{_shortened(str(key))} must be text, not {_kind(value)}.")
-    return dict(raw)
-
-
-def _refuse_long_texts(history: Mapping[str, Any], limits: Limits) -> None:
-    """Refuse a text longer than the limit text_characters, naming its place, before anything repeats or compares it."""
-    most = f"at most {limits.text_characters:,} can be read"
-    open_: list[tuple[str, Any]] = [("", history)]
-    while open_:
-        place, value = open_.pop()
-        if isinstance(value, str) and len(value) > limits.text_characters:
-            raise InputError(f"{place} has {len(value):,} characters, and {most}.")
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                if isinstance(key, str) and len(key) > limits.text_characters:
-                    raise InputError(f"{place or 'the history'} has a key of {len(key):,} characters, and {most}.")
-                open_.append((f"{place}.{key}" if place else str(key), inner))
-        elif isinstance(value, list):
-            open_ += ((f"{place}[{index}]", inner) for index, inner in enumerate(value))
-
-
-def _refuse_unknown_keys(raw: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
-    for key in raw:
-        if key not in known:
-            raise InputError(f"{place}{_shortened(str(key))} is not a known key; known are {', '.join(known)}.")
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _quoted(raw: Any) -> str:
-    """What stands there, short enough for one sentence."""
-    return repr(_shortened(raw)) if isinstance(raw, str) else _shortened(repr(raw))
-
-
-def _kind(raw: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(raw), "a number")
 
 
 def _day(time: datetime) -> str:

@@ -14,8 +14,9 @@ from operator import is_
 from typing import Any
 
 from mera_core.common.errors import InputError
-from mera_core.icd.ontology import AmbiguousCodeError, Code, Ontology, UnknownCodeError
+from mera_core.icd.ontology import AS_CATEGORY, REPAIRED, AmbiguousCodeError, Code, Ontology, UnknownCodeError
 
+READ_OTHERWISE = {REPAIRED: "repaired", AS_CATEGORY: "as_category"}  # kinds of notes on codes that stay
 SEXES = ("F", "M", "U")
 OLDEST_AGE = 130.0  # years; MIMIC's shifted ages of 300 must be mended by its reader, not passed on
 
@@ -89,7 +90,7 @@ class Patient:
 class Note:
     """Something done to the input that its reader should know of.
 
-    kind: 'unread' | 'ambiguous' | 'duplicate' | 'rolled_up' | 'mapped' | 'truncated' | ...
+    kind: 'unread' | 'ambiguous' | 'duplicate' | 'repaired' | 'as_category' | 'rolled_up' | 'mapped' | 'truncated' | ...
     visit: 0-based index of the visit concerned, None where it concerns all. code: as typed, '' where none.
     """
 
@@ -110,8 +111,9 @@ def in_utc(time: datetime) -> datetime:
 def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple[Patient, tuple[Note, ...]]:
     """Read every typed code, and say what could not be read.
 
-    Returns the patient with `Code`s only, each at most once a visit, and a note for every code left out:
-    'unread' (in no code book; names the nearest), 'ambiguous' (in both systems), 'duplicate'.
+    Returns the patient with `Code`s only, each at most once a visit, and a note for every code left out: 'unread' (in no
+    code book; names the nearest; or a chapter or block), 'ambiguous' (in both systems), 'duplicate'; and for every code
+    read otherwise than it was written: 'repaired' (a letter for a digit), 'as_category' (as its nearest ancestor).
     A visit keeps its place when none of its codes could be read.
     Raises InputError at the first unread or ambiguous code, naming its place, when `strict`.
     """
@@ -122,13 +124,16 @@ def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple
         positions = visit.positions or range(1, len(visit.codes) + 1)
         for index, (typed, position) in enumerate(zip(visit.codes, positions, strict=True)):
             try:
-                code = _read_code(typed, ontology)
+                reading = ontology.diagnosis(typed)
             except (UnknownCodeError, AmbiguousCodeError) as error:
                 if strict:
                     raise InputError(f"visits[{number}].codes[{index}]: {error}") from error
                 kind = "ambiguous" if isinstance(error, AmbiguousCodeError) else "unread"
                 notes.append(Note(kind, str(error), number, str(typed)))
                 continue
+            code = reading.code
+            if reading.how:
+                notes.append(Note(READ_OTHERWISE[reading.how], ontology.told(typed, reading), number, str(typed)))
             if code in kept:
                 message = f"{code} is named more than once in visit {number + 1} and was counted once."
                 notes.append(Note("duplicate", message, number, str(typed)))
@@ -144,12 +149,6 @@ def with_visits(patient: Patient, visits: Sequence[Visit]) -> Patient:
     if len(visits) == len(patient.visits) and all(map(is_, visits, patient.visits)):
         return patient
     return replace(patient, visits=tuple(visits))
-
-
-def _read_code(typed: Code | str, ontology: Ontology) -> Code:
-    if isinstance(typed, str):
-        return ontology.parse(typed)
-    return typed if typed in ontology else ontology.parse(typed.code, system=typed.system)
 
 
 def _plain_time(time: Any) -> datetime | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
+from functools import lru_cache
 
 from mera_core.history.records import Note, Patient, Visit, with_visits
-from mera_core.icd.ontology import Code, Ontology
-
-CATEGORY = 3  # level of the three-character categories in both systems
+from mera_core.icd.ontology import CATEGORY, SYSTEMS, Code, Ontology
 
 
 def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> tuple[Patient, tuple[Note, ...]]:
     """Put each code of a resolved history into the terms of `known`, a checkpoint's input codes.
 
     A known code stays. Another goes to its nearest known ancestor; one of the other code system goes through the
-    general equivalence maps first (all targets, approximate). What has no way is left out. Each step is a note; a visit
-    that is left without codes is left out, with a note. Nothing is dropped in silence.
+    general equivalence maps first (approximate): a complete code to all its targets, a heading to what most codes under it
+    are mapped to. What has no way is left out. Each step is a note; a visit that is left without codes is left out, with a
+    note. Nothing is dropped in silence.
 
     Args:
         patient: visits hold `Code`s, as `records.resolve` gives them.
     """
+    known = frozenset(known)
     visits, notes = [], []
     for index, visit in enumerate(patient.visits):
         codes: dict[Code, None] = {}
@@ -44,7 +46,7 @@ def translate(patient: Patient, known: Collection[Code], ontology: Ontology) -> 
     return with_visits(patient, visits), tuple(notes)
 
 
-def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, notes: list[Note]) -> list[Code]:
+def _read(code: Code, known: frozenset[Code], ontology: Ontology, visit: int, notes: list[Note]) -> list[Code]:
     where = f"visit {visit + 1}"
     systems = {known_code.system for known_code in known}
     if code.system in systems:
@@ -68,14 +70,8 @@ def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, n
             )
         )
         return [target]
-    found: dict[Code, None] = {}
-    for system in sorted(systems):
-        for source in _with_maps(code, system, ontology):
-            for equivalent in ontology.maps_to(source, system):
-                known_target = equivalent.target is not None and equivalent.target in ontology
-                target = nearest(equivalent.target, known, ontology) if known_target else None
-                if target is not None:
-                    found[target] = None
+    other = next(system for system in SYSTEMS if system != code.system)
+    found, rest = _mapped(code, other, known, ontology)
     if not found:
         notes.append(
             Note(
@@ -86,36 +82,56 @@ def _read(code: Code, known: Collection[Code], ontology: Ontology, visit: int, n
             )
         )
         return []
-    named = " and ".join(str(target) for target in found)
+    named = " and ".join(map(str, found))
+    others = f"; others under it are mapped to {', '.join(map(str, rest))}" if rest else ""
     notes.append(
         Note(
             "mapped",
-            f"{code} ({where}) is read as {named} through the general equivalence maps (approximate).",
+            f"{code} ({where}) is read as {named} through the general equivalence maps (approximate){others}.",
             visit,
             str(code),
         )
     )
-    return list(found)
+    return found
 
 
-def _with_maps(code: Code, system: str, ontology: Ontology) -> list[Code]:
-    """The codes whose maps speak for `code`: itself, else the codes under it, else its nearest ancestor with maps.
+@lru_cache(maxsize=1024)  # a category of fractures has thousands of codes under it
+def _mapped(code: Code, system: str, known: frozenset[Code], ontology: Ontology) -> tuple[list[Code], list[Code]]:
+    """What a code is read as in the other system, and to what else codes under a heading are mapped.
 
-    A heading has no map of its own; a code younger than the maps (ICD-10-CM's are of 2018) often has a parent that was
-    complete then.
+    A heading has no map of its own: it is read in the category that most codes under it are mapped to, as the finest known
+    code that they share there, else as the commonest. Ties go by the book. A code younger than the maps (ICD-10-CM's are of
+    2018) often has a parent that was complete then.
     """
-    if ontology.maps_to(code, system):
-        return [code]
-    below = [child for child in ontology.descendants(code) if ontology.maps_to(child, system)]
-    if below:
-        return below[:20]
-    above = [a for a in ontology.ancestors(code) if ontology.level(a) >= CATEGORY and ontology.maps_to(a, system)]
-    return above[:1]
+    upward = (above for above in ontology.ancestors(code) if ontology.level(above) >= CATEGORY)
+    below = [] if ontology.maps_to(code, system) else ontology.descendants(code)
+    each = [targets for under in below if (targets := _targets(under, system, known, ontology))]
+    if not each:
+        source = next((own for own in (code, *upward) if ontology.maps_to(own, system)), code)
+        return _targets(source, system, known, ontology), []
+    times = Counter(target for targets in each for target in targets).most_common()
+    above = {target: (target, *ontology.ancestors(target)) for target, _ in times}
+    category = {target: ontology.ancestor_at(target, CATEGORY) for target in above}
+    votes = Counter(one for targets in each for one in dict.fromkeys(category[target] for target in targets))
+    chosen = votes.most_common(1)[0][0]
+    own = [target for target in above if category[target] == chosen]
+    finest = (one for one in above[own[0]] if one in known and all(one in above[target] for target in own))
+    read = next(finest, own[0])
+    return [read], [target for target in above if read not in above[target]]
+
+
+def _targets(code: Code, system: str, known: frozenset[Code], ontology: Ontology) -> list[Code]:
+    """The known codes that the maps give for a code, each once."""
+    mapped = (row.target for row in ontology.maps_to(code, system))
+    found = (nearest(target, known, ontology) for target in mapped if target is not None and target in ontology)
+    return [target for target in dict.fromkeys(found) if target is not None]
 
 
 def nearest(code: Code, known: Collection[Code], ontology: Ontology) -> Code | None:
-    """The code itself, or its nearest ancestor below the block level, if it is in `known`."""
+    """The code itself, or its nearest ancestor at the category or below it, if it is in `known`."""
     for candidate in (code, *ontology.ancestors(code)):
+        if ontology.level(candidate) < CATEGORY:
+            return None
         if candidate in known:
             return candidate
     return None

@@ -18,6 +18,8 @@ _PREFIX = re.compile(r"^ICD-?(9|10)(?:-?CM)?[:_/|-]*(?=[^:_/|-])")
 _RANGE = re.compile(r"^([A-Z0-9]{3,4})-([A-Z0-9]{3,4})$")
 # Letters that no ICD-10-CM code holds after its first place, with the digit they are typed for.
 _TYPED_FOR = str.maketrans("OIL", "011")
+_TYPED_FOR_LAST = str.maketrans("OI", "01")
+_PADDING = re.compile("[-X†*!+]+$")
 
 
 def clean(text: str) -> str:
@@ -70,11 +72,17 @@ def identity(system: str, cleaned: str) -> str | None:
     return name if "." not in cleaned or name == cleaned else None
 
 
-def digits_for_letters(cleaned: str) -> tuple[str, ...]:
-    """The same text with O, I and L read as the digits they resemble; the first place kept, then not."""
-    tail = cleaned[:1] + cleaned[1:].translate(_TYPED_FOR)
-    whole = cleaned.translate(_TYPED_FOR)
-    return tuple(dict.fromkeys(text for text in (tail, whole) if text != cleaned))
+def digits_for_letters(cleaned: str) -> str:
+    """The same text with O, I and L read as the digits they resemble, save in the first place.
+
+    A last L stays too: other editions write it behind a code for the left side, and M17.11 is the right one.
+    """
+    return cleaned[:1] + cleaned[1:-1].translate(_TYPED_FOR) + cleaned[1:][-1:].translate(_TYPED_FOR_LAST)
+
+
+def unpadded(cleaned: str) -> str:
+    """Without what other editions write behind a code: X and dashes to fill it up, the marks of cause and manifestation."""
+    return _PADDING.sub("", cleaned)
 
 
 def one_edit(undotted: str) -> set[str]:

@@ -3,14 +3,7 @@
 Boundary: knows the shipped tables and nothing of patients, tokens or models. The tables are rebuilt by
 `python -m training.tools.make_icd_tables`; `mera_core/data/PROVENANCE.md` says where they come from.
 
-How `Ontology.parse` reads a string:
-1. Characters are made plain (case, spaces, full-width forms, look-alike letters, dashes, dots), and a prefix
-   such as `ICD9:` or `ICD-10-CM ` names the system.
-2. Each system reads the string with its own dot rule (after 3 characters; after 4 in ICD-9 E codes). A dot
-   that is written must stand there, so `E80.21` is ICD-10 only and `E802.1` is ICD-9 only.
-3. A complete code wins over a heading (`E850` is ICD-10 E85.0, not the ICD-9 category). Two complete codes,
-   or two headings, in two systems are ambiguous, and so said.
-4. Only when nothing was found are O, I and L read as 0, 1 and 1.
+How a written code is read is told in `mera_core.icd.written_codes`.
 """
 
 from __future__ import annotations
@@ -19,11 +12,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from mera_core.common.errors import InputError
-from mera_core.icd import code_text
+from mera_core.icd import code_text, written_codes
 from mera_core.icd import tables as icd_tables
 from mera_core.icd.tables import LEVEL_NAMES, Tree
+from mera_core.icd.written_codes import AS_CATEGORY, AS_WRITTEN, REPAIRED, SYSTEMS
 
-SYSTEMS = ("ICD9", "ICD10")
+CATEGORY = 3  # level of the three-character categories in both systems
 SYSTEM_NAMES = {"ICD9": "ICD-9-CM", "ICD10": "ICD-10-CM"}
 RELEASES = {
     "ICD9": "ICD-9-CM version 32 (FY2015)",
@@ -89,6 +83,14 @@ class CcsGroup:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a written code means; `how` is AS_WRITTEN, REPAIRED or AS_CATEGORY."""
+
+    code: Code
+    how: str = AS_WRITTEN
+
+
 class UnknownCodeError(InputError):
     """No node is written so; `nearest` is the closest one (or None)."""
 
@@ -125,20 +127,20 @@ def _node(tree: Tree, row: int) -> Node:
 
 
 @cache
-def _undotted(system: str) -> frozenset[str]:
-    """The nodes of a system that are written as codes are, without their dots."""
-    undotted = ((name, name.replace(".", "")) for name in icd_tables.tree(system).names)
-    return frozenset(text for name, text in undotted if code_text.with_dot(system, text) == name)
-
-
-@cache
 def _nodes(system: str) -> tuple[Node, ...]:
     tree = icd_tables.tree(system)
     return tuple(_node(tree, row) for row in range(len(tree.names)))
 
 
 class Ontology:
-    """Both code systems. Immutable and shared between threads; every lookup is by `Code`."""
+    """Both code systems. Immutable and shared between threads; every lookup is by `Code`.
+
+    as_category: whether a code of a history that is in neither system is read as its nearest ancestor, if that is a category
+    or below one.
+    """
+
+    def __init__(self, as_category: bool = True) -> None:
+        self._as_category = as_category
 
     @staticmethod
     @lru_cache(maxsize=1)
@@ -277,11 +279,47 @@ class Ontology:
         source: str | None = None,
         icd9_three_digit: bool = False,
     ) -> Code:
-        """The node that `text` means, by the rules at the top of this module.
+        """The node that `text` means, at any level, by the rules of `written_codes` but the last.
 
         `icd9_three_digit` (or a `source` known to strip zeros) reads '8' as 008 and implies ICD-9-CM.
         Raises UnknownCodeError (with the nearest node) and AmbiguousCodeError (with both candidates).
         """
+        return self._only(text, system, icd9_three_digit or source in _THREE_DIGIT_SOURCES, False).code
+
+    def diagnosis(self, written: Code | str) -> Reading:
+        """What a code of a history means: a category or what stands below one.
+
+        Raises UnknownCodeError, for a chapter or block as well, and AmbiguousCodeError (with both candidates).
+        """
+        if isinstance(written, str):
+            reading = self._only(written, None, False, self._as_category)
+        elif written in self:
+            reading = Reading(written)
+        else:
+            reading = self._only(written.code, written.system, False, self._as_category)
+        if self.level(reading.code) < CATEGORY:
+            what = f"{self.kind(reading.code)} {reading.code} ({self.definition(reading.code)})"
+            raise UnknownCodeError(str(written), None, f"{_shown(str(written))} is the {what}, which is no diagnosis.")
+        return reading
+
+    def diagnoses(self, text: str, system: str | None = None, icd9_three_digit: bool = False) -> tuple[Reading, ...]:
+        """What an entry of a record may mean: `diagnosis` without its errors, and much quicker where there is none.
+
+        () where it is unknown, two where it is ambiguous; a chapter or block is given as such. Raises InputError where the
+        text names another system.
+        """
+        return self._meanings(text, system, icd9_three_digit, self._as_category)[0]
+
+    def told(self, written: Code | str, reading: Reading) -> str:
+        """In a sentence, how a code was read otherwise than it was written; '' where it was not."""
+        why = {REPAIRED: "with a digit for a letter", AS_CATEGORY: "which stands above it in the code set"}
+        named = f"{reading.code} ({self.definition(reading.code)})"
+        return f"{_shown(str(written))} is read as {named}, {why[reading.how]}." if reading.how else ""
+
+    def _meanings(
+        self, text: str, system: str | None, three_digit: bool, as_category: bool
+    ) -> tuple[tuple[Reading, ...], str | None, str]:
+        """The readings of a text; the system that it or its source names; the text made plain."""
         if not isinstance(text, str):
             raise InputError(f"A code must be text, not {type(text).__name__} ({text!r}).")
         if system is not None:
@@ -289,33 +327,21 @@ class Ontology:
         prefix, written = code_text.split_prefix(code_text.clean(text))
         if prefix and system and prefix != system:
             raise InputError(f"{_shown(text)} names {prefix} where a code of {system} is expected.")
-        three_digit = icd9_three_digit or source in _THREE_DIGIT_SOURCES
         system = system or prefix or ("ICD9" if three_digit else None)
         if three_digit and system == "ICD9":
             written = code_text.pad_three_digits(written)
-        systems = (system,) if system else SYSTEMS
-        for wording in (written, *code_text.digits_for_letters(written)):
-            readings = [code for each in systems if (code := self._reading(each, wording))]
-            readings = [c for c in readings if icd_tables.tree(c.system).complete(self._find(c)[1])] or readings
-            if len(readings) == 1:
-                return readings[0]
-            if readings:
-                raise self._ambiguous(text, tuple(readings))
-            if wording == written and system and (elsewhere := self._reading(_other(system), written)):
-                # before a letter is taken for a digit: I50.9 as ICD-9-CM is no 150.9, which is another disease
-                raise self._of_other_system(text, system, elsewhere)
-        raise self._unknown(text, systems, written)
+        found, how = written_codes.meanings(written, system, as_category)
+        return tuple(Reading(Code(*each), how) for each in found), system, written
 
-    def _reading(self, system: str, written: str) -> Code | None:
-        tree = icd_tables.tree(system)
-        name = code_text.identity(system, written)
-        if name is None:
-            return None
-        if name in tree.row:
-            return Code(system, name)
-        if "-" in name and name in tree.spans:
-            return Code(system, tree.names[tree.spans[name]])
-        return None
+    def _only(self, text: str, system: str | None, three_digit: bool, as_category: bool) -> Reading:
+        found, system, written = self._meanings(text, system, three_digit, as_category)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise self._ambiguous(text, tuple(reading.code for reading in found))
+        if system and (elsewhere := written_codes.meanings(written, None)[0]):
+            raise self._of_other_system(text, system, Code(*elsewhere[0]))
+        raise self._unknown(text, (system,) if system else SYSTEMS, written)
 
     def _ambiguous(self, text: str, candidates: tuple[Code, ...]) -> AmbiguousCodeError:
         meanings = " or ".join(f"{code} ({self.definition(code)})" for code in candidates)
@@ -332,41 +358,17 @@ class Ontology:
         )
 
     def _unknown(self, text: str, systems: tuple[str, ...], written: str) -> UnknownCodeError:
-        nearest = self._nearest(systems, written)
+        found = written_codes.nearest(written, systems)
+        nearest = Code(*found) if found else None
         books = " or ".join(SYSTEM_NAMES[system] for system in systems)
         hint = f"; the nearest is {nearest} ({self.definition(nearest)})" if nearest else ""
         return UnknownCodeError(text, nearest, f"{_shown(text)} is not a code of {books}{hint}.")
-
-    def _nearest(self, systems: tuple[str, ...], written: str) -> Code | None:
-        """The longest beginning that exists (a category or longer), else one that exists but for one edit."""
-        undotted = "".join(character for character in written if character.isalnum())[:8]
-        if not undotted.isascii():
-            return None
-        if undotted.isdigit() and len(undotted) < 3 and "ICD9" in systems:
-            padded = Code("ICD9", undotted.zfill(3))
-            if padded in self:
-                return padded
-        beginnings = [undotted[:length] for length in range(len(undotted), 2, -1)]
-        written_so = {system: _undotted(system) for system in systems}
-        for near in (lambda start: {start}), code_text.one_edit:
-            for start in beginnings:
-                spellings = near(start)
-                found = {spelling for known in written_so.values() for spelling in known & spellings}
-                if found:  # likeliest: same length, then same first character, then by alphabet
-                    best = min(found, key=lambda each: (len(each) != len(start), each[:1] != start[:1], each))
-                    system = next(system for system, known in written_so.items() if best in known)
-                    return Code(system, code_text.with_dot(system, best))
-        return None
 
 
 def _checked(system: str) -> str:
     if system not in SYSTEMS:
         raise InputError(f"There is no code system {system!r}: use ICD9 or ICD10.")
     return system
-
-
-def _other(system: str) -> str:
-    return next(each for each in SYSTEMS if each != system)
 
 
 def _shown(text: str) -> str:

@@ -11,15 +11,15 @@ from mera_core.icd.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontol
 
 
 def readings(code: Code | str, ontology: Ontology) -> tuple[tuple[Code, ...], str]:
-    """The codes that a code or text can mean, and where that is not one alone, why it can't be read.
+    """The codes that a code or text can mean, and where that is not one alone, why it can't be read; else how it was read
+    otherwise than written.
 
     >>> readings("E8021", Ontology.load())[0]
     (Code(system='ICD9', code='E802.1'), Code(system='ICD10', code='E80.21'))
     """
-    if isinstance(code, Code) and code in ontology:
-        return (code,), ""
     try:
-        return (ontology.parse(code.code, code.system) if isinstance(code, Code) else ontology.parse(code),), ""
+        found = ontology.diagnosis(code)
+        return (found.code,), ontology.told(code, found)
     except AmbiguousCodeError as error:
         return error.candidates, str(error)
     except InputError as error:

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from mera_core.common.errors import InputError
+from mera_core.common.faults import is_out_of_memory
 from mera_core.model.batching import by_length
 from mera_core.model.network import MeraModel
 from mera_core.model.recall import right_padded
@@ -272,10 +273,3 @@ def _halved(
             waiting.appendleft(rows)
             continue
         yield rows, found
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in main memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -5,42 +5,33 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
+
+from mera_core.common.schema import as_tuple, checked
 from mera_core.history.records import Note, Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.model.vocabulary import Vocabulary
 
+_Keys = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 SEX_WORDS = {"F": "female", "M": "male"}
 
 
-@dataclass(frozen=True)
+@checked
 class SequenceConfig:
     """How a history is put into words. It is part of a checkpoint: what was trained is what is served."""
 
     profile: bool = True
     """Put the profile sentence (sex, ethnicity) and each visit's age before the codes."""
-    patient_details: tuple[str, ...] = ("ethnicity",)
+    patient_details: _Keys = ("ethnicity",)
     """Keys of `Patient.details` that the profile sentence names, in this order."""
-    visit_details: tuple[str, ...] = ()
+    visit_details: _Keys = ()
     """Keys of `Visit.details` named before a visit's codes, in this order. Only completed visits have them."""
     visit_intro: str = "Diagnosis codes for the visit:"
     """The words between a visit's details and its codes."""
-    max_tokens: int = 512
+    max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest sequence, in tokens. The newest visits are kept."""
-
-    def __post_init__(self):
-        for name in ("patient_details", "visit_details"):
-            keys = getattr(self, name)
-            if isinstance(keys, str) or not all(isinstance(key, str) for key in keys):
-                raise ValueError(f"{name} must be a list of words, not {str(keys)[:60]!r}.")
-        if not isinstance(self.visit_intro, str) or not isinstance(self.profile, bool):
-            raise ValueError("visit_intro must be text, and profile true or false.")
-        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int):
-            raise ValueError(f"max_tokens must be a whole number, not {str(self.max_tokens)[:60]!r}.")
-        if self.max_tokens < 16:
-            raise ValueError(f"max_tokens is {self.max_tokens}; a history needs at least 16 tokens.")
-        object.__setattr__(self, "patient_details", tuple(self.patient_details))
-        object.__setattr__(self, "visit_details", tuple(self.visit_details))
 
 
 @dataclass

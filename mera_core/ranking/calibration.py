@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from mera_core.common.errors import InputError
+from mera_core.evaluation.logistic import logistic_lines
 
 KINDS = ("platt", "isotonic")
 FOLDS = 5
@@ -188,28 +189,12 @@ def _log_loss(probability: np.ndarray, size: np.ndarray, true: np.ndarray) -> fl
 
 
 def _platt(margin: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the logistic regression of the outcome on the margin, by Newton's method (Platt 1999)."""
-    center = (margin * size).sum() / size.sum()
-    z = margin - center
-    rate = true.sum() / size.sum()
-    slope, intercept = 0.0, float(np.log(rate / (1 - rate)))
-    for _ in range(200):
-        p = 1 / (1 + np.exp(-np.clip(slope * z + intercept, -30, 30)))
-        error, weight = true - size * p, size * p * (1 - p)
-        hessian = np.array([[(weight * z * z).sum(), (weight * z).sum()], [(weight * z).sum(), weight.sum()]])
-        try:
-            step = np.linalg.solve(hessian + 1e-9 * np.eye(2), np.array([(error * z).sum(), error.sum()]))
-        except np.linalg.LinAlgError:
-            break
-        step /= max(1.0, np.abs(step).max())  # far from the answer Newton overshoots
-        slope, intercept = slope + step[0], intercept + step[1]
-        if np.abs(step).max() < 1e-10:
-            break
-    if (
-        slope <= 0
-    ):  # the margin says nothing of the outcome: the same probability for all, as near as makes no difference
+    """Slope and intercept of the logistic regression of the outcome on the margin."""
+    slope, intercept = (float(found[0]) for found in logistic_lines(margin, size[None], true[None]))
+    if not slope > 0:  # the margin says nothing of the outcome: the same probability for all, near enough
+        rate = true.sum() / size.sum()
         return 1e-9, float(np.log(rate / (1 - rate)))
-    return float(slope), float(intercept - slope * center)
+    return slope, intercept
 
 
 def _isotonic(margin: np.ndarray, size: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

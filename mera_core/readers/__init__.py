@@ -17,7 +17,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
-from mera_core.readers.common.base import Cohort, ImportReport, Progress, Source, refuse_damaged
+from mera_core.readers.common.base import Cohort, ImportReport, Progress, Source, refuse_damaged, yes
 
 __all__ = ["FORMATS", "READERS", "Cohort", "ImportReport", "Progress", "Source", "detect", "options_of", "read"]
 
@@ -33,6 +33,7 @@ READERS: dict[str, str] = {
     "fhir": "mera_core.readers.fhir.reader",
     "table": "mera_core.readers.table.reader",
 }
+AS_CATEGORY = "as_category"  # an option of every format
 FORMATS = ("mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "uci_diabetes130", "synpuf", "table")
 
 
@@ -46,7 +47,8 @@ def read(
     """Read patients from a file or folder, plain or gzipped.
 
     format: one of FORMATS, or 'auto' to recognise it; the report says which and why. progress: told what is read and
-    how far. options: those of the format's own `read` (see its page in docs/data).
+    how far. options: those of the format's own `read` (see its page in docs/data), and of every format as_category:
+    whether a code of another edition is read as its nearest ancestor.
     Raises InputError for a source that is missing, damaged, unrecognised, or not of the format named.
     """
     where = Source(source, progress)
@@ -59,8 +61,10 @@ def read(
     reader = _reader(name)
     unknown = sorted(set(options) - set(options_of(name)))
     if unknown:
-        known = ", ".join(options_of(name)) or "no options"
+        known = ", ".join(options_of(name))
         raise InputError(f"the format {name} has no option {unknown[0]!r}; it has {known}.")
+    if AS_CATEGORY in options:
+        ontology = Ontology(yes(options.pop(AS_CATEGORY), AS_CATEGORY))
     cohort = reader.read(where, ImportReport(name, why), ontology, **options)
     cohort.report.remarks += _beside(where, name)
     return cohort
@@ -118,7 +122,8 @@ def _seen(name: str, source: Source) -> str | None:
 def options_of(format: str) -> dict[str, Any]:
     """The options that a format's reader takes beside the source, with their defaults."""
     parameters = signature(_reader(format).read).parameters.values()
-    return {each.name: each.default for each in parameters if each.name not in ("source", "report", "ontology")}
+    own = {each.name: each.default for each in parameters if each.name not in ("source", "report", "ontology")}
+    return {**own, AS_CATEGORY: True}
 
 
 def _nothing(source: Source) -> None:

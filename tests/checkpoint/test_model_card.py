@@ -18,7 +18,7 @@ from mera_core.checkpoint.model_card import (
     sections,
 )
 from mera_core.engine import BUNDLED
-from mera_core.figures.model_card import memory_by_chapter, reliability_curve, subgroup_intervals
+from mera_core.figures.model_card import reliability_curve, subgroup_intervals
 from tests.tiny import tiny_manifest
 
 NAME = "mera-mini 1f0c9a2b7d3e"
@@ -123,7 +123,7 @@ def test_figures_stand_with_their_intervals():
     assert rows.loc["what that mean would be if every probability were exact", "all codes"] == "1.1 %"
     (row,) = baseline_figures(RESULT).to_dict("records")
     assert row["recall at 20"] == "45.0 % (40.0 to 50.0)"
-    assert row["this model minus it, recall at 20"] == "+5.0 points (-1.0 to +10.0)"
+    assert row["this model minus it, recall at 20"] == "+5.0 points (−1.0 to +10.0)"
     (event,) = event_figures(RESULT).to_dict("records")
     assert (event["patients"], event["n"], event["cases"], event["AUROC"]) == (
         "all patients",
@@ -142,7 +142,7 @@ def test_limits_are_worked_out_from_the_figures():
     assert any("not calibrated" in line for line in lines)
     (weak,) = [line for line in lines if "Not shown to be better" in line]
     assert weak == (
-        "Not shown to be better than the baseline “copy the past” in recall at 20: difference +5.0 points (-1.0 to +10.0) (test)."
+        "Not shown to be better than the baseline “copy the past” in recall at 20: difference +5.0 points (−1.0 to +10.0) (test)."
     )
     assert "Measured on fewer than 100 patients, so uncertain: sex F (25), sex U (1)." in lines
     stated = limits(MANIFEST | {"limits": ["Only adults."], "calibration": {"kind": "platt"}})
@@ -193,13 +193,3 @@ def test_subgroup_figure_leaves_out_what_is_not_defined_and_never_draws_a_negati
     assert list(points.error_x.array) == pytest.approx([15, 5])
     assert list(points.error_x.arrayminus) == pytest.approx([15, 0])
     assert made.layout.shapes[0].x0 == pytest.approx(50)
-
-
-def test_memory_figure_puts_the_worst_first():
-    rows = [
-        {"chapter": "ICD9:CH02", "name": "Neoplasms", "codes": 988, "code_to_definition": 0.93},
-        {"chapter": "ICD9:CH03", "name": "Endocrine", "codes": 335, "code_to_definition": 0.8},
-    ]
-    (bars,) = memory_by_chapter(rows).data
-    assert list(bars.x) == pytest.approx([80, 93])
-    assert list(bars.y) == ["Endocrine", "Neoplasms"]

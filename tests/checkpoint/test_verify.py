@@ -25,7 +25,6 @@ from mera_core.common.errors import InputError
 from mera_core.common.limits import Limits, applied
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
-from mera_core.model.network import HEAD_FILE
 from tests.tiny import tiny_manifest, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +67,13 @@ def safetensors(header: dict | bytes, tensors: bytes = b"", length: int | None =
     return struct.pack("<Q", len(text) if length is None else length) + text + tensors
 
 
+def refused(folder: Path, said: str) -> None:
+    """Refused in one sentence, although every hash in the manifest is right."""
+    with pytest.raises(InputError, match=said) as told:
+        load_checkpoint(hashed(folder))
+    assert "\n" not in str(told.value)
+
+
 def test_the_folder_that_these_cases_begin_with_is_loaded(folder) -> None:
     model, manifest = load_checkpoint(hashed(folder))
     assert len(model.labels) == len(manifest.label_space) > 0
@@ -106,73 +112,44 @@ def test_the_canary_would_run(canary) -> None:
     assert canary.exists()
 
 
-@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize("make", [pickled, torch_saved])
 @pytest.mark.parametrize(
-    "name",
-    ["pytorch_model.bin", "model.pt", "weights.pkl", "tokenizer.pickle", "x.joblib", "training_args.bin", "w.npy"],
+    "name", ["pytorch_model.bin", "model.pt", "weights.pkl", "x.joblib", "training_args.bin", "w.npy"]
 )
 def test_a_pickle_is_refused_and_never_opened(folder, canary, make, name) -> None:
-    put(folder, name, make(canary))
-    with pytest.raises(InputError, match=f"does not belong to it: {name}"):
-        load_checkpoint(folder)
+    refused(put(folder, name, make(canary)), f"does not belong to it: {name}")
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "README.md", "notes.txt", "more.json"])
+@pytest.mark.parametrize("make", [pickled, torch_saved])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "README.md", "more.json"])
 def test_a_pickle_under_a_harmless_name_is_told_by_its_first_bytes(folder, canary, make, name) -> None:
-    put(folder, name, make(canary))
-    with pytest.raises(InputError, match=f"{name} is (a pickle|an archive)"):
-        load_checkpoint(folder)
+    refused(put(folder, name, make(canary)), f"{name} is (a pickle|an archive)")
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("make", [pickled, torch_saved], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5, None])
 @pytest.mark.parametrize("name", [WEIGHTS, HEAD])
-def test_a_pickle_in_place_of_safetensors_is_refused(folder, canary, make, name) -> None:
-    put(folder, name, make(canary))
-    with pytest.raises(InputError, match=name):
-        load_checkpoint(folder)
+def test_every_protocol_of_pickle_is_refused_as_weights(folder, canary, protocol, name) -> None:
+    refused(put(folder, name, torch_saved(canary) if protocol is None else pickled(canary, protocol)), name)
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_every_protocol_of_pickle_is_refused_as_weights(folder, canary, protocol) -> None:
-    put(folder, WEIGHTS, pickled(canary, protocol))
-    with pytest.raises(InputError, match=WEIGHTS):
-        load_checkpoint(folder)
-    assert not canary.exists()
-
-
-def module_that_sings(canary: Path) -> str:
-    return f"open({str(canary)!r}, 'w').close()\n"
-
-
-@pytest.mark.parametrize("key", ["AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"])
-def test_code_of_its_own_is_refused_with_and_without_its_file(folder, canary, key) -> None:
-    put_json(folder, "config.json", model_type="canary", auto_map={key: "modeling_canary.Canary"})
-    put(folder, "modeling_canary.py", module_that_sings(canary))
-    with pytest.raises(InputError, match=r"does not belong to it: modeling_canary\.py"):
-        load_checkpoint(folder)
+def test_code_of_its_own_is_refused_with_and_without_its_file(folder, canary) -> None:
+    put_json(folder, "config.json", model_type="canary", auto_map={"AutoConfig": "modeling_canary.Canary"})
+    refused(
+        put(folder, "modeling_canary.py", f"open({str(canary)!r}, 'w').close()\n"), r"belong to it: modeling_canary\.py"
+    )
     (folder / "modeling_canary.py").unlink()
-    with pytest.raises(InputError, match="auto_map"):
-        load_checkpoint(hashed(folder))
+    refused(folder, "auto_map")
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json"])
-def test_auto_map_is_found_in_any_json(folder, name) -> None:
-    put_json(folder, name, auto_map={"AutoTokenizer": ["x.Y", None]})
-    with pytest.raises(InputError, match=f"{name} names Python code"):
-        load_checkpoint(folder)
-
-
-def test_auto_map_is_found_however_deep_and_however_written(folder) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    text = json.dumps(config | {"text_config": [{"inner": {"KEY": {"AutoModel": "x.Y"}}}]})
-    put(folder, "config.json", text.replace("KEY", r"\u0061uto_map"))
-    with pytest.raises(InputError, match="auto_map"):
-        load_checkpoint(folder)
+def test_auto_map_is_found_however_deep_and_however_written(folder, name) -> None:
+    content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    text = json.dumps(content | {"text_config": [{"inner": {"KEY": {"AutoModel": "x.Y"}}}]})
+    refused(put(folder, name, text.replace("KEY", r"\u0061uto_map")), "auto_map")
 
 
 @pytest.mark.parametrize(
@@ -189,31 +166,24 @@ def test_auto_map_is_found_however_deep_and_however_written(folder) -> None:
     ],
 )
 def test_a_configuration_that_fetches_something_is_refused(folder, key, value) -> None:
-    put_json(folder, "config.json", **{key: value})
-    with pytest.raises(InputError, match=r"config\.json .* refused"):
-        load_checkpoint(folder)
+    refused(put_json(folder, "config.json", **{key: value}), r"config\.json .* refused")
 
 
 def test_an_adapter_of_another_model_is_refused(folder) -> None:
     put_json(folder, "adapter_config.json", peft_type="LORA", base_model_name_or_path="someone/else")
-    with pytest.raises(InputError, match="holds adapters and not a whole model"):
-        load_checkpoint(folder)
+    refused(folder, "holds adapters and not a whole model")
 
 
 @pytest.mark.parametrize(
     "name", ["modeling.py", "run.sh", "kernel.so", "template.jinja", "spiece.model", "x.pyc", "X.PY"]
 )
 def test_a_code_file_is_refused(folder, name) -> None:
-    put(folder, name, "x")
-    with pytest.raises(InputError, match=f"does not belong to it: {name}"):
-        load_checkpoint(folder)
+    refused(put(folder, name, "x"), f"does not belong to it: {name}")
 
 
 @pytest.mark.parametrize("head", [b"\x7fELF\x02\x01\x01", b"#!/bin/sh\n", b"MZ\x90\x00", b"\x1f\x8b\x08\x00"])
 def test_a_program_or_a_packed_file_under_a_harmless_name(folder, head) -> None:
-    put(folder, "README.md", head + b"x" * 64)
-    with pytest.raises(InputError, match=r"README\.md is a (program|packed file)"):
-        load_checkpoint(folder)
+    refused(put(folder, "README.md", head + b"x" * 64), r"README\.md is a (program|packed file)")
 
 
 def test_nothing_of_ours_ever_trusts_remote_code() -> None:
@@ -223,37 +193,27 @@ def test_nothing_of_ours_ever_trusts_remote_code() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 said.append((path.name, isinstance(node.value, ast.Constant) and node.value.value is False))
-    assert ("checkpoint.py", True) in said
-    assert [name for name, off in said if not off] == []
+    assert said and [name for name, off in said if not off] == []
 
 
 # --- out of the folder
 
 
-def test_a_link_in_place_of_a_file_is_refused(folder, tmp_path) -> None:
-    (folder / HEAD).rename(tmp_path / "elsewhere")
-    (folder / HEAD).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=f"lacks the file {HEAD}"):
-        load_checkpoint(hashed(folder))
-
-
-def test_a_link_to_a_file_of_the_same_folder_is_refused(folder) -> None:
-    (folder / "more.json").symlink_to("config.json")
-    with pytest.raises(InputError, match=r"lacks the file more\.json"):
-        load_checkpoint(hashed(folder))
-
-
-def test_a_link_in_place_of_the_manifest_is_refused(folder, tmp_path) -> None:
-    (folder / MANIFEST).rename(tmp_path / "mine.json")
-    (folder / MANIFEST).symlink_to(tmp_path / "mine.json")
-    with pytest.raises(InputError, match=r"it has no mera\.json"):
+@pytest.mark.parametrize(("name", "said"), [(HEAD, f"lacks the file {HEAD}"), (MANIFEST, r"it has no mera\.json")])
+def test_a_link_in_place_of_a_file_is_refused(folder, tmp_path, name, said) -> None:
+    hashed(folder)
+    (folder / name).rename(tmp_path / "elsewhere.json")
+    (folder / name).symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(InputError, match=said):
         load_checkpoint(folder)
 
 
 def test_a_link_to_a_folder_is_refused(folder, tmp_path) -> None:
     (folder / "more").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(InputError, match="does not belong to it: more"):
-        load_checkpoint(folder)
+    refused(folder, "does not belong to it: more")
+    (folder / "more").unlink()
+    (folder / "more.json").symlink_to("config.json")
+    refused(folder, r"lacks the file more\.json")
 
 
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder) -> None:
@@ -279,23 +239,18 @@ def test_a_name_that_plays_tricks_is_refused(folder, name) -> None:
 
 
 def test_names_that_differ_in_capitals_only_are_refused(folder) -> None:
-    put(folder, "Config.json", (folder / "config.json").read_bytes())
-    with pytest.raises(InputError, match="differ in capitals only"):
-        load_checkpoint(folder)
+    refused(put(folder, "Config.json", (folder / "config.json").read_bytes()), "differ in capitals only")
 
 
 def test_a_list_of_shards_that_leads_out_of_the_folder_is_refused(folder, tmp_path) -> None:
     (folder / WEIGHTS).rename(tmp_path / WEIGHTS)
     put_json(folder, f"{WEIGHTS}.index.json", metadata={}, weight_map={"model.norm.weight": f"../{WEIGHTS}"})
-    with pytest.raises(InputError, match="names weights that are not in the manifest"):
-        load_checkpoint(folder)
+    refused(folder, "names weights that are not in the manifest")
 
 
 @pytest.mark.parametrize("key", ["vocab_file", "merges_file", "tokenizer_file", "fast_tokenizer_files"])
 def test_a_tokenizer_that_names_other_files_is_refused(folder, key) -> None:
-    put_json(folder, "tokenizer_config.json", **{key: ["/etc/hostname"]})
-    with pytest.raises(InputError, match=f"names other files to load \\({key}\\)"):
-        load_checkpoint(folder)
+    refused(put_json(folder, "tokenizer_config.json", **{key: ["/etc/hostname"]}), f"other files to load \\({key}\\)")
 
 
 def test_a_name_on_a_hub_is_no_folder(tmp_path, monkeypatch) -> None:
@@ -379,9 +334,7 @@ def test_too_many_files_are_refused(folder) -> None:
 
 
 def test_an_endless_number_in_json_is_refused(folder) -> None:
-    put(folder, "more.json", "9" * 5_000)
-    with pytest.raises(InputError, match=r"more\.json can't be read as JSON"):
-        load_checkpoint(folder)
+    refused(put(folder, "more.json", "9" * 5_000), r"more\.json can't be read as JSON")
 
 
 TENSOR = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
@@ -408,7 +361,6 @@ TENSOR = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
         (safetensors({"a": TENSOR | {"shape": [True, 6]}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"dtype": "PICKLE"}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR, "b": TENSOR}, bytes(24)), "no sound safetensors"),
-        (safetensors({"a": TENSOR | {"more": 1}}, bytes(24)), "no sound safetensors"),
         (
             safetensors({"a": {"dtype": "BOOL", "shape": [3_000_000], "data_offsets": [0, 3_000_000]}}, bytes(3_000_000)),
             "above the limit checkpoint_rows: at most 2,000,000 rows",
@@ -416,9 +368,7 @@ TENSOR = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     ],
 )  # fmt: skip
 def test_weights_whose_header_lies_are_refused(folder, content, said) -> None:
-    put(folder, HEAD, content)
-    with pytest.raises(InputError, match=said):
-        load_checkpoint(folder)
+    refused(put(folder, HEAD, content), said)
 
 
 @pytest.mark.parametrize(
@@ -430,18 +380,14 @@ def test_weights_whose_header_lies_are_refused(folder, content, said) -> None:
     ],
 )  # fmt: skip
 def test_a_configuration_that_claims_more_than_its_weights_hold_is_refused(folder, key, value) -> None:
-    put_json(folder, "config.json", **{key: value})
-    with pytest.raises(InputError, match=f"claims .*{key}"):
-        load_checkpoint(folder)
+    refused(put_json(folder, "config.json", **{key: value}), f"claims .*{key}")
 
 
 def test_a_zip_bomb_is_never_unpacked(folder) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", bytes(50_000_000))
-    put(folder, "more.json", buffer.getvalue())
-    with pytest.raises(InputError, match=r"more\.json is an archive"):
-        load_checkpoint(folder)
+    refused(put(folder, "more.json", buffer.getvalue()), r"more\.json is an archive")
 
 
 # --- files that are sound one by one and do not fit together
@@ -451,37 +397,30 @@ def test_weights_that_are_missing_are_not_drawn_at_random(folder) -> None:
     tensors = load_file(folder / WEIGHTS)
     dropped = next(name for name in tensors if name.endswith("q_proj.weight"))
     save_file({name: tensor for name, tensor in tensors.items() if name != dropped}, folder / WEIGHTS, {"format": "pt"})
-    with pytest.raises(InputError, match=r"lacks the weights .*q_proj\.weight"):
-        load_checkpoint(hashed(folder))
+    refused(folder, r"lacks the weights .*q_proj\.weight")
 
 
 def test_weights_that_are_no_numbers_are_told(folder) -> None:
-    head = load_file(folder / HEAD_FILE)
-    save_file(head | {"bias": head["bias"] * torch.nan}, folder / HEAD_FILE)
-    with pytest.raises(InputError, match=r"holds what is no number \(bias\)"):
-        load_checkpoint(hashed(folder))
-    save_file(head, folder / HEAD_FILE)
+    head = load_file(folder / HEAD)
+    save_file(head | {"bias": head["bias"] * torch.nan}, folder / HEAD)
+    refused(folder, r"\(bias\)")
+    save_file(head, folder / HEAD)
     tensors = load_file(folder / WEIGHTS)
-    save_file(
-        tensors | {"model.norm.weight": tensors["model.norm.weight"] * torch.inf}, folder / WEIGHTS, {"format": "pt"}
-    )
-    with pytest.raises(InputError, match="scores that are no numbers: its weights are damaged"):
+    norm = tensors["model.norm.weight"] * torch.inf
+    save_file(tensors | {"model.norm.weight": norm}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match="its weights are damaged"):
         Engine.load(hashed(folder)).rank(Patient([Visit(["428.0"])]))
 
 
 def test_weights_of_another_size_than_the_configuration_says_are_not_drawn_at_random(folder) -> None:
     rows = json.loads((folder / "config.json").read_text())["vocab_size"]
-    put_json(folder, "config.json", vocab_size=rows - 8)
-    with pytest.raises(InputError, match="do not fit together"):
-        load_checkpoint(hashed(folder))
+    refused(put_json(folder, "config.json", vocab_size=rows - 8), "do not fit together")
 
 
 def test_a_tokenizer_without_an_end_is_refused_and_one_without_padding_is_not(folder) -> None:
     put_json(folder, "tokenizer_config.json", pad_token=None)
     assert load_checkpoint(hashed(folder))[0].vocabulary.pad is not None
-    put_json(folder, "tokenizer_config.json", pad_token=None, eos_token=None)
-    with pytest.raises(InputError, match="no end-of-sequence token"):
-        load_checkpoint(hashed(folder))
+    refused(put_json(folder, "tokenizer_config.json", pad_token=None, eos_token=None), "no end-of-sequence token")
 
 
 @pytest.mark.parametrize(
@@ -496,61 +435,25 @@ def test_a_tokenizer_without_an_end_is_refused_and_one_without_padding_is_not(fo
     ],
 )
 def test_what_a_library_stumbles_over_is_one_sentence(folder, name, values) -> None:
-    put_json(folder, name, **values)
-    with pytest.raises(InputError, match=r"checkpoint|no token|do not fit") as told:
-        load_checkpoint(folder)
-    assert "\n" not in str(told.value)
+    refused(put_json(folder, name, **values), r"checkpoint|no token|do not fit")
 
 
 # --- what would kill or stall whoever loads it
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("name", "values", "said"),
     [
-        (
-            "padding",
-            {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
-        ),
-        ("truncation", {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
+        # padding to a length that no memory holds aborts the process: nothing could catch it
+        ("tokenizer.json", {"padding": {"strategy": {"Fixed": 10**12}, "pad_id": 0}}, "sets padding"),
+        ("tokenizer.json", {"truncation": {"max_length": 1, "strategy": "LongestFirst"}}, "sets truncation"),
+        ("config.json", {"id2label": {str(number): "x" for number in range(10_001)}}, "lists 10,001 id2label"),
+        ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "sets quantization_config"),
+        ("config.json", {"num_hidden_layers": 0}, r"has no place for the weights model\.layers\.0"),
+        ("config.json", {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "state_size": 10**8}, "config"),
+        ("config.json", {"model_type": "t5", "d_ff": 10**9, "is_encoder_decoder": True}, r"config\.json"),
+        ("config.json", {"head_dim": 10**7}, r"config\.json"),
     ],
 )
-def test_a_tokenizer_that_pads_or_cuts_is_refused(folder, key, value) -> None:
-    """Padding to a length that no memory holds aborts the process: nothing could catch it."""
-    with pytest.raises(InputError, match=f"tokenizer.json sets {key}"):
-        load_checkpoint(put_json(folder, "tokenizer.json", **{key: value}))
-
-
-def test_a_configuration_with_endless_lists_is_refused(folder) -> None:
-    labels = {str(number): "x" for number in range(10_001)}
-    with pytest.raises(InputError, match="lists 10,001 id2label; at most 10,000"):
-        load_checkpoint(put_json(folder, "config.json", id2label=labels))
-
-
-def test_a_configuration_that_quantizes_is_refused(folder) -> None:
-    with pytest.raises(InputError, match="sets quantization_config"):
-        load_checkpoint(put_json(folder, "config.json", quantization_config={"quant_method": "bitsandbytes"}))
-
-
-def test_a_configuration_of_fewer_layers_than_were_trained_is_refused(folder) -> None:
-    with pytest.raises(InputError, match=r"has no place for the weights model\.layers\.0"):
-        load_checkpoint(put_json(folder, "config.json", num_hidden_layers=0))
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "state_size": 10**8},
-        {
-            "model_type": "t5",
-            "architectures": ["T5ForConditionalGeneration"],
-            "d_ff": 10**9,
-            "is_encoder_decoder": True,
-        },
-        {"head_dim": 10**7},
-    ],
-    ids=["mamba", "t5", "head_dim"],
-)
-def test_a_network_larger_than_the_weights_is_refused_before_it_takes_memory(folder, values) -> None:
-    with pytest.raises(InputError, match=r"config\.json"):
-        load_checkpoint(put_json(folder, "config.json", **values))
+def test_what_asks_for_more_than_its_weights_is_refused_before_it_takes_memory(folder, name, values, said) -> None:
+    refused(put_json(folder, name, **values), said)

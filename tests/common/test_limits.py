@@ -160,8 +160,8 @@ REFUSED = [
     # a history, a list, judgements
     ("json_depth", 5, lambda _: parse_json(b'{"a":' * 6 + b"1" + b"}" * 6, "h.json"), r"h\.json is nested too deeply: at most 5"),
     ("json_depth", 64, lambda _: parse_json(b"[" * 1_000_000, "h.json"), "nested too deeply"),
-    ("visits", 3, lambda _: patient_from_json({"visits": [VISIT] * 4}), "the history has 4 visits, and at most 3 can be read"),
-    ("codes", 3, lambda _: patient_from_json({"visits": [VISIT] * 4}), "the history has 4 codes, and at most 3 can be read"),
+    ("visits", 3, lambda _: patient_from_json({"visits": [VISIT] * 4}), "limit visits: at most 3"),
+    ("codes", 3, lambda _: patient_from_json({"visits": [VISIT] * 4}), "limit codes: at most 3"),
     ("list_characters", 10, lambda _: read_list("428.0, I10 ", Ontology.load()), "The list has 11 characters, and at most 10"),
     ("list_pieces", 2, lambda _: read_list("428.0, I10, 250.00", Ontology.load()), "The list has more than 2 pieces"),
     ("audit_judgements", 3, lambda _: from_sqlite(to_sqlite(JUDGEMENTS), "a.sqlite"), r"a\.sqlite holds more than 3 judgements"),
@@ -237,7 +237,7 @@ def test_a_history_that_is_too_large_is_refused_unread(tmp_path, capsys):
         ({"visits": [{"codes": ["428.0", "x" * 60]}]}, r"visits\[0\]\.codes\[1\] has 60 characters"),
         ({"visits": [{"codes": [{"system": "ICD9", "code": "x" * 60}]}]}, r"codes\[0\]\.code has 60 characters"),
         ({"visits": [VISIT], "details": {"a": "x" * 60}}, r"details\.a has 60 characters"),
-        ({"visits": [VISIT], "details": {"x" * 60: "a"}}, "details has a key of 60 characters"),
+        ({"visits": [VISIT], "details": {"x" * 60: "a"}}, r"details\.x+ as a key has 60 characters"),
         ({"visits": [VISIT | {"time": "x" * 60}]}, r"visits\[0\]\.time has 60 characters"),
     ],
 )

@@ -194,31 +194,12 @@ def test_colours_stay_apart_for_colour_blind_readers():
     simulations = [
         np.eye(3),
         np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
-        np.array(
-            [
-                [0.152286, 1.052583, -0.204868],
-                [0.114503, 0.786281, 0.099216],
-                [-0.003882, -0.048116, 1.051998],
-            ]
-        ),
+        np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
     ]
     common = [
-        "circulatory",
-        "respiratory",
-        "endocrine",
-        "digestive",
-        "genitourinary",
-        "neoplasms",
-        "mental",
-        "nervous",
-        "infectious",
-        "blood",
-        "skin",
-        "musculoskeletal",
-        "symptoms",
-        "injury",
-        "factors",
-    ]
+        "circulatory", "respiratory", "endocrine", "digestive", "genitourinary", "neoplasms", "mental", "nervous",
+        "infectious", "blood", "skin", "musculoskeletal", "symptoms", "injury", "factors",
+    ]  # fmt: skip
     for simulation, least in zip(simulations, (0.085, 0.055, 0.055), strict=True):
         points = [_oklab(chapters.FIELDS[field][1], simulation) for field in common]
         closest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2))
@@ -228,17 +209,12 @@ def test_colours_stay_apart_for_colour_blind_readers():
 def _oklab(colour: str, simulation: np.ndarray) -> np.ndarray:
     srgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    cones = np.clip(simulation @ linear, 0, 1) @ np.array(
-        [
-            [0.4122214708, 0.2119034982, 0.0883024619],
-            [0.5363325363, 0.6806995451, 0.2817188376],
-            [0.0514459929, 0.1073969566, 0.6299787005],
-        ]
-    )
-    return np.cbrt(cones) @ np.array(
-        [
-            [0.2104542553, 1.9779984951, 0.0259040371],
-            [0.7936177850, -2.4285922050, 0.7827717662],
-            [-0.0040720468, 0.4505937099, -0.8086757660],
-        ]
-    )
+    to_cones = [
+        [0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ]  # fmt: skip
+    to_lab = [
+        [0.2104542553, 1.9779984951, 0.0259040371], [0.7936177850, -2.4285922050, 0.7827717662],
+        [-0.0040720468, 0.4505937099, -0.8086757660],
+    ]  # fmt: skip
+    return np.cbrt(np.clip(simulation @ linear, 0, 1) @ np.array(to_cones)) @ np.array(to_lab)

@@ -28,7 +28,7 @@ from mera_core.checkpoint.verify import MANIFEST, check_files, sha256
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.history_json import parse_json, patient_from_json, patient_to_json
-from mera_core.history.patient import Patient, Visit, resolve
+from mera_core.history.patient import READ_OTHERWISE, Note, Patient, Visit, resolve
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import HEAD_FILE
 from mera_core.readers import read
@@ -88,12 +88,18 @@ def _nothing_printed_of_errors() -> Iterator[None]:
     assert not lost, f"a traceback is printed: {lost[0]}"
 
 
+def _resolved(patient: Patient) -> tuple[Patient, list[Note]]:
+    """The history with its codes, and the notes on those left out."""
+    known, notes = resolve(patient, BOOK)
+    return known, [note for note in notes if note.kind not in READ_OTHERWISE.values()]
+
+
 def codes(data: bytes) -> bool:
     """One code as it may be typed."""
     choice, text = data[:1] or b"\0", _text(data[1:])
     system, padded = _SYSTEMS[choice[0] % 3], choice[0] % 2 == 1
     if text.strip():
-        patient, notes = resolve(Patient((Visit((text,)),)), BOOK)
+        patient, notes = _resolved(Patient((Visit((text,)),)))
         kept = sum(len(visit.codes) for visit in patient.visits)
         assert kept + len(notes) == 1, f"{kept} codes and {len(notes)} notes of one code"
     code = BOOK.parse(text, system=system, icd9_three_digit=padded)
@@ -124,7 +130,7 @@ def history(data: bytes) -> bool:
     typed = sum(len(visit["codes"]) for visit in decoded["visits"])
     assert typed == sum(len(visit.codes) for visit in patient.visits)
     assert patient_from_json(json.loads(json.dumps(patient_to_json(patient)))) == patient
-    known, notes = resolve(patient, BOOK)
+    known, notes = _resolved(patient)
     assert typed == sum(len(visit.codes) for visit in known.visits) + len(notes)
     return True
 

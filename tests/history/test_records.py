@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns
+from mera_core.history.history_json import DEMO_PATIENTS
 from mera_core.history.records import (
     MAX_CODES,
     MAX_VISITS,
@@ -63,13 +64,7 @@ def patients(draw, identity):
 
 
 def history(**changes):
-    return {
-        "id": "a",
-        "sex": "F",
-        "age": 72,
-        "visits": [{"codes": ["428.0"], "time": "2026-01-31"}],
-        **changes,
-    }
+    return {"id": "a", "sex": "F", "age": 72, "visits": [{"codes": ["428.0"], "time": "2026-01-31"}], **changes}
 
 
 # --- values
@@ -117,24 +112,24 @@ def test_values_refuse_what_cannot_be(build, said):
 
 
 def test_resolve_reads_codes_and_says_what_it_left_out():
-    patient = Patient([Visit(["4280", "428.05", Code("ICD9", "428.0"), "E8021", "i50.22"]), Visit(["nonsense"])])
+    patient = Patient([Visit(["4280", "428.X5", Code("ICD9", "428.0"), "E8021", "i50.22"]), Visit(["nonsense"])])
     resolved, notes = resolve(patient, Ontology.load())
     assert resolved.visits[0].codes == (Code("ICD9", "428.0"), Code("ICD10", "I50.22"))
     assert resolved.visits[0].positions == (1, 5)
     assert resolved.visits[1].codes == ()
     assert [(note.kind, note.visit, note.code) for note in notes] == [
-        ("unread", 0, "428.05"),
+        ("unread", 0, "428.X5"),
         ("duplicate", 0, "ICD9:428.0"),
         ("ambiguous", 0, "E8021"),
         ("unread", 1, "nonsense"),
     ]
-    assert "ICD9:428.0" in notes[0].message
+    assert "ICD9:428" in notes[0].message
     assert len(resolved.visits[0].codes) + sum(note.visit == 0 for note in notes) == 5
 
 
 def test_resolve_strict_names_the_place():
-    with pytest.raises(InputError, match=r"visits\[1\]\.codes\[0\].*428\.05"):
-        resolve(Patient([Visit(["428.0"]), Visit(["428.05"])]), Ontology.load(), strict=True)
+    with pytest.raises(InputError, match=r"visits\[1\]\.codes\[0\].*428\.X5"):
+        resolve(Patient([Visit(["428.0"]), Visit(["428.X5"])]), Ontology.load(), strict=True)
 
 
 # --- the table
@@ -203,31 +198,34 @@ def test_history_json_reads_the_contract():
     ("raw", "said"),
     [
         ([], "must be a JSON object"),
-        ({}, "visits must be a list, not nothing"),
-        (history(visits=[]), "history is empty: visits holds no visit"),
+        ({}, "visits is missing"),
+        (history(visits=[]), "history is empty"),
         (history(visits=[{"codes": []}]), "no visit names a code"),
         (history(visits=["428.0"]), r"^visits\[0\] must be an object"),
         (history(visits=[{"codes": ["1"]}, {"codes": [428.0]}]), r"^visits\[1\]\.codes\[0\] must be text"),
         (history(visits=[{"codes": ["1", " "]}]), r"^visits\[0\]\.codes\[1\] must be text"),
-        (history(visits=[{"codes": "428.0"}]), r"^visits\[0\]\.codes must be a list, not text"),
+        (history(visits=[{"codes": "428.0"}]), r"^visits\[0\]\.codes must be a list"),
         (history(visits=[{"codes": [{"system": "ICD11", "code": "1"}]}]), "system must be ICD9 or ICD10"),
         (history(visits=[{"codes": [{"system": "ICD9", "code": 428}]}]), r"codes\[0\]\.code must be text"),
+        (history(visits=[{"codes": [{"system": "ICD9", "code": " "}]}]), r"codes\[0\]\.code must not be empty"),
+        (history(visits=[{"codes": [{"code": "1", "text": "x"}]}]), r"codes\[0\]\.system is missing"),
         (history(visits=[{"codes": ["1"], "time": "2026-07-01"}]), r"^visits\[0\]\.time is .*future"),
         (history(visits=[{"codes": ["1"], "time": "31/01/2026"}]), r"visits\[0\]\.time must be a date"),
         (history(visits=[{"codes": ["1"], "time": "2026-02-30"}]), r"visits\[0\]\.time must be a date"),
         (
             history(visits=[{"codes": ["1"], "time": day} for day in ("2026-02-01", "2026-01-01")]),
-            r"^visits\[1\] is dated 2026-01-01, before visits\[0\] \(2026-02-01\): .* oldest first",
+            r"^visits\[1\] is dated 2026-01-01, before visits\[0\] \(2026-02-01\)",
         ),
-        (history(visits=[{"codes": ["1"]}] * 10_000), "10,000 visits, and at most 1,000"),
-        (history(visits=[{"codes": ["1"] * (MAX_CODES + 1)}]), "5,001 codes, and at most 5,000"),
+        (history(visits=[{"codes": ["1"] * (MAX_CODES + 1)}]), "5,001 codes .* at most 5,000"),
         (history(sex="woman"), "sex must be F, M or U"),
-        (history(age="72"), "age must be a number of years, not text"),
-        (history(age=-1), "age must be between 0 and 130"),
-        (history(age=float("nan")), "age must be between 0 and 130"),
+        (history(age="72"), "age must be a number"),
+        (history(age=True), "age must be a number"),
+        (history(age=-1), "age must be 0 or more"),
+        (history(age=float("nan")), "age must be 130 or less"),
         (history(id=["a"]), "id must be text"),
-        (history(vists=[]), "vists is not a known key"),
-        (history(visits=[{"codes": ["1"], "date": "2026-01-01"}]), r"visits\[0\]\.date is not a known key"),
+        (history(vists=[]), "vists is not a known key; known are id, sex, .*visits"),
+        (history(visits=[{"codes": ["1"], "date": "2026-01-01"}]), r"visits\[0\]\.date is not a known key; known are codes"),
+        (history(visits=[{"codes": [{"system": "ICD9", "code": "1", "x": 1}]}]), r"codes\[0\]\.x is not .*known are system, code"),
         (history(details={"a": 1}), "details.a must be text"),
     ],
 )  # fmt: skip
@@ -254,7 +252,7 @@ def test_shifted_dates_are_read_where_the_history_says_so():
     with pytest.raises(InputError, match=r'in the future .* says "dates": "shifted"'):
         patient_from_json({key: value for key, value in saved.items() if key != "dates"})
     assert "dates" not in patient_to_json(Patient((Visit(("428.0",), datetime(2020, 1, 1)),)))
-    with pytest.raises(InputError, match=r'dates must be "shifted" or left out'):
+    with pytest.raises(InputError, match="dates must be shifted"):
         patient_from_json(history(dates="2150"))
 
 
@@ -280,7 +278,8 @@ DEMOS = demo_patients()
 
 
 def test_demo_patients_cover_the_asked_fields_of_medicine():
-    assert len(DEMOS) >= 14
+    assert len(DEMOS) == len({demo.id for demo in DEMOS} - {""}) >= 14
+    assert all(entry["invented"] is True for entry in json.loads(DEMO_PATIENTS.read_text(encoding="utf-8")))
     words = " ".join(f"{demo.title} {demo.story}".lower() for demo in DEMOS)
     for field in (
         "heart failure", "kidney", "copd", "diabetes", "cirrhosis", "cancer", "crash", "sepsis", "pregnancy",
@@ -312,23 +311,6 @@ def test_demo_patient_is_plausible(demo):
     assert dates == sorted(set(dates))
     span = (dates[-1] - dates[0]).days / 365.25
     assert demo.patient.age >= span - 1  # nobody is admitted before birth
-
-
-def test_demo_patients_refuse_a_broken_file(tmp_path):
-    path = tmp_path / "demo.json"
-    with pytest.raises(InputError, match="can't be read"):
-        demo_patients(path)
-    good = {**history(), "title": "t", "story": "s", "invented": True}
-    for broken, said in [
-        ({}, "must be a list"),
-        ([{**good, "invented": False}], "patient 1: needs title"),
-        ([good, good], "patient 2: needs an id of its own"),
-        ([{**good, "visits": []}], "patient 1: the history is empty"),
-        ([{**good, "id": ""}], "patient 1: needs an id"),
-    ]:
-        path.write_text(json.dumps(broken))
-        with pytest.raises(InputError, match=said):
-            demo_patients(path)
 
 
 def test_the_invented_cohort_is_made_again_to_the_byte(tmp_path):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
+
 from mera_core.history.records import Note, Patient, Visit, resolve
 from mera_core.history.translate import nearest, translate
-from mera_core.icd.ontology import Code, Ontology
+from mera_core.icd.ontology import CATEGORY, Code, Ontology
 from tests.tiny import icd9
 
 ICD10 = "ICD10"
@@ -71,11 +75,53 @@ def test_only_targets_that_are_known_are_taken() -> None:
     assert visits == [icd9("581.81")] and "249" not in notes[0].message
 
 
-def test_an_icd10_heading_is_read_through_the_codes_under_it() -> None:
-    heading = Code(ICD10, "I50")
-    assert not Ontology.load().maps_to(heading, "ICD9")
-    visits, notes = read(icd9("428", "486"), [heading])
-    assert visits == [icd9("428")] and notes[0].kind == "mapped"
+CATEGORIES = tuple(node.code for node in Ontology.load().nodes("ICD9") if node.level == CATEGORY)
+COMPLETE = Ontology.load().billable("ICD9")
+DIABETES = icd9("250", "250.5", "250.50", "250.8", "366", "362")  # a checkpoint that divides one category only
+
+
+@pytest.mark.parametrize(
+    ("known", "heading", "meant", "others"),
+    [  # others: the commonest of them
+        (CATEGORIES, "E11", "250", "ICD9:362, ICD9:357, ICD9:443, ICD9:366, ICD9:355"),
+        (CATEGORIES, "I63", "434", "ICD9:433"),  # 45 of its codes, and 28
+        (CATEGORIES, "I50", "428", ""),
+        (CATEGORIES, "C50", "174", "ICD9:175"),  # of women and of men, 27 each: the first of the book
+        (CATEGORIES, "E11.3", "250", "ICD9:362, ICD9:366"),
+        (DIABETES, "E11", "250", "ICD9:362, ICD9:366"),
+        (DIABETES, "E11.3", "250.50", "ICD9:362, ICD9:366"),
+        (COMPLETE, "I63.3", "434.01", ""),
+        (COMPLETE, "C50.0", "174.0", "ICD9:175.0"),
+    ],
+)
+def test_a_heading_is_read_as_what_most_codes_under_it_are_mapped_to(known, heading, meant, others) -> None:
+    visits, (note,) = read(known, [Code(ICD10, heading)])
+    assert visits == [icd9(meant)] and note.kind == "mapped"
+    named = note.message.partition("; others under it are mapped to ")[2]
+    assert named.startswith(others) and bool(named) == bool(others)
+
+
+def test_a_category_without_a_map_of_its_own_is_read_as_the_commonest_category() -> None:
+    book, known, read_as_one = Ontology.load(), frozenset(CATEGORIES), 0
+    for heading in [node.code for node in book.nodes(ICD10) if node.level == CATEGORY][::5]:
+        if book.maps_to(heading, "ICD9"):
+            continue
+        times: Counter[Code] = Counter()
+        for code in book.descendants(heading):
+            targets = (row.target for row in book.maps_to(code, "ICD9") if row.target in book)
+            times.update({book.ancestor_at(target, CATEGORY) for target in targets})
+        patient, _ = translate(Patient([Visit([heading])]), known, book)
+        found = [code for visit in patient.visits for code in visit.codes]
+        assert len(found) == min(len(times), 1) and all(times[code] == max(times.values()) for code in found)
+        read_as_one += len(found)
+    assert read_as_one == 329
+
+
+def test_chapters_and_blocks_are_read_as_nothing() -> None:
+    known = (*icd9("428", "420-429"), Code("ICD9", "CH07"))
+    for code in (*icd9("420-429", "425.4"), Code("ICD9", "CH07")):
+        assert nearest(code, frozenset(known), Ontology.load()) is None
+    assert nearest(*icd9("428.0"), frozenset(known), Ontology.load()) == Code("ICD9", "428")
 
 
 def test_what_the_maps_do_not_hold_is_left_out_with_a_note() -> None:

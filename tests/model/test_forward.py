@@ -9,6 +9,7 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from mera_core.common.errors import InputError
+from mera_core.common.faults import is_out_of_memory
 from mera_core.model import forward
 from mera_core.model.forward import beginnings, in_batches, pays, whole_state
 from mera_core.model.network import MeraModel
@@ -191,8 +192,8 @@ def test_half_a_batch_that_does_not_fit_either_is_said_in_words(small_memory, mo
 
 
 def test_memory_of_a_gpu_is_handled_alike_and_other_errors_are_not_hidden(small_memory, monkeypatch) -> None:
-    assert forward.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert forward.is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
     model = gentle(tiny_model())
     small_memory(model, 100, "index out of range")
     with pytest.raises(RuntimeError, match="index out of range"):

@@ -257,7 +257,7 @@ def test_a_giant_newest_visit_pushes_out_all_older_ones() -> None:
 
 
 def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 16 tokens"):
+    with pytest.raises(ValueError, match="max_tokens must be 16 or more"):
         SequenceConfig(max_tokens=15)
 
 

@@ -45,7 +45,7 @@ def test_the_card_of_the_bundled_checkpoint():
         assert line in text
     titles = [chart["layout"]["title"]["text"] for chart in charts(app)]
     assert "recall@20 by group of patients, %" in titles
-    assert "Definitions worded exactly from memory, by chapter" in titles
+    assert "Recalled to the letter, code → definition" in titles
     result = next(iter(evaluations(engine.manifest).values()))
     for title, key in (("all codes", "reliability"), ("codes with 50 cases or more", "reliability_frequent")):
         curve = charts(app)[titles.index(f"Calibration: {title}")]["data"][1]

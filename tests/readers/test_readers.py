@@ -45,7 +45,7 @@ def test_every_reader_is_a_format_of_the_contract():
 
 def test_unknown_formats_and_options_say_so(tmp_path):
     source = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
-    with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has no options"):
+    with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has as_category"):
         read(source, gap=3)
     with pytest.raises(InputError, match="no format 'excel'"):
         read(source, "excel")

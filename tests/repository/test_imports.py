@@ -20,9 +20,9 @@ HOUSE = """
 mera_core.common        errors, limits, progress, formatting, files written whole
 mera_core.icd           the code systems
 mera_core.history       patients and visits
+mera_core.evaluation    metrics and bootstrap intervals
 mera_core.ranking       scores -> a ranking, calibration, comparison
 mera_core.model         vocabulary, network, losses, forward passes, recall
-mera_core.evaluation    metrics and bootstrap intervals
 mera_core.audit         groups of the tree judged by readers
 mera_core.readers       a source of records -> patients
 mera_core.writers       patients -> a source of records

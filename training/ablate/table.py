@@ -115,5 +115,5 @@ class Table:
 def _config(kind: type, row: Row, values: dict[str, Any]):
     try:
         return kind(**values)
-    except TypeError as error:
-        raise InputError(f'The row "{row.name}" names a setting that does not exist: {error}.') from error
+    except InputError as error:
+        raise InputError(f'The row "{row.name}": {error}') from error

@@ -2,72 +2,100 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 
 from mera_core.common.errors import InputError
-from training.common.config_checks import check
+from mera_core.common.schema import as_tuple, checked
+from mera_core.icd.tables import LEVEL_NAMES
 
 T = TypeVar("T", bound="RunConfig")
 
 
-@dataclass(frozen=True)
+def _as_typed(value: Any, check: Any) -> Any:
+    """A 2 stays a 2: earlier runs are known by how their settings were written."""
+    check(value)
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """A list as a tuple, and a text as a tuple of one."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _distinct(value: tuple) -> tuple:
+    if len(set(value)) < len(value):
+        raise ValueError("must name each once")
+    return value
+
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False), WrapValidator(_as_typed)]
+Amount = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Part = Annotated[Number, Field(ge=0, lt=1)]
+System = Literal["ICD10", "ICD9"]
+Level = Annotated[int, Field(ge=0, le=max(map(len, LEVEL_NAMES.values())))]
+Listed = BeforeValidator(_listed)
+Names = Annotated[tuple[str, ...], Listed, AfterValidator(_distinct)]
+
+
+@checked
 class RunConfig:
-    """Settings that both stages share. Types and ranges are checked by `settings.check`."""
+    """Settings that both stages share."""
 
-    BATCHES: ClassVar[tuple[str, ...]] = ()
-    """What `batches` can be in the stage."""
-
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of every draw: initial weights, order of questions and patients, phrasings, shuffles."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Sequences a step on each device."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Forward passes a step (gradient accumulation)."""
-    passes: float = 10.0
+    passes: Annotated[Number, Field(ge=0.001)] = 10.0
     """How often each question or patient is seen."""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Peak of a cosine schedule with linear warm-up."""
-    tuning: str = "full"
+    tuning: Literal["full", "lora", "qlora"] = "full"
     """"full" trains every weight; "lora" adapters and the code rows; "qlora" those on a body in 4 bits (NF4)."""
-    precision: str = "float32"
+    precision: Literal["float32", "mixed", "bfloat16"] = "float32"
     """"float32"; "mixed": float32 weights, bfloat16 arithmetic; "bfloat16": weights too (half the memory)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass in place of keeping them: a third more time, far less memory."""
-    lora_rank: int = 16
+    lora_rank: Count = 16
     """Rank of each adapter."""
-    lora_alpha: float = 32.0
+    lora_alpha: Positive = 32.0
     """Adapters are scaled by lora_alpha / lora_rank."""
-    lora_dropout: float = 0.05
+    lora_dropout: Part = 0.05
     """Dropout of what goes into an adapter, in training."""
-    lora_targets: tuple[str, ...] = ()
+    lora_targets: Names = ()
     """Ends of the names of the matrices that get an adapter; empty: every matrix of the body."""
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "muon", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
     """"adamw"; "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes); or AdamW
     by bitsandbytes: "adamw_8bit" (8-bit state), "paged_adamw" and "paged_adamw_8bit" (state that moves to the computer's
     memory where the GPU's is full; GPU only)."""
-    muon_learning_rate: float = 0.0
+    muon_learning_rate: Amount = 0.0
     """Learning rate of Muon's matrices, scaled to mean what AdamW's does; 0: as the rest."""
-    row_learning_rate: float = 0.0
+    row_learning_rate: Amount = 0.0
     """Learning rate of the embedding rows; 0: as the rest. A row is touched seldom, and AdamW then moves it far."""
-    warmup_share: float = 0.03
+    warmup_share: Part = 0.03
     """Share of all steps spent warming up."""
-    weight_decay: float = 0.01
+    weight_decay: Amount = 0.01
     """AdamW's decoupled decay."""
     compile: bool = False
     """Compile the backbone (torch.compile): minutes at the start, then faster steps; on a CPU it needs a C++ compiler."""
     attention: str = ""
     """Kind of attention: "sdpa", "eager" or "flash_attention_2" (needs that package and a GPU); empty: the backbone's own."""
-    save_every: int = 500
+    save_every: Whole = 500
     """Steps between checkpoints that a broken run resumes from; 0 saves none."""
-    log_every: int = 25
+    log_every: Count = 25
     """Steps between log lines (console and TensorBoard)."""
 
     def __post_init__(self):
-        check(self, batches=self.BATCHES)
         if self.tuning != "full" and self.optimizer == "muon":
             raise InputError("Muon is for whole matrices: with adapters (tuning) set optimizer to adamw.")
         if self.tuning != "full" and self.precision == "mixed":
@@ -75,7 +103,7 @@ class RunConfig:
 
     @classmethod
     def load(cls: type[T], path: str | Path, **overrides) -> T:
-        """Read a flat YAML; unknown names are refused by name, `overrides` win."""
+        """Read a flat YAML; `overrides` win."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no configuration file {path}.")
@@ -85,11 +113,11 @@ class RunConfig:
             raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):
             raise InputError(f"{path} holds no settings (name: value).")
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(map(str, values.keys() - known))
-        if unknown:
-            raise InputError(f"{path} names a setting that does not exist: {', '.join(unknown)}.")
-        return cls(**(values | {k: v for k, v in overrides.items() if v is not None}))
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls(**{str(name): value for name, value in values.items()})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
@@ -102,11 +130,9 @@ class RunConfig:
         return values
 
 
-@dataclass(frozen=True)
+@checked
 class MemorizeConfig(RunConfig):
     """Stage 1: code <-> definition and the hierarchy."""
-
-    BATCHES: ClassVar[tuple[str, ...]] = ("mixed", "by_length")
 
     backbone: str = ""
     """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
@@ -114,46 +140,46 @@ class MemorizeConfig(RunConfig):
     go_on_from: str = ""
     """Folder of an earlier stage 1 to go on from, with its codes and their rows; empty begins with the settings above and
     below."""
-    systems: tuple[str, ...] = ("ICD9",)
+    systems: Annotated[tuple[System, ...], Listed, AfterValidator(_distinct), Field(min_length=1)] = ("ICD9",)
     """Code systems whose every node gets a token."""
-    word_pieces: int = 4000
+    word_pieces: Annotated[int, Field(ge=350)] = 4000
     """Size of the SentencePiece vocabulary of a from-scratch model."""
-    hidden_size: int = 256
+    hidden_size: Count = 256
     """Width. Multiples of 64 only, as 4-bit serving needs."""
-    intermediate_size: int = 704
+    intermediate_size: Count = 704
     """Width of the feed-forward layers, a multiple of 64."""
-    layers: int = 4
+    layers: Count = 4
     """Transformer layers."""
-    heads: int = 4
+    heads: Count = 4
     """Attention heads."""
-    max_tokens: int = 512
+    max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest sequence that the model will read."""
-    row_start: str = "definition"
+    row_start: Literal["definition", "mean", "random"] = "definition"
     """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
-    common_direction: float = 0.0
+    common_direction: Amount = 0.0
     """Size of the direction that all code rows share when they start, in norms of a word row (`start_code_rows`)."""
-    encoded_passes: float = 0.0
+    encoded_passes: Amount = 0.0
     """Passes over the codes before the others, in which a code's row is what the model itself makes of its definition
     (`training/memorize/encoded_rows.py`); for decoder-only models whose every weight is trained."""
-    rates_after_encoding: float = 1.0
+    rates_after_encoding: Annotated[Share, Field(gt=0)] = 1.0
     """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
-    missed_passes: int = 0
+    missed_passes: Whole = 0
     """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
     questions."""
     rows_alone: bool = False
     """Only the rows of codes that the stage 1 gone on from leaves unknown move, nothing else (`training.memorize.row_training`):
     `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
-    backwards_share: float = 1.0
+    backwards_share: Share = 1.0
     """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
-    hierarchy_share: float = 1.0
+    hierarchy_share: Amount = 1.0
     """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
-    equivalents_share: float = 0.0
+    equivalents_share: Amount = 0.0
     """How often each of the other system's codes is asked for its equivalent in a pass (CMS general equivalence maps)."""
-    phrasings: int = 0
+    phrasings: Whole = 0
     """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
-    batches: str = "mixed"
+    batches: Literal["mixed", "by_length"] = "mixed"
     """"mixed": every batch holds all kinds of question; "by_length": like lengths together (least padding)."""
-    undivided_codes: int = 1024
+    undivided_codes: Whole = 1024
     """Code rows drawn as extra candidates for each batch of definition words, so that words also win undivided."""
 
     def __post_init__(self):
@@ -195,11 +221,9 @@ class MemorizeConfig(RunConfig):
             )
 
 
-@dataclass(frozen=True)
+@checked
 class RankConfig(RunConfig):
     """Stage 2: rank the next visit's codes. Every switch of METHOD.md marked *(ours)* is here, for an ablation to flip."""
-
-    BATCHES: ClassVar[tuple[str, ...]] = ("by_visits", "by_tokens", "mixed")
 
     start: str = ""
     """Folder of the stage-1 model that ranking starts from."""
@@ -207,17 +231,17 @@ class RankConfig(RunConfig):
     """Patient records: a file or folder."""
     format: str = "auto"
     """Name of the records' format, as `python -m mera_core convert` knows it."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Patients a step on each device."""
     profile: bool = True
     """Put sex, ethnicity and age into the words of the history."""
-    visit_details: tuple[str, ...] = ()
+    visit_details: Names = ()
     """What else is said of each completed visit, by key of `Visit.details`, in this order."""
-    max_tokens: int = 512
+    max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest history, in tokens."""
     shuffle: bool = True
     """Order perturbation: a new order of the codes within each visit in every pass."""
-    drop: float = 0.0
+    drop: Part = 0.0
     """Probability of leaving a code, or a visit's words, out of the input (never out of a target)."""
     every_visit: bool = True
     """Each visit but the first is a target of one pass; False: the last visit only."""
@@ -226,48 +250,48 @@ class RankConfig(RunConfig):
     trim_inputs: bool = False
     """Leave what comes after the last place that is asked out of the input. It changes no target and no gradient (only how
     dropout draws), and a history of two visits takes half the time; off in the bundled checkpoint's recipe."""
-    batches: str = "by_visits"
+    batches: Literal["by_visits", "by_tokens", "mixed"] = "by_visits"
     """Which patients share a batch: "by_visits" or "by_tokens" (like lengths together: least padding), or "mixed"."""
-    targets_at_once: int = 0
+    targets_at_once: Whole = 0
     """Targets whose scores are held at a time (computed again for the gradient); 0: all. For large label spaces."""
-    label_space: str = "data"
+    label_space: Literal["data", "billable"] = "data"
     """The codes that are ranked: "data" (those of the training patients), or "billable": every billable code of the model's
     systems besides. A code that never comes true in training is ranked by its row and its place in the book alone."""
-    start_weight: float = 0.0
+    start_weight: Amount = 0.0
     """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
-    rest_weight: float = 0.0
+    rest_weight: Amount = 0.0
     """Weight of predicting the rest of a visit from its first k codes (partial-diagnosis forcing)."""
-    levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    levels: Annotated[tuple[Level, ...], Listed, AfterValidator(_distinct), Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Levels of the hierarchical loss; 0 is all codes."""
-    level_weights: tuple[float, ...] = ()
+    level_weights: Annotated[tuple[Amount, ...], Listed] = ()
     """Weight of each of `levels`; empty: all 1."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature of the hierarchical loss."""
-    threshold: str = "independent"
+    threshold: Literal["adaptive", "independent", "none"] = "independent"
     """Form of the threshold loss: "adaptive" (the paper's form as METHOD.md reads it), "independent" or "none"."""
-    threshold_weight: float = 1.0
+    threshold_weight: Amount = 1.0
     """Weight of the threshold loss beside the hierarchical one."""
-    threshold_positive_weight: float = 1.0
+    threshold_positive_weight: Amount = 1.0
     """Weight of true codes within the threshold loss."""
-    ranking_loss: str = "hierarchical"
+    ranking_loss: Literal["hierarchical", "cross_entropy"] = "hierarchical"
     """"hierarchical", or "cross_entropy": a plain softmax over the label space at each target."""
     copy: bool = True
     """Let the score head know which codes the history already holds."""
-    head_learning_rate: float = 1e-2
+    head_learning_rate: Amount = 1e-2
     """Learning rate of the score head."""
-    average: float = 0.0
+    average: Part = 0.0
     """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
-    validate_every: int = 0
+    validate_every: Whole = 0
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
-    rehearsal: int = 0
+    rehearsal: Whole = 0
     """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
-    rehearsal_backwards: float = 0.5
+    rehearsal_backwards: Share = 0.5
     """Definition -> code questions for each code -> definition question of the rehearsal."""
-    rehearsal_hierarchy: float = 0.75
+    rehearsal_hierarchy: Amount = 0.75
     """Hierarchy questions for each code -> definition question of the rehearsal."""
-    rehearsal_weight: float = 1.0
+    rehearsal_weight: Amount = 1.0
     """Weight of their loss."""
-    attention_dropout: float = 0.0
+    attention_dropout: Part = 0.0
     """Dropout of attention weights in training."""
 
     def __post_init__(self):

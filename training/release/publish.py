@@ -19,6 +19,8 @@ from mera_core.checkpoint.folder import (
     write_manifest,
 )
 from mera_core.common.errors import InputError
+from mera_core.common.formatting import Figure, share_words
+from mera_core.common.formatting import difference_words as points
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking.ranking import NOTICE
 from training.evaluate import run as evaluate
@@ -110,18 +112,9 @@ def commit() -> str:
         return "unknown"
 
 
-def percent(figure: dict[str, float | None] | float) -> str:
+def percent(figure: Figure | float) -> str:
     """A share as per cent, with its interval where it has one."""
-    if isinstance(figure, float):
-        return f"{100 * figure:.2f} %"
-    if figure["value"] is None:
-        return "not defined"
-    return f"{100 * figure['value']:.1f} % ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
-
-
-def points(figure: dict[str, float | None]) -> str:
-    """A difference of shares in points, signed, with its interval."""
-    return f"{100 * figure['value']:+.1f} ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f})"
+    return f"{100 * figure:.2f} %" if isinstance(figure, float) else share_words(figure)
 
 
 def memory_card(manifest: Manifest) -> str:

@@ -16,13 +16,13 @@ import pyarrow as pa
 from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns, words
 from mera_core.history.patient import in_utc
-from mera_core.icd import code_text
-from mera_core.icd.ontology import SYSTEMS, AmbiguousCodeError, Code, Ontology, UnknownCodeError
+from mera_core.icd.ontology import CATEGORY, SYSTEMS, Code, Ontology
 from mera_core.readers.common.base import Cohort, ImportReport
 
 NO_CODE = "no code recorded"
 UNKNOWN = "code not in the code book"
 AMBIGUOUS = "code in both systems, and no system given"
+HEADING = "chapter or block, which is no diagnosis"
 OTHER_SYSTEM = "code names another system than its entry"
 REPEATED = "row is repeated"
 TWICE = "named twice in one visit"
@@ -87,9 +87,10 @@ def assemble(
 ) -> Cohort:
     """The cohort of three sets of columns.
 
-    Codes are read by `Ontology.parse` (with `rules`), each text once; what can't be read, and what a visit names twice, is
-    left out with its reason. Visits come in order of time, then `order`; those without codes stay. People without
-    visits are set aside. The report's rows must hold the entries given here and those that the reader left out itself.
+    Codes are read by `Ontology.diagnoses` (with `rules`), each text once; what can't be read, and what a visit names twice,
+    is left out with its reason; what is read otherwise than written is counted. Visits come in order of time, then `order`;
+    those without codes stay. People without visits are set aside. The report's rows must hold the entries given here and
+    those that the reader left out itself.
     """
     person, time = _whole(visits.person), _times(visits.time, len(visits.person))
     by_time = _order(person, np.full_like(time, "NaT") if visits.by_order else time, visits.order)
@@ -144,41 +145,31 @@ def _codes(
     for each in np.flatnonzero(counts).tolist():
         row, within = divmod(each, len(systems))
         written = names[row].strip() if row < len(names) else ""
-        code, reason = _read(written, systems[within], ontology, rules)
+        code, how = _read(written, systems[within], ontology, rules)
         if code is not None:
             outcome[each] = book.setdefault(code, len(book))
+            if how:
+                report.read_otherwise[how] += int(counts[each])
         else:
-            report.leave_out(reason, int(counts[each]))
+            report.leave_out(how, int(counts[each]))
             if written:
                 report.unknown_codes[written] += int(counts[each])
     return outcome[key], list(book)
 
 
 def _read(written: str, system: str | None, ontology: Ontology, rules: dict[str, Any]) -> tuple[Code | None, str]:
+    """The code, and how it was read otherwise than written; or None, and why."""
     if not written:
         return None, NO_CODE
-    if not may_be_code(written, system, ontology, **rules):
-        return None, UNKNOWN
     try:
-        return ontology.parse(written, system, **rules), ""
-    except UnknownCodeError:
-        return None, UNKNOWN
-    except AmbiguousCodeError:
-        return None, AMBIGUOUS
+        found = ontology.diagnoses(written, system, **rules)
     except InputError:
         return None, OTHER_SYSTEM
-
-
-def may_be_code(written: str, system: str | None, ontology: Ontology, icd9_three_digit: bool = False) -> bool:
-    """Whether any reading of a text is in the code book; far cheaper than a `parse` that fails, which looks for the nearest."""
-    prefix, text = code_text.split_prefix(code_text.clean(written))
-    text = code_text.pad_three_digits(text) if icd9_three_digit else text
-    for wording in (text, *code_text.digits_for_letters(text)):
-        for each in (system or prefix,) if system or prefix else SYSTEMS:
-            name = code_text.identity(each, wording)
-            if name is not None and ("-" in name or Code(each, name) in ontology):
-                return True
-    return False
+    if len(found) != 1:
+        return None, AMBIGUOUS if found else UNKNOWN
+    if ontology.level(found[0].code) < CATEGORY:
+        return None, HEADING
+    return found[0].code, found[0].how
 
 
 def _systems(given: Column | str | None, size: int) -> tuple[list[str | None], np.ndarray]:

@@ -50,6 +50,7 @@ class ImportReport:
     rows: diagnosis entries in the source; always codes + the sum of left_out.
     left_out: reason -> diagnosis entries. aside: reason -> whole visits, patients or files without diagnoses,
     which take no entry with them. unknown_codes: the text of each unread code -> times it was met.
+    read_otherwise: how -> entries whose code was read otherwise than it was written.
     systems: code system -> codes kept in it. approximate: kept codes that are a translation, not the code recorded.
     guessed_order: visits whose place among their patient's visits the source does not settle.
     """
@@ -63,6 +64,7 @@ class ImportReport:
     left_out: Counter[str] = field(default_factory=Counter)
     aside: Counter[str] = field(default_factory=Counter)
     unknown_codes: Counter[str] = field(default_factory=Counter)
+    read_otherwise: Counter[str] = field(default_factory=Counter)
     systems: Counter[str] = field(default_factory=Counter)
     approximate: int = 0
     guessed_order: int = 0
@@ -106,6 +108,7 @@ class ImportReport:
             "aside": dict(self.aside.most_common()),
             "unknown_codes": dict(self.commonest_unknown()),
             "unknown_codes_distinct": len(self.unknown_codes),
+            "read_otherwise": dict(self.read_otherwise.most_common()),
             "systems": dict(sorted(self.systems.items())),
             "approximate": self.approximate,
             "guessed_order": self.guessed_order,
@@ -120,6 +123,7 @@ class ImportReport:
             ("kept", "visits", self.visits),
             ("kept", "codes", self.codes),
             *[("kept", f"codes of {system}", count) for system, count in sorted(self.systems.items())],
+            *[("read otherwise", how, count) for how, count in self.read_otherwise.most_common()],
             ("kept", "codes that are an approximate translation", self.approximate),
             ("kept", "visits whose order is a guess", self.guessed_order),
             *[("left out", reason, count) for reason, count in self.left_out.most_common()],
@@ -137,6 +141,7 @@ class ImportReport:
         ]
         if self.systems:
             lines.append("code systems: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.systems.items())))
+        lines += [f"{how}: {count:,} entries" for how, count in self.read_otherwise.most_common()]
         lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]
         if self.unknown_codes:
@@ -312,6 +317,14 @@ def refuse_damaged(source: Source, endless_lines: bool = True) -> None:
                 raise InputError(f"{path} is {what}.")
         if endless and len(line) > most and b"\n" not in line[: most + 1]:
             raise too_long(path, 1, most)
+
+
+def yes(value: bool | str, name: str) -> bool:
+    """A switch, which the command line gives as a word."""
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if str(value).lower() not in known:
+        raise InputError(f"the option {name} must be yes or no, not {value!r}.")
+    return known[str(value).lower()]
 
 
 def too_long(path: Path | str, line: int, most: int) -> InputError:

@@ -18,7 +18,7 @@ import numpy as np
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import REPEATED, Entries, People, Visits, assemble
-from mera_core.readers.common.base import Cohort, ImportReport, Source
+from mera_core.readers.common.base import Cohort, ImportReport, Source, yes
 from mera_core.readers.common.code_systems import read_snomed_map
 from mera_core.readers.fhir.conditions import Diagnosis, Rules
 from mera_core.readers.fhir.files import candidates, looks_like_fhir, resources, xml_files
@@ -68,10 +68,10 @@ def read(
     rules = Rules(
         read_snomed_map(snomed_map) if snomed_map else {},
         prefer.upper(),
-        _yes(keep_unconfirmed, "keep_unconfirmed"),
-        _yes(problem_list, "problem_list"),
+        yes(keep_unconfirmed, "keep_unconfirmed"),
+        yes(problem_list, "problem_list"),
     )
-    empty_visits = _yes(empty_visits, "empty_visits")
+    empty_visits = yes(empty_visits, "empty_visits")
     graph = Graph(rules)
     for found in resources(source, report):
         graph.add(found)
@@ -83,14 +83,6 @@ def read(
         stays.place(row)
     stays.remark(len(graph.people) - told)
     return _cohort(graph, stays, report, ontology, empty_visits)
-
-
-def _yes(value: bool | str, name: str) -> bool:
-    """A switch, which the command line gives as a word."""
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if str(value).lower() not in known:
-        raise InputError(f"the option {name} must be yes or no, not {value!r}.")
-    return known[str(value).lower()]
 
 
 @dataclass(slots=True)

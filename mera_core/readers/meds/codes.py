@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mera_core.icd.code_text import clean, unpadded
 from mera_core.readers.common.assemble import NO_CODE
 from mera_core.readers.common.code_systems import PROCEDURE, SNOMED, system_of_vocabulary
 from mera_core.readers.common.record_words import RACE_CONCEPTS, UNTOLD, word
@@ -128,7 +129,7 @@ def _diagnosis(first: str, parts: list[str]) -> Event:
         if system is not None and rest:
             return Event(Kind.SNOMED, ((SNOMED, rest[0]),)) if system == SNOMED else _named(system, rest[0])
     if first in _DIAGNOSIS_NAMES and len(parts) > 1:
-        text = next((part for part in reversed(parts[1:]) if _ICD_SHAPE.match(part.upper())), None)
+        text = next((part for part in reversed(parts[1:]) if _ICD_SHAPE.match(unpadded(clean(part)))), None)
         if text is not None:
             return Event(Kind.DIAGNOSIS, ((None, text),))
         return Event(Kind.DIAGNOSIS, left_out=(IN_WORDS if _told(parts[1:]) else NO_CODE,))

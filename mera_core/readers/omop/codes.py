@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from mera_core.history.columns import words
 from mera_core.icd.ontology import SYSTEMS, Code, Ontology, UnknownCodeError
-from mera_core.readers.common.assemble import may_be_code
 from mera_core.readers.common.base import ImportReport
 from mera_core.readers.common.code_systems import PROCEDURE, system_of_vocabulary
 from mera_core.readers.common.delimited import Delimited, Keep
@@ -150,7 +149,7 @@ def _code(
     if system == PROCEDURE or kind in _OTHER_PROCEDURES:
         return _NONE, "procedure code", None
     # A source concept of another vocabulary says that the value is written in that one, whatever it looks like.
-    if value and not kind and may_be_code(value, None, ontology):
+    if value and not kind and ontology.diagnoses(value):
         return (value, None, False), None, None
     snomed = standard if vocabulary.concepts.get(standard, ("",))[0] == "SNOMED" else source if kind == "SNOMED" else ""
     if snomed:

@@ -12,7 +12,9 @@ import streamlit as st
 
 from mera_core.checkpoint import model_card
 from mera_core.common.formatting import percent
+from mera_core.figures import memory as memory_figures
 from mera_core.figures import model_card as card_figures
+from mera_core.icd.ontology import Ontology
 from pages.shared.app.session import plain
 from pages.shared.widgets.charts import draw, twin
 
@@ -158,27 +160,15 @@ def _show_curve(curve: Sequence[Mapping[str, float]], key: str, of: str, twin_na
     twin(twin_name, pd.DataFrame(rows))
 
 
-def show_memory(manifest: Mapping[str, Any]) -> None:
+def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
     """How well each chapter of the code book is remembered."""
     st.subheader("Memory of the code book", anchor=False)
-    recall = (manifest.get("metrics") or {}).get("recall") or {}
-    chapters = recall.get("chapters") or []
-    if not chapters:
+    if not memory:
         st.caption("The manifest holds no figures of recall by chapter.")
         return
-    worst = min(chapters, key=lambda row: row["code_to_definition"])
-    words = f"Least well remembered: {worst['name']}, {percent(worst['code_to_definition'])}."
-    draw(card_figures.memory_by_chapter(chapters), "card_memory", words)
-    rows = [
-        {
-            "chapter": row["name"],
-            "codes": f"{row['codes']:,}",
-            "code to definition": percent(row["code_to_definition"]),
-            "definition to code": percent(row["definition_to_code"]),
-        }
-        for row in chapters
-    ]
-    twin("memory", pd.DataFrame(rows))
+    words = memory_figures.describe_memory(memory, "code_to_definition")
+    draw(memory_figures.memory_bars(memory, "code_to_definition"), "card_memory", words)
+    twin("memory", memory_figures.memory_frame(memory, ontology))
 
 
 def download(loaded: Any) -> None:

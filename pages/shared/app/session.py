@@ -20,6 +20,7 @@ from mera_core.common.errors import InputError
 from mera_core.common.faults import describe_system_error
 from mera_core.history.records import DemoPatient, Patient, demo_patients
 from mera_core.icd.search import search
+from mera_core.ranking.ranking import NOTICE
 from pages.shared.app import checkpoints
 from pages.shared.app.checkpoints import models
 from pages.shared.app.leaving import ask_before_leaving, has_unsaved_verdicts
@@ -27,7 +28,6 @@ from pages.shared.app.login import require_login
 from pages.shared.app.private_process import keep_private
 from pages.shared.app.style import stylesheet
 
-NOTICE = "Research use, not for clinical decisions."
 PAGES_FOLDER = Path(__file__).resolve().parents[2]
 ICONS = {
     "Predict": ":material/format_list_numbered:",

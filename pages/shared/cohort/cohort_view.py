@@ -36,6 +36,8 @@ _NOTES = {
     "unread": "codes left out",
     "ambiguous": "codes left out for having two meanings",
     "duplicate": "codes named twice in a visit",
+    "repaired": "codes read with a digit for a letter",
+    "as_category": "codes that are not in the code set, read as the ones above",
     "rolled_up": "codes read as broader ones",
     "mapped": "codes translated between code books",
     "truncated": "histories shortened",

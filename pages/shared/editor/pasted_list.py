@@ -25,7 +25,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d\b(?!\.)")  # among words it is rather that th
 _UNDOTTED = re.compile(r"\d{4,5}\b(?!\.)")
 _TELLING = 4  # letters of a word that says something by itself: "no", "of", "with" of a description may differ
 _LETTERS = re.compile(r"[^\W_]+")
-_EDGES = " \u00a0,.:=/+&–—-•*\"'“”„()[]{}<>"
+_EDGES = " \u00a0,.:=/+&–—-•*†!\"'“”„()[]{}<>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Piece:
 
     typed: as written. code: what it became; None where it could not be read. words: what was taken as the
     code's description. problem: why it could not be read, as a sentence; '' where it could. doubt: what else it may
-    have been, although it was read.
+    have been, or how it was read otherwise than typed, although it was read.
     """
 
     typed: str
@@ -81,7 +81,7 @@ def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
         coded = any(_code_like(word) for word in words)
         if last is not None and not coded and _describes(words, last, ontology):
             said = f"{last.words}, {part}" if last.words else part
-            last = Piece(f"{last.typed}, {part}", last.code, said)
+            last = replace(last, typed=f"{last.typed}, {part}", words=said)
             continue
         if last is not None:
             yield last
@@ -149,7 +149,8 @@ def _read(written: str, words: str, ontology: Ontology) -> Piece:
     written = written.strip(_EDGES)
     typed = f"{written} {words}".strip()
     try:
-        return Piece(typed, ontology.parse(written), words)
+        reading = ontology.diagnosis(written)
+        return Piece(typed, reading.code, words, doubt=ontology.told(written, reading))
     except AmbiguousCodeError as error:
         return Piece(written, None, words, str(error))
     except InputError as error:

@@ -141,7 +141,8 @@ def _chip(code: Code | str, visit: int, place: int, slot: str) -> None:
         read = candidates[0]
         key = slot_key(f"chip_{field_of(read)}_{visit}_{place}_{read}", slot)
         definition = plain(Ontology.load().definition(read))
-        label, words = f"**{plain(read.code)}** {definition}", f"Remove {read.code} ({SYSTEM_NAMES[read.system]})"
+        label = f"**{plain(read.code)}** {definition}"
+        words = f"{plain(reason)} Remove {read.code} ({SYSTEM_NAMES[read.system]})".strip()
         _remover(label, key, words, visit, place, slot)
         return
     if not candidates:

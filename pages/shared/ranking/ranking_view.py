@@ -30,6 +30,8 @@ _NOTE_TITLES = {
     "unread": "left out",
     "ambiguous": "left out for having two meanings",
     "duplicate": "named twice, counted once",
+    "repaired": "read with a digit for a letter",
+    "as_category": "not in the code set, read as the code above",
     "rolled_up": "read as a broader code",
     "mapped": "translated between code books",
     "truncated": "shortened",

@@ -12,6 +12,7 @@ import re
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,8 +22,7 @@ from mera_core.common.errors import InputError
 from mera_core.common.limits import Limits, applied, current_limits, gunzipped_size
 from mera_core.history.history_json import has_shifted_dates
 from mera_core.history.records import Patient, parse_json, patient_from_json
-from mera_core.icd.ontology import Ontology
-from mera_core.icd.readings import readings
+from mera_core.icd.ontology import AmbiguousCodeError, Ontology
 from mera_core.readers import Cohort, ImportReport, read
 
 _GZIP = b"\x1f\x8b"
@@ -95,13 +95,14 @@ def _alone(patient: Patient) -> Cohort:
     typed = [code for visit in patient.visits for code in visit.codes]
     report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
     for code in typed:
-        found, _ = readings(code, Ontology.load())
-        if len(found) == 1:
+        try:
+            found = Ontology.load().diagnosis(code)
             report.codes += 1
-            report.systems[found[0].system] += 1
-        elif found:
+            report.systems[found.code.system] += 1
+            report.read_otherwise += Counter(filter(None, [found.how]))
+        except AmbiguousCodeError:
             report.leave_out("two meanings: kept as typed, for you to choose")
-        else:
+        except InputError:
             report.leave_out("not a code of either book: kept as typed and not used")
             report.unknown_codes[str(code)] += 1
     if has_shifted_dates(patient):

@@ -66,7 +66,7 @@ def test_the_committed_table_is_what_its_kept_runs_say() -> None:
     ("change", "message"),
     [
         ({"rows": [{"name": "x", "group": "ours", "colour": "red"}]}, "does not exist: colour"),
-        ({"rows": [{"name": "x", "group": "ours", "rank": {"leves": [0]}}]}, '"x" names a setting that does not exist'),
+        ({"rows": [{"name": "x", "group": "ours", "rank": {"leves": [0]}}]}, '"x": leves is not a known'),
         ({"rows": [{"name": "x", "group": "ours"}] * 2}, "names a row twice"),
         ({"rows": [{"name": "x", "group": "ours", "output": "decode"}]}, "was not trained to"),
         ({"rows": [{"name": "x", "group": "ours", "start": "cold"}]}, "memorized or untrained"),

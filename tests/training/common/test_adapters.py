@@ -366,10 +366,10 @@ def test_a_whole_model_is_not_merged_and_adapters_are_not_exported(lora, folders
         ({"tuning": "lora", "backbone": "x", "common_direction": 1.0}, "common_direction"),
         ({"tuning": "lora", "backbone": "x", "optimizer": "muon"}, "Muon is for whole matrices"),
         ({"tuning": "qlora", "backbone": "x", "precision": "mixed"}, "Mixed precision is for full tuning"),
-        ({"tuning": "lora", "backbone": "x", "lora_rank": 0}, "lora_rank is 0"),
-        ({"tuning": "prefix"}, 'tuning is "prefix"; it is full, lora or qlora'),
-        ({"precision": "float16"}, 'precision is "float16"'),
-        ({"optimizer": "sgd"}, 'optimizer is "sgd"'),
+        ({"tuning": "lora", "backbone": "x", "lora_rank": 0}, "lora_rank must be 1 or more"),
+        ({"tuning": "prefix"}, "tuning must be full, lora or qlora"),
+        ({"precision": "float16"}, "precision must be"),
+        ({"optimizer": "sgd"}, "optimizer must be"),
     ],
 )
 def test_settings_that_contradict_each_other(settings, message) -> None:

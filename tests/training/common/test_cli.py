@@ -87,7 +87,7 @@ RANK = ["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out"]
     ("words", "message"),
     [
         (["memorize", "--config", "{tmp}/none.yaml", "--out", "{tmp}/out"], "There is no configuration file"),
-        (["memorize", "--config", "{tmp}/bad.yaml", "--out", "{tmp}/out"], "names a setting that does not exist: sead"),
+        (["memorize", "--config", "{tmp}/bad.yaml", "--out", "{tmp}/out"], "sead is not a known"),
         ([*RANK], "The setting start is empty"),
         ([*RANK, "--start", "no", "--data", "{cohort}"], "There is no checkpoint folder"),
         ([*RANK, "--start", "{stage1}", "--data", "{tmp}/no.csv"], "no.csv"),

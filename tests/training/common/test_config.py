@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import yaml
 
 from mera_core.common.errors import InputError
 from training.common.config import MemorizeConfig, RankConfig
-from training.common.config_checks import RANGES
 
 CONFIGS = Path(__file__).resolve().parents[3] / "training" / "configs"
 
@@ -41,51 +39,45 @@ def test_an_empty_file_means_the_defaults(tmp_path) -> None:
     assert RankConfig.load(written(tmp_path, "")) == RankConfig()
 
 
-def test_to_dict_makes_the_same_settings_again() -> None:
-    config = RankConfig(levels=(0, 2), level_weights=(1.0, 0.5), visit_details=("admission",))
-    assert RankConfig(**config.to_dict()) == config
+@pytest.mark.parametrize("config", [MemorizeConfig(), RankConfig(levels=(0, 2), level_weights=(1.0, 0.5), passes=2)])
+def test_to_dict_makes_the_same_settings_again(config) -> None:
+    assert type(config)(**config.to_dict()) == config
+    assert isinstance(RankConfig(passes=2).to_dict()["passes"], int)  # earlier runs are known by how they were written
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sead: 3", "does not exist: sead"),
-        ("hidden_size: 32", "does not exist: hidden_size"),  # a setting of the other stage
+        ("sead: 3", "sead is not a known"),
+        ("hidden_size: 32", "hidden_size is not a known"),  # a setting of the other stage
+        ("1: 3", "1 is not a known"),
         ("a: [", "is not YAML"),
         ("- 1\n- 2", "holds no settings"),
-        ("passes: 0", "passes is 0; it must be 0.001 or more"),
-        ("passes: .inf", "passes is inf; it must be a finite number"),
-        ("learning_rate: .nan", "learning_rate is nan; it must be a finite number"),
-        ("batch_size: 2.5", "batch_size is 2.5; it must be a whole number"),
-        ("batch_size: true", "batch_size is true; it must be a whole number"),
-        ("profile: 'no'", "profile is 'no'; it must be true or false"),
-        ("data: 7", "data is 7; it must be a text"),
-        ("start:", "start is empty; it must be a text"),
-        ("levels: 0", "levels is 0; it must be a list, each of it a whole number"),
-        ("levels: [9]", r"levels is \[9\]; it must be from 0 to 5"),
+        ("passes: 0", "passes must be 0.001 or more, not 0"),
+        ("passes: .inf", "passes must be a finite number, not inf"),
+        ("passes:", "passes must be a number, not nothing"),
+        ("learning_rate: .nan", "learning_rate must be a finite number, not nan"),
+        ("learning_rate: 0.0", "learning_rate must be above 0"),
+        ("learning_rate: 1e-3", "learning_rate must be a number"),  # YAML 1.1 reads this as text
+        ("batch_size: 2.5", "batch_size must be a whole number, not 2.5"),
+        ("batch_size: true", "batch_size must be a whole number, not true"),
+        ("batch_size: -1", "batch_size must be 1 or more"),
+        ("profile: 'no'", "profile must be true or false, not 'no'"),
+        ("data: 7", "data must be text, not 7"),
+        ("levels: 0", "levels must be a list, not 0"),
+        ("levels: [9]", r"levels\[0\] must be 5 or less, not 9"),
         ("levels: [1, 0]", "the levels must rise"),
-        ("levels: [1, 1]", "must name each once"),
-        ("levels: []", "levels is empty; it must name at least one"),
-        ("visit_details: [1]", r"visit_details is \[1\]; it must be a list, each of it a text"),
-        ("temperature: 0", "temperature is 0; it must be above 0"),
-        ("rehearsal: -4", "rehearsal is -4; it must be 0 or more"),
-        ("save_every: -1", "save_every is -1; it must be 0 or more"),
-        ("lora_dropout: 1.5", "lora_dropout is 1.5; it must be from 0 to below 1"),
-        ("lora_rank: 1.5", "lora_rank is 1.5; it must be a whole number"),
-        ("gradient_checkpointing: 'false'", "gradient_checkpointing is 'false'; it must be true or false"),
-        ("label_space: all", 'label_space is "all"; it is data or billable'),
-        ("batches: by_length", 'batches is "by_length"; it is by_visits, by_tokens or mixed'),
-        ("batch_size: -1", "batch_size is -1"),
-        ("learning_rate: 0.0", "learning_rate is 0.0"),
-        ("warmup_share: 1", "warmup_share is 1"),
-        ("threshold: fixed", 'threshold is "fixed"'),
-        ("ranking_loss: hinge", 'ranking_loss is "hinge"'),
+        ("levels: [1, 1]", "levels must name each once"),
+        ("levels: []", "levels must hold at least one"),
         ("levels: [0, 1]\nlevel_weights: [1]", "1 level_weights for 2 levels"),
-        ("drop: 1.0", "drop is 1.0; it must be from 0 to below 1"),
-        ("average: 1", "average is 1; it must be from 0 to below 1"),
-        ("batch_size: many", "batch_size"),
-        ("learning_rate: 1e-3", "learning_rate"),  # YAML 1.1 reads this as text
-        ("passes:", "passes"),
+        ("level_weights: [-1]", r"level_weights\[0\] must be 0 or more"),
+        ("visit_details: [1]", r"visit_details\[0\] must be text"),
+        ("temperature: 0", "temperature must be above 0"),
+        ("rehearsal: -4", "rehearsal must be 0 or more"),
+        ("lora_dropout: 1.5", "lora_dropout must be below 1, not 1.5"),
+        ("seed: 4294967296", "seed must be below"),
+        ("label_space: all", "label_space must be data or billable, not 'all'"),
+        ("batches: by_length", "batches must be by_visits, by_tokens or mixed"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path, text, message) -> None:
@@ -100,32 +92,19 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path, text, message) 
         ({"hidden_size": 48}, "hidden_size is 48; it must be a multiple of 32"),
         ({"intermediate_size": 100}, "intermediate_size is 100"),
         ({"hidden_size": 64, "heads": 5}, "can't be divided among 5 heads"),
-        ({"row_start": "zero"}, 'row_start is "zero"'),
-        ({"backwards_share": 1.5}, "backwards_share is 1.5; it must be a share between 0 and 1"),
-        ({"systems": ()}, "systems is empty"),
-        ({"systems": None}, "systems is empty; it must be a list"),
-        ({"systems": 9}, "systems is 9; it must be a list"),
-        ({"systems": ["ICD11"]}, 'systems is "ICD11"; it is ICD10 or ICD9|systems is "ICD11"; it is ICD9 or ICD10'),
-        ({"heads": 0}, "heads is 0; it must be 1 or more"),
-        ({"hidden_size": 0}, "hidden_size is 0"),
         ({"hidden_size": 32, "heads": 32}, "among 32 heads into even parts"),
-        ({"layers": 0}, "layers is 0"),
-        ({"word_pieces": -10}, "word_pieces is -10; it must be 350 or more"),
-        ({"hierarchy_share": -3}, "hierarchy_share is -3"),
-        ({"backbone": 7}, "backbone is 7; it must be a text"),
-        ({"batches": "by_visits"}, 'batches is "by_visits"; it is mixed or by_length'),
+        ({"backwards_share": 1.5}, "backwards_share must be 1 or less"),
+        ({"rates_after_encoding": 0}, "rates_after_encoding must be above 0"),
+        ({"systems": ()}, "systems must hold at least one"),
+        ({"systems": None}, "systems must be a list, not nothing"),
+        ({"systems": ["ICD11"]}, r"systems\[0\] must be ICD10 or ICD9, not 'ICD11'"),
+        ({"word_pieces": -10}, "word_pieces must be 350 or more"),
+        ({"batches": "by_visits"}, "batches must be mixed or by_length"),
     ],
 )
 def test_memorize_settings_that_make_no_sense(values, message) -> None:
     with pytest.raises(InputError, match=message):
         MemorizeConfig(**values)
-
-
-def test_every_number_has_a_range_and_its_default_lies_in_it() -> None:
-    for kind in (MemorizeConfig, RankConfig):
-        numbers = {field.name for field in fields(kind) if any(word in field.type for word in ("int", "float"))}
-        assert numbers <= set(RANGES)
-        assert kind() == kind(**asdict(kind()))
 
 
 def test_a_text_counts_as_a_list_of_one() -> None:

@@ -306,7 +306,7 @@ def test_the_command_says_what_is_needed_and_what_to_try() -> None:
     [
         ("backbone: no/such-model\n", "There is no language model no/such-model"),
         ("start: x\n", "name that of its stage 1 before it"),
-        ("sead: 1\n", "does not exist: sead"),
+        ("sead: 1\n", "sead is not a known"),
     ],
 )
 def test_a_plan_that_can_not_be_made_says_why(tmp_path, text, message) -> None:

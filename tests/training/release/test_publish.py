@@ -126,7 +126,7 @@ def test_percent(figure, text) -> None:
 
 
 def test_points_are_signed() -> None:
-    assert publish.points({"value": 0.012, "low": -0.004, "high": 0.03}) == "+1.2 (-0.4 to +3.0)"
+    assert publish.points({"value": 0.012, "low": -0.004, "high": 0.03}) == "+1.2 (−0.4 to +3.0)"
 
 
 def test_a_stage_1_folder_is_not_published(tiny_stage1, tmp_path, invented_cohort, monkeypatch) -> None:
