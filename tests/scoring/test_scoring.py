@@ -21,6 +21,7 @@ from meds import LabelSchema
 
 from mera_core import scoring
 from mera_core.checkpoint.folder import save_checkpoint
+from mera_core.cohort.targets import NO_CODE, NO_READABLE_CODE, NO_TRUTH, ONE_VISIT
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.columns import VisitColumns
@@ -29,7 +30,7 @@ from mera_core.icd.ontology import Code
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import NOTICE
 from mera_core.scoring import store
-from mera_core.scoring.predict import NO_CODE, NO_DATE, NO_READABLE_CODE, NO_TRUTH, ONE_VISIT
+from mera_core.scoring.predict import NO_DATE
 from mera_core.writers.predictions import HEART_FAILURE, Sample, write_predictions
 from tests.conftest import COURSES, ROOT, invented_patients
 from tests.tiny import icd9, tiny_manifest, tiny_model, tiny_vocabulary
