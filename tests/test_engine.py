@@ -104,17 +104,6 @@ def test_many_are_ranked_as_each_alone_and_in_order(engine) -> None:
         assert np.array_equal(np.sort(one.recurrent), np.sort(many.recurrent))
 
 
-def test_repeated_calls_give_the_same_to_the_last_digit(engine) -> None:
-    patients = some_patients(15)
-    first, second = engine.rank_many(patients), engine.rank_many(patients)
-    for one, other in zip(first, second, strict=True):
-        assert one.codes == other.codes and np.array_equal(one.scores, other.scores) and one.cut == other.cut
-
-
-def test_no_patients_no_rankings(engine) -> None:
-    assert engine.rank_many([]) == []
-
-
 def test_eight_threads_get_the_answers_that_one_gets(engine) -> None:
     patients = some_patients(32)
     alone = [engine.rank(patient) for patient in patients]
@@ -167,11 +156,6 @@ def test_a_finer_code_than_was_seen_is_rolled_up() -> None:
 def test_a_long_history_is_noted_as_cut(engine) -> None:
     ranking = engine.rank(Patient(HEART * 60))
     assert [note.kind for note in ranking.notes] == ["truncated"]
-
-
-def test_an_empty_history_is_refused(engine) -> None:
-    with pytest.raises(InputError, match="The history holds no visit"):
-        engine.rank(Patient([]))
 
 
 @pytest.mark.parametrize("visits", [[Visit([])], [Visit(["99Z.9"]), Visit([])], [Visit(["042"])]])

@@ -86,7 +86,7 @@ class Result:
 def run(job: Job, progress: Progress | None = None) -> Result:
     """Do one job. Raises InputError for whatever the user can mend; then neither file is written."""
     with ended_by_signals():
-        cohort = read_source(job, progress)
+        cohort = read_source(job.source, job.format, job.options, job.columns, progress)
         columns, flow = cohort.columns, None
         if not cohort.report.codes:
             reasons = [line for line in cohort.report.lines() if line.startswith(("left out", "unknown codes"))]
@@ -106,17 +106,19 @@ def run(job: Job, progress: Progress | None = None) -> Result:
     return result
 
 
-def read_source(job: Job, progress: Progress | None) -> Cohort:
-    """The source as the job asks for it, with the options of its format; InputError where one does not fit."""
-    options: dict[str, Any] = {}
-    if job.options or job.columns:
-        name = job.format if job.format != "auto" else "table" if job.columns else detect(job.source)[0]
+def read_source(
+    source: Path, format: str, options: Mapping[str, str], columns: Mapping[str, str], progress: Progress | None
+) -> Cohort:
+    """The source with the options of its format as text; InputError where one does not fit."""
+    found: dict[str, Any] = {}
+    if options or columns:
+        name = format if format != "auto" else "table" if columns else detect(source)[0]
         known = options_of(name)
-        if job.columns and "columns" not in known:
+        if columns and "columns" not in known:
             raise InputError(f"the format {name} has columns of its own, so --column is for the format table.")
-        options = {key: _of_kind(key, value, known.get(key)) for key, value in job.options.items()}
-        options |= {"columns": dict(job.columns)} if job.columns else {}
-    return read(job.source, job.format, progress=progress, **options)
+        found = {key: _of_kind(key, value, known.get(key)) for key, value in options.items()}
+        found |= {"columns": dict(columns)} if columns else {}
+    return read(source, format, progress=progress, **found)
 
 
 def _of_kind(name: str, value: str, default: object) -> object:

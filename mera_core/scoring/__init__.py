@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
-from mera_core.cohort import convert as importing
+from mera_core.cohort.convert import ended_by_signals, read_source
 from mera_core.common.errors import InputError
 from mera_core.engine import BUNDLED
 from mera_core.export.tables import source_fingerprint
@@ -42,7 +42,7 @@ _LIBRARIES = ("numpy", "pyarrow", "tokenizers", "torch", "transformers")
 class Job:
     """What to score, by whom, and where to.
 
-    out: .parquet or .csv, or a new folder for MEDS (`settings.tasks`). options, columns: as in `importing.Job`. workers: how many
+    out: .parquet or .csv, or a new folder for MEDS (`settings.tasks`). options, columns: as in `convert.Job`. workers: how many
     score at once. address: of a Ray cluster. restart: begin anew where an earlier run was stopped.
     Raises InputError for what can be seen to fail before anything is read.
     """
@@ -142,9 +142,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
 
     Raises InputError for whatever the user can mend; parts that were finished by then are kept.
     """
-    with importing.ended_by_signals():
+    with ended_by_signals():
         name = _checked(job)
-        cohort = importing.read_source(_import(job), progress)
+        cohort = read_source(job.source, job.format, job.options, job.columns, progress)
         columns = cohort.columns
         if not columns.ids:
             raise InputError(f"{job.source} holds no patient to score.")
@@ -201,13 +201,6 @@ def _checked(job: Job) -> str:
         raise InputError(f"The checkpoint {name} knows the code book but was not trained to rank.")
     check_files(folder, manifest.files)
     return name
-
-
-def _import(job: Job) -> importing.Job:
-    out = job.out.with_name(
-        f"{job.out.name}.visits.parquet"
-    )  # never written: only the source's side of an import is used
-    return importing.Job(job.source, out, job.format, options=job.options, columns=job.columns)
 
 
 def _facts(job: Job, name: str, columns: VisitColumns) -> dict[str, Any]:

@@ -29,6 +29,7 @@ LEFT_OUT = ("patient_id", "order_key", "reason", "message")
 NO_VISIT = "no visit"
 NO_DATE = "the last visit before the held-out one has no date, and MEDS tables need a prediction_time"
 
+AT_ONCE = 1 << 18  # scores put in order at once: what they come to stays in a core's cache
 BLOCK = 4_000_000  # scores held at once: whole parts of a small label space, fewer patients of a large one
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 
@@ -176,6 +177,11 @@ class Scorer:
     def _rows(self, ready: Sequence[_Ready]) -> pa.Table:
         """The best codes of each history, as `Engine.rank` gives them."""
         scores, eov = self._scores(ready)
+        size = max(1, AT_ONCE // scores.shape[1])
+        pieces = (slice(begin, begin + size) for begin in range(0, len(ready), size))
+        return pa.concat_tables([self._listed(ready[piece], scores[piece], eov[piece]) for piece in pieces])
+
+    def _listed(self, ready: Sequence[_Ready], scores: np.ndarray, eov: np.ndarray) -> pa.Table:
         lists = best(scores, eov, self.engine.ranked, self.settings.top, self.engine.calibration)
         row, label = lists.row, lists.label
         codes, count = pa.array(label), len(row)

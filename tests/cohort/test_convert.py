@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
@@ -171,19 +169,6 @@ def test_an_ended_process_leaves_nothing_behind(tmp_path, ending):
     assert process.returncode == 130
     assert err.decode().strip().endswith("stopped.")
     assert left_behind(out) == []
-
-
-def test_parquet_says_its_types(tmp_path, source):
-    run(Job(source, tmp_path / "v.parquet"))
-    schema = pq.read_schema(tmp_path / "v.parquet")
-    assert [str(schema.field(name).type) for name in ("visit", "time", "position", "age")] == [
-        "int64",
-        "timestamp[us]",
-        "int64",
-        "double",
-    ]
-    assert pd.read_parquet(tmp_path / "v.parquet")["position"].dtype == "Int64"
-    assert np.issubdtype(pd.read_parquet(tmp_path / "v.parquet")["visit"].dtype, np.integer)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):

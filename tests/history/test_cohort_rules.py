@@ -154,12 +154,6 @@ def test_published_split_deals_as_the_public_code_does():
     assert parts["test"] == [str(number) for number in rest[more + 20 :]]
 
 
-def test_too_few_patients_for_the_published_split_are_told():
-    cohort = VisitColumns.of([patient("1", nine("428.0"), nine("401.9"))])
-    with pytest.raises(InputError, match="7,000 patients"):
-        published_split(cohort, cohort_rules.SPLIT_MIMIC3)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
