@@ -16,7 +16,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.common.files import Report as WriteReport
-from mera_core.common.files import written_whole
+from mera_core.common.files import refuse_target, written_whole
 from mera_core.history import cohort_rules
 from mera_core.history.cohort_rules import Flow
 from mera_core.history.records import TABLE_SUFFIXES
@@ -49,13 +49,9 @@ class Job:
             raise InputError(f"--to must be {', '.join((VISITS, *WRITERS))}, not {self.to!r}.")
         if self.to == VISITS and self.out.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {self.out.name!r}.")
-        for path in filter(None, (self.out, self.report)):
-            if not path.parent.is_dir():
-                raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
-            if path.is_dir() and not (path == self.out and self.to != VISITS):
-                raise InputError(f"{path} is a folder, so no file can be written there.")
-            if path.exists() and self.source.exists() and path.samefile(self.source):
-                raise InputError(f"{path} is the source itself; write to another file.")
+        refuse_target(self.out, self.source, folder=self.to != VISITS)
+        if self.report is not None:
+            refuse_target(self.report, self.source)
         if self.report is not None and self.report.resolve() == self.out.resolve():
             raise InputError("--out and --report name the same file.")
         if self.rules is not None:

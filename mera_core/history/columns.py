@@ -153,61 +153,39 @@ class VisitColumns:
 
     def keep_visits(self, kept: np.ndarray) -> VisitColumns:
         """The visits that a mask [m] names, and the people who still have one; ages follow the last visit kept."""
-        entries = kept[self.visit]
-        moved = np.cumsum(kept) - 1
-        smaller = replace(
-            self,
-            person=self.person[kept],
-            time=self.time[kept],
-            visit_age=self.visit_age[kept],
-            visit_words=_filtered(self.visit_words, kept),
-            visit=moved[self.visit[entries]].astype(np.int32),
-            code=self.code[entries],
-            position=self.position[entries],
-        )
+        smaller = self._rows(np.arange(len(self.ids)), np.flatnonzero(kept), np.flatnonzero(kept[self.visit]))
         return smaller.keep_people(smaller.visits_a_person > 0).with_last_ages()
 
     def keep_people(self, kept: np.ndarray) -> VisitColumns:
         """The people that a mask [n] names, with their visits."""
-        stays = kept[self.person]
-        entries = stays[self.visit]
-        moved_people, moved_stays = np.cumsum(kept) - 1, np.cumsum(stays) - 1
-        return replace(
-            self,
-            ids=[identity for identity, keep in zip(self.ids, kept.tolist(), strict=True) if keep],
-            sex=self.sex.filter(pa.array(kept)),
-            age=self.age[kept],
-            person_words=_filtered(self.person_words, kept),
-            person=moved_people[self.person[stays]].astype(np.int32),
-            time=self.time[stays],
-            visit_age=self.visit_age[stays],
-            visit_words=_filtered(self.visit_words, stays),
-            visit=moved_stays[self.visit[entries]].astype(np.int32),
-            code=self.code[entries],
-            position=self.position[entries],
-        )
+        return self.take_people(np.flatnonzero(kept))
 
     def take_people(self, rows: np.ndarray) -> VisitColumns:
         """Some people (each row once) in another order, with their visits."""
-        place = np.full(len(self.ids), -1, np.int64)
-        place[rows] = np.arange(len(rows))
-        stays = np.argsort(place[self.person], kind="stable")
-        stays = stays[place[self.person[stays]] >= 0]
-        moved = np.full(len(self.person), -1, np.int64)
-        moved[stays] = np.arange(len(stays))
-        entries = np.argsort(moved[self.visit], kind="stable")
-        entries = entries[moved[self.visit[entries]] >= 0]
+        stays = _in_order(_places(rows, len(self.ids))[self.person])
+        return self._rows(rows, stays, _in_order(_places(stays, len(self.person))[self.visit]))
+
+    def slice_people(self, first: int, last: int) -> VisitColumns:
+        """The people from `first` up to `last` with their visits, and no codes but theirs."""
+        stays = np.searchsorted(self.person, [first, last])
+        entries = np.searchsorted(self.visit, stays)
+        some = self._rows(*(np.arange(*bounds) for bounds in ((first, last), stays, entries)))
+        met, code = np.unique(some.code, return_inverse=True)
+        return replace(some, code=code.astype(np.int32), codes=tuple(self.codes[row] for row in met.tolist()))
+
+    def _rows(self, people: np.ndarray, stays: np.ndarray, entries: np.ndarray) -> VisitColumns:
+        """Some people, visits and diagnoses by their rows; those that a row belongs to are among them."""
         return replace(
             self,
-            ids=[self.ids[row] for row in rows.tolist()],
-            sex=self.sex.take(pa.array(rows)),
-            age=self.age[rows],
-            person_words={name: texts.take(pa.array(rows)) for name, texts in self.person_words.items()},
-            person=place[self.person[stays]].astype(np.int32),
+            ids=[self.ids[row] for row in people.tolist()],
+            sex=self.sex.take(pa.array(people)),
+            age=self.age[people],
+            person_words={name: texts.take(pa.array(people)) for name, texts in self.person_words.items()},
+            person=_places(people, len(self.ids))[self.person[stays]].astype(np.int32),
             time=self.time[stays],
             visit_age=self.visit_age[stays],
             visit_words={name: texts.take(pa.array(stays)) for name, texts in self.visit_words.items()},
-            visit=moved[self.visit[entries]].astype(np.int32),
+            visit=_places(stays, len(self.person))[self.visit[entries]].astype(np.int32),
             code=self.code[entries],
             position=self.position[entries],
         )
@@ -325,9 +303,17 @@ def _gathered(details: list) -> Words:
     return {name: words([row.get(name) for row in details]) for name in names}
 
 
-def _filtered(columns: Words, kept: np.ndarray) -> Words:
-    mask = pa.array(kept)
-    return {name: texts.filter(mask) for name, texts in columns.items()}
+def _places(rows: np.ndarray, size: int) -> np.ndarray:
+    """Where each of `size` rows stands among `rows`, -1 where it does not."""
+    places = np.full(size, -1, np.int64)
+    places[rows] = np.arange(len(rows))
+    return places
+
+
+def _in_order(places: np.ndarray) -> np.ndarray:
+    """The rows that have a place, in the order of their places."""
+    rows = np.argsort(places, kind="stable")
+    return rows[places[rows] >= 0]
 
 
 def _any(texts: pa.DictionaryArray) -> bool:

@@ -21,6 +21,7 @@ import torch
 from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
 from mera_core.cohort.convert import ended_by_signals, read_source
 from mera_core.common.errors import InputError
+from mera_core.common.files import refuse_target
 from mera_core.engine import BUNDLED
 from mera_core.export.tables import source_fingerprint
 from mera_core.history.columns import VisitColumns
@@ -70,14 +71,9 @@ class Job:
             raise InputError(f"there must be at least one worker, not {self.workers}.")
         if not self.settings.tasks and self.out.suffix.lower() not in TABLES:
             raise InputError(f"--out must end in {' or '.join(TABLES)}, not {self.out.name!r}.")
-        if not self.out.parent.is_dir():
-            raise InputError(f"there is no folder {self.out.parent} to write {self.out.name} to.")
+        refuse_target(self.out, self.source, folder=bool(self.settings.tasks))
         if self.settings.tasks and self.out.exists() and not self._may_stand():
             raise InputError(f"{self.out} is there already; name a folder that is new or empty.")
-        if not self.settings.tasks and self.out.is_dir():
-            raise InputError(f"{self.out} is a folder, so no file can be written there.")
-        if self.out.exists() and self.source.exists() and self.out.samefile(self.source):
-            raise InputError(f"{self.out} is the source itself; write to another file.")
 
     def _may_stand(self) -> bool:
         """Whether a folder where the MEDS tables are to be is empty, or was put there by this run just before it was stopped."""
@@ -170,26 +166,8 @@ def run(job: Job, progress: Progress | None = None) -> Result:
 
 def slice_of(columns: VisitColumns, number: int, size: int) -> Part:
     """A part: `size` people in a row, with their visits."""
-    first, last = number * size, min((number + 1) * size, len(columns.ids))
-    stays = slice(*np.searchsorted(columns.person, [first, last]).tolist())
-    entries = slice(*np.searchsorted(columns.visit, [stays.start, stays.stop]).tolist())
-    met, code = np.unique(columns.code[entries], return_inverse=True)
-    chosen = replace(
-        columns,
-        ids=columns.ids[first:last],
-        sex=columns.sex[first:last],
-        age=columns.age[first:last],
-        person=columns.person[stays] - first,
-        time=columns.time[stays],
-        visit_age=columns.visit_age[stays],
-        visit=columns.visit[entries] - stays.start,
-        code=code.astype(np.int32),
-        position=columns.position[entries],
-        codes=tuple(columns.codes[row] for row in met.tolist()),  # a part goes to another process: no more than its own
-        person_words={name: words[first:last] for name, words in columns.person_words.items()},
-        visit_words={name: words[stays] for name, words in columns.visit_words.items()},
-    )
-    return Part(number, first, chosen)
+    first = number * size
+    return Part(number, first, columns.slice_people(first, min(first + size, len(columns.ids))))
 
 
 def _checked(job: Job) -> str:
