@@ -1,7 +1,7 @@
 """How good rankings and cuts are, against what the next visit held: arrays in, figures with intervals out.
 
 Knows patients as rows and labels as columns, and nothing of codes, models or files; label order is code
-order, and ties in a score break by it. Definitions: METHOD.md, "Evaluation". A true code outside the label
+order, and ties in a score break by it. Definitions: docs/method.md, "Evaluation". A true code outside the label
 space can't be ranked and counts as missed wherever true codes are counted.
 """
 

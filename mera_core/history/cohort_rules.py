@@ -1,6 +1,6 @@
 """Who belongs to an experiment: cohort rules as configuration, applied step by step, each step's count kept.
 
-Knows cohorts as columns and the code books; reads no file and trains nothing. The published rules are those of METHOD.md's
+Knows cohorts as columns and the code books; reads no file and trains nothing. The published rules are those of docs/method.md's
 paper mode, in the order in which the public code of the field applies them; the honest rules keep everyone who can be used.
 """
 
@@ -236,7 +236,7 @@ PUBLISHED_RULE = (
 
 
 def published(columns: VisitColumns, format: str) -> tuple[VisitColumns, Flow, dict[str, list[str]]]:
-    """METHOD.md's paper mode for the records of a format: the cohort that is left, its steps, and ids by part.
+    """docs/method.md's paper mode for the records of a format: the cohort that is left, its steps, and ids by part.
 
     Raises InputError for records of which the paper reports no split, and where too few patients are left for it.
     """
@@ -248,7 +248,7 @@ def published(columns: VisitColumns, format: str) -> tuple[VisitColumns, Flow, d
 
 
 def published_split(columns: VisitColumns, split: PublishedSplit) -> dict[str, list[str]]:
-    """Patient ids by part, as METHOD.md's paper mode has it.
+    """Patient ids by part, as docs/method.md's paper mode has it.
 
     For each code the first patient that has it goes to train, then the patient with most visits; the rest is shuffled and
     fills train, then validation, then test. Where ids are whole numbers the shuffle starts from the order in which the
