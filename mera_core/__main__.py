@@ -177,11 +177,7 @@ def convert(
     job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
         result = run(job, progress)
-    if as_json:
-        _print_json(result.to_dict())
-        return
-    for line in result.lines():
-        print(line)
+    _print_result(result, as_json)
 
 
 @app.command()
@@ -236,11 +232,7 @@ def score(
     except KeyboardInterrupt:
         print("what was scored is kept: the same command goes on from here.", file=sys.stderr)
         raise
-    if as_json:
-        _print_json(result.to_dict())
-        return
-    for line in result.lines():
-        print(line)
+    _print_result(result, as_json)
 
 
 @app.command("app")
@@ -342,6 +334,11 @@ def _engine(checkpoint: Path | None, quantize: str | None) -> Any:
     from mera_core.engine import Engine
 
     return Engine.load(checkpoint, quantize)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    """What a conversion or a scoring came to."""
+    _print_json(result.to_dict()) if as_json else print("\n".join(result.lines()))
 
 
 def _print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 Knows numbers, not what they measure.
 Whole patients are drawn with replacement, as often as there are patients; intervals are percentiles of the
-figure over the draws (METHOD.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which
+figure over the draws (docs/method.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which
 is what makes their difference a paired one.
 """
 

@@ -7,7 +7,6 @@ import pytest
 
 from mera_core.common.errors import InputError
 from mera_core.history import history_json as history
-from mera_core.history.records import from_table, to_table
 from mera_core.icd.ontology import Code
 from mera_core.readers import read, uci_diabetes130
 from mera_core.readers.common.record_words import LISTS
@@ -68,7 +67,6 @@ def test_every_diagnosis_cell_is_counted(cohort, tmp_path):
     assert odd.report.left_out == {"no diagnosis in the column": 1, "code not in the code book": 2}
     assert odd.report.aside == {"visits kept without any code": 1}
     assert [visit.codes for visit in odd.patients[0].visits] == [()]
-    assert from_table(to_table(odd.patients)) == odd.patients
 
 
 def test_words_of_a_visit_only_where_known(cohort):

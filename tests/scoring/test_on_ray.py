@@ -14,7 +14,7 @@ import pytest
 from mera_core import scoring
 from mera_core.checkpoint.folder import save_checkpoint
 from mera_core.common.errors import InputError
-from mera_core.history.records import to_table, write_table
+from mera_core.history.records import write_visits
 from mera_core.scoring import on_ray, store
 from mera_core.scoring.workers import Spec
 from tests.conftest import ROOT, invented_patients
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("source") / "visits.csv"
-    write_table(to_table(invented_patients(150)), path)
+    write_visits(invented_patients(150), path)
     return path
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -26,7 +27,7 @@ from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
 from training.ablate.results import figures_of
 from training.baselines import Baseline, CodeFrequency, CopyThePast
-from training.common.split import before_last, split_of, with_codes
+from training.common.split import split_of, with_codes
 from training.evaluate.held_out import not_shared
 from training.evaluate.run import load
 from training.evaluate.scored import Scored

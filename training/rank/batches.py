@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mera_core.cohort.targets import before_last
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.model.network import SEEN_FEATURES
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
 from training.common.config import RankConfig
-from training.common.split import before_last
 from training.common.trainer import parts_a_step
 from training.memorize.questions import QuestionSampler, batches_by_length
 
