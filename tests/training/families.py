@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code, Ontology
 from tests.conftest import COURSES
 from training.common.backbone import word_tokenizer
@@ -40,6 +41,12 @@ FAMILIES = {
     "t5": ("t5", "padded", T5_SIZES | {"tie_word_embeddings": True}),
     "flan-t5": ("t5", "padded", T5_SIZES | {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),
 }
+
+
+PATIENTS = [
+    Patient([Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)], sex="F", age=71),
+    Patient([Visit(["491.21"], age=60)], sex="M", age=60),
+]
 
 
 @lru_cache(maxsize=1)

@@ -94,20 +94,26 @@ def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -
     }
 
 
-class DieAt(TrainerCallback):
-    """Ends the process, as a kill does, when a step is through."""
+class Killed(Exception):
+    """What a power cut looks like from inside."""
 
-    def __init__(self, step: int):
-        self.step = step
+
+class KillAt(TrainerCallback):
+    """Ends training, or with `hard` the process, when a step is through and before it is saved."""
+
+    def __init__(self, step: int, hard: bool = False):
+        self.step, self.hard = step, hard
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            os._exit(9)
+            if self.hard:
+                os._exit(9)
+            raise Killed
 
 
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     folder, die_at = Path(asked.pop("folder")), asked.pop("die_at", None)
-    result = train(folder / "out", [DieAt(die_at)] if die_at else (), **asked)
+    result = train(folder / "out", [KillAt(die_at, hard=True)] if die_at else (), **asked)
     torch.save(result, folder / f"process-{torch.distributed.get_rank()}.pt")
     trainer.leave_processes()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -11,11 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mera_core.checkpoint.folder import load_checkpoint
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import MeraModel
 from mera_core.model.vocabulary import Vocabulary
-from tests.training.families import FAMILIES, SIZES, small_book, tokenizer_of, write_backbone
+from tests.training.families import FAMILIES, PATIENTS, SIZES, tokenizer_of
 from training.common import backbone as backbones
 from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
@@ -27,24 +24,10 @@ from training.rank import run as rank
 BOOK = Ontology.load()
 ENCODER_DECODERS = {"t5", "flan-t5"}
 UNTIED = {"llama", "mistral", "qwen3", "flan-t5"}
-PATIENTS = [
-    Patient([Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)], sex="F", age=71),
-    Patient([Visit(["491.21"], age=60)], sex="M", age=60),
-]
+pytestmark = pytest.mark.usefixtures("_small_book")
 
 
-@pytest.fixture(autouse=True)
-def _small_book(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("backbones")
-    return {family: write_backbone(where / family, family) for family in FAMILIES}
-
-
-def built(folders: dict[str, Path], family: str, **settings) -> MeraModel:
+def built(folders: dict, family: str, **settings) -> MeraModel:
     config = MemorizeConfig(backbone=str(folders[family]), **settings)
     return memorize.build(config, BOOK)[0].eval()
 

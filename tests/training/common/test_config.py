@@ -76,6 +76,20 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path, text, message) 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"tuning": "lora"}, "needs a backbone"),
+        ({"tuning": "lora", "backbone": "x", "common_direction": 1.0}, "common_direction"),
+        ({"tuning": "lora", "backbone": "x", "encoded_passes": 1.0}, "encoded_passes trains every weight"),
+        ({"tuning": "lora", "backbone": "x", "optimizer": "muon"}, "Muon is for whole matrices"),
+        ({"tuning": "qlora", "backbone": "x", "precision": "mixed"}, "Mixed precision is for full tuning"),
+        ({"go_on_from": "x", "encoded_passes": 1.0}, "make all rows anew"),
+        ({"go_on_from": "x", "backbone": "x"}, "leave backbone empty"),
+        ({"missed_passes": 1}, "set encoded_passes or go_on_from"),
+        ({"rows_alone": True, "go_on_from": "x"}, "set go_on_from and missed_passes"),
+        ({"rows_alone": True, "go_on_from": "x", "missed_passes": 1}, "weight_decay to 0"),
+        (
+            {"rows_alone": True, "go_on_from": "x", "missed_passes": 1, "weight_decay": 0, "optimizer": "muon"},
+            "optimizer to adamw",
+        ),
         ({"hidden_size": 48}, "hidden_size is 48; it must be a multiple of 32"),
         ({"intermediate_size": 100}, "intermediate_size is 100"),
         ({"hidden_size": 64, "heads": 5}, "can't be divided among 5 heads"),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient, Visit
@@ -16,6 +15,7 @@ from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy
 from mera_core.model.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, tiny_model, tiny_vocabulary
+from tests.training.common.one_process import KillAt, Killed
 from training.common import trainer
 from training.common.config import RankConfig
 from training.common.trainer import COMPLETE, last_complete, run_trainer
@@ -26,19 +26,6 @@ from training.rank.batches import HistoryBatches
 BOOK = Ontology.load()
 NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})
 SETTINGS = {"batch_size": 4, "passes": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
-
-
-class Killed(Exception):
-    """What a power cut looks like from inside."""
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def cohort() -> list[Patient]:
