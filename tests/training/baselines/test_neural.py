@@ -224,9 +224,9 @@ def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monke
     monkeypatch.setattr(handover, "RUNNER", fake)
     parts = {"validation": following(5, 1), "test": following(7, 2)}
     python = type(fake)(sys.executable)
-    handed = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
-    assert [one["test"].shape for one in handed.scores] == [(7, 4)] * 2
-    assert handed.scores[1]["validation"][0, 0] == 4 and handed.version == "1.1.6"
+    scores, told = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
+    assert [one["test"].shape for one in scores] == [(7, 4)] * 2
+    assert scores[1]["validation"][0, 0] == 4 and told["version"] == "1.1.6"
     with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
         handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
     with pytest.raises(InputError, match="is no Python"):
