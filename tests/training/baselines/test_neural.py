@@ -20,10 +20,10 @@ from mera_core.icd.ontology import Code
 from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
 from training.baselines.neural import NeuralBaseline, NeuralSettings
-from training.baselines.samples import recall_at_20, truth_of
+from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
-from training.rank.cut import REACH_SHARES, TILTS
+from training.rank.cut import REACH_SHARES, TILTS, recall_at_20
 
 A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
 LABELS = (A, B, C, D)

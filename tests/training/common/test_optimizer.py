@@ -41,12 +41,6 @@ def test_every_parameter_learns_once_and_at_its_own_rate(name: str) -> None:
         assert found[id(parameter)] == expected
 
 
-def test_the_rates_that_are_not_set_are_the_runs_own() -> None:
-    model = tiny_model()
-    found = rates(make_optimizer(model, MemorizeConfig(optimizer="muon", learning_rate=3e-3)))
-    assert set(found.values()) == {3e-3}
-
-
 def test_muon_moves_a_matrix_by_an_orthogonal_step_of_the_size_of_its_rate() -> None:
     matrix = torch.nn.Parameter(torch.zeros(64, 128))
     matrix.grad = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
