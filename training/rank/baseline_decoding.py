@@ -76,7 +76,7 @@ def sequence_loss(model: MeraModel, batch: dict, config: RankConfig) -> Tensor:
     scores, eov = model.scores(hidden[batch["row"], batch["position"]], batch["seen"])
     loss = F.cross_entropy(torch.cat([scores, eov[:, None]], 1), batch["target"])
     if questions:
-        loss = loss + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+        loss = loss + config.rehearsal_weight * answer_loss(model, batch, recalled)
     return loss
 
 

@@ -25,6 +25,7 @@ from mera_core.common.formatting import difference_words as points
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking.ranking import NOTICE
 from training.evaluate import run as evaluate
+from training.evaluate.baseline_table import put_tuned
 from training.memorize import recall_eval as memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
@@ -37,11 +38,21 @@ POPULATIONS = {
 BEGIN, END = "<!-- results: begin", "<!-- results: end"
 
 
-def run(source: Path, out: Path, data: str = "", format: str = "auto", readme: Path | None = None) -> Manifest:
+def run(
+    source: Path,
+    out: Path,
+    data: str = "",
+    format: str = "auto",
+    readme: Path | None = None,
+    baselines: Path | None = None,
+) -> Manifest:
     """Measure the run in `source` and put a copy with its figures and a model card at `out`.
 
     Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights. A
     run that memorized only is stored in half precision; it takes no data.
+
+    Args:
+        baselines: the table of tuned baselines, measured beside this run; without one, quick ones are fitted.
     """
     manifest = read_manifest(source)
     if not manifest.label_space:
@@ -58,8 +69,15 @@ def run(source: Path, out: Path, data: str = "", format: str = "auto", readme: P
     for result in (ranked, validated):
         result.pop("checkpoint")  # the hash covers the model card, which holds these figures
     metrics = {"recall": recalled, "test": ranked, "validation": validated}
+    if baselines is not None:
+        put_tuned(metrics, baselines, evaluate.COMPARED)
     manifest = Manifest(**{**vars(manifest), "name": out.name, "metrics": metrics})
     manifest.data["commit"] = commit()
+    return put(manifest, source, out, readme)
+
+
+def put(manifest: Manifest, source: Path, out: Path, readme: Path | None = None) -> Manifest:
+    """Write the files of `source` with this manifest and its card to `out`, and its figures into the README."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
