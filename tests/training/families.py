@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from transformers import (
 
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code, Ontology
+from mera_core.model.network import MeraModel
 from tests.conftest import COURSES
 from training.common.backbone import word_tokenizer
+from training.memorize.loss import memorize_loss
+from training.memorize.questions import QuestionSampler
 
 SIZES = {
     "hidden_size": 64,
@@ -100,3 +104,18 @@ def write_backbone(folder: Path, family: str, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def loss_of(model: MeraModel, count: int = 64, undivided: int = 32) -> torch.Tensor:
+    """The stage-1 loss of so many questions, always the same."""
+    sampler = QuestionSampler(
+        model.vocabulary, Ontology.load(), list(model.vocabulary.ids), decoder_start=model.decoder_start
+    )
+    drawn = sampler.one_pass(random.Random(1), 1, 1)[:count]
+    return memorize_loss(model, sampler.batch(drawn, random.Random(2), undivided))
+
+
+def fixed_loss(model: MeraModel) -> float:
+    """`loss_of` as a number."""
+    with torch.inference_mode():
+        return float(loss_of(model))

@@ -18,7 +18,6 @@ from mera_core.common.errors import InputError
 from mera_core.model.network import MeraModel
 from training.common.backbone import load_weights, weight_dtype
 from training.common.config import RunConfig
-from training.common.optimizer import make_optimizer as optimizer_of  # noqa: F401
 
 Loss = Callable[[MeraModel, dict], Tensor]
 

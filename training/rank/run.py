@@ -22,6 +22,7 @@ from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshol
 from mera_core.model.network import MeraModel
 from training.common import tuning
 from training.common.config import RankConfig
+from training.common.optimizer import make_optimizer
 from training.common.split import histories_and_truth
 from training.common.trainer import is_first_process, run_trainer, take_device
 from training.memorize.loss import answer_loss
@@ -206,4 +207,4 @@ def rank_optimizer(model: MeraModel, config: RankConfig) -> torch.optim.Optimize
     """The run's optimizer; the score head's one-a-label numbers learn at their own rate."""
     # the head's map from the state learns as the body does
     head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
-    return tuning.optimizer_of(model, config, head, config.head_learning_rate)
+    return make_optimizer(model, config, head, config.head_learning_rate)

@@ -20,8 +20,9 @@ from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy
 from mera_core.model.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, tiny_model
-from training.common import adapters, trainer, tuning
+from training.common import adapters, trainer
 from training.common.config import MemorizeConfig, RankConfig, RunConfig
+from training.common.optimizer import make_optimizer
 from training.memorize.loss import memorize_loss
 from training.memorize.questions import QuestionBatches, QuestionSampler
 from training.rank import run as rank
@@ -81,7 +82,7 @@ def train_stage_1(out: Path, **settings) -> dict:
     config = MemorizeConfig(**(SETTINGS | {"undivided_codes": 3, "hierarchy_share": 0.0} | settings))
     model = small_model(config)
     data = QuestionBatches(QuestionSampler(model.vocabulary, BOOK, list(CODES)), config)
-    return ran(model, data, config, out, memorize_loss, tuning.optimizer_of(model, config))
+    return ran(model, data, config, out, memorize_loss, make_optimizer(model, config))
 
 
 def small_model(config: RunConfig):

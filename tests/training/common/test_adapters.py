@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +20,10 @@ from mera_core.engine import Engine
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import MeraModel
 from tests.training.common.one_process import KillAt, Killed
-from tests.training.families import PATIENTS, small_book, write_backbone
+from tests.training.families import PATIENTS, fixed_loss, loss_of, small_book, write_backbone
 from training.common import adapters, tuning
 from training.common.config import MemorizeConfig, RankConfig
-from training.memorize import questions
 from training.memorize import run as memorize
-from training.memorize.loss import memorize_loss
 from training.rank import run as rank
 from training.release import export
 
@@ -49,16 +46,6 @@ def second(start: Path, data: Path, **settings) -> RankConfig:
 
 def engine(model: MeraModel, manifest) -> Engine:
     return Engine(model.eval(), manifest, BOOK)
-
-
-def fixed_loss(model: MeraModel) -> float:
-    """Of 64 questions, always the same."""
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    batch = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2), 32)
-    with torch.inference_mode():
-        return float(memorize_loss(model, batch))
 
 
 def assert_same_ranking(one: Engine, other: Engine, tolerance: float) -> None:
@@ -172,10 +159,7 @@ def test_other_ways_to_save_memory_learn_too(folders, settings, tmp_path) -> Non
 
 
 def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    memorize_loss(model, sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2), 8)).backward()
+    loss_of(model, 16, 8).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 

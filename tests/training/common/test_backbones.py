@@ -12,13 +12,12 @@ from mera_core.engine import Engine
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import MeraModel
 from mera_core.model.vocabulary import Vocabulary
-from tests.training.families import FAMILIES, PATIENTS, SIZES, tokenizer_of
+from tests.training.families import FAMILIES, PATIENTS, SIZES, fixed_loss, tokenizer_of
 from training.common import backbone as backbones
 from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import questions
 from training.memorize import run as memorize
-from training.memorize.loss import memorize_loss
 from training.rank import run as rank
 
 BOOK = Ontology.load()
@@ -89,18 +88,6 @@ def test_decoding_step_by_step_is_decoding_from_the_start(folders, family) -> No
         whole = model.hidden_of_parts([part["input_ids"]], [part.get("decoder_ids")])[0][part["labels"] >= 0]
         greedy = model.logits(whole, slice(0, model.vocabulary.n_words)).argmax(-1)
     assert greedy.tolist() == answer
-
-
-def fixed_loss(model: MeraModel) -> float:
-    """Of 64 questions, always the same."""
-    import random
-
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    batch = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2), 32)
-    with torch.inference_mode():
-        return float(memorize_loss(model, batch))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
