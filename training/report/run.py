@@ -88,7 +88,7 @@ def environment() -> Environment:
     made.filters |= {
         "percent": percent,
         "points": points,
-        "plain": with_interval,
+        "plain": lambda figure, digits=2: with_interval(figure, digits=digits),
         "named": lambda name: NAMES.get(name, name.replace("_", " ")),
         "thousands": lambda value: f"{value:,}",
         "listed": listed,
