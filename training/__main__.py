@@ -16,12 +16,21 @@ from mera_core.common.errors import InputError
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate MERA checkpoints.")
 Config = Annotated[Path, typer.Option("--config", help="Flat YAML with the run's settings.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that is written.")]
+Seed = Annotated[int | None, typer.Option(help="Overrides the config's.")]
+Checkpoint = Annotated[Path, typer.Option(help="Checkpoint folder.")]
+Data = Annotated[str, typer.Option(help="Patient records: a file or folder.")]
+Format = Annotated[str, typer.Option(help="Their format.")]
+Draws = Annotated[int, typer.Option(help="Bootstrap draws.", min=10)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Only = Annotated[list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")]
+Ablations = Annotated[Path, typer.Option("--config", help="Table of ablations: its rows and settings (YAML).")]
+Runs = Annotated[Path, typer.Option(help="Folder of `ablate`'s runs; what is finished there is not run again.")]
+Seeds = Annotated[str, typer.Option(help="Seeds to run now, with commas; all of the table's by default.")]
+ABLATIONS, RUNS, MINI = Path("training/configs/ablate.yaml"), Path("runs/ablate"), Path("sample_data/mera-mini")
 
 
 @app.command()
-def memorize(
-    config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
-) -> None:
+def memorize(config: Config, out: Out, seed: Seed = None) -> None:
     """Stage 1: memorize the code book."""
     from training.common.config import MemorizeConfig
     from training.common.trainer import leave_processes
@@ -39,7 +48,7 @@ def rank(
     data: Annotated[str | None, typer.Option(help="Patient records; overrides the config's.")] = None,
     format: Annotated[str | None, typer.Option(help="Their format; overrides the config's.")] = None,
     start: Annotated[str | None, typer.Option(help="Stage-1 folder; overrides the config's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None,
+    seed: Seed = None,
 ) -> None:
     """Stage 2: rank the next visit's codes."""
     from training.common.config import RankConfig
@@ -53,9 +62,9 @@ def rank(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    data: Annotated[str, typer.Option(help="Patient records: a file or folder.")],
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    checkpoint: Checkpoint,
+    data: Data,
+    format: Format = "auto",
     train_data: Annotated[
         str | None,
         typer.Option(help="Records that hold the training patients, to fit the baselines on; --data by default."),
@@ -71,9 +80,9 @@ def evaluate(
         ),
     ] = "auto",
     against: Annotated[Path | None, typer.Option(help="Another checkpoint, for paired differences.")] = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
+    draws: Draws = 1000,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's cohort rules and figures.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
     """Every figure of a checkpoint on patients it never saw, beside the baselines."""
@@ -97,7 +106,7 @@ def baselines(
         Path, typer.Option(help="Checkpoint folder to stand beside; its label space and split are used.")
     ],
     data: Annotated[str, typer.Option(help="Patient records with training, validation and test patients.")],
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    format: Format = "auto",
     out: Annotated[
         Path,
         typer.Option(
@@ -106,13 +115,11 @@ def baselines(
         ),
     ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
-    only: Annotated[
-        list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
-    ] = None,
+    only: Only = None,
     pyhealth_python: Annotated[
         Path | None, typer.Option(help="Python of an environment with PyHealth 1.1.6, for its two rows.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
+    draws: Draws = 1000,
 ) -> None:
     """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
     from training.evaluate import compare_baselines as compare
@@ -123,17 +130,13 @@ def baselines(
 
 @app.command()
 def ablate(
-    data: Annotated[str, typer.Option(help="Patient records.")],
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-    config: Annotated[Path, typer.Option(help="The table's rows and settings (YAML).")] = Path(
-        "training/configs/ablate.yaml"
-    ),
-    runs: Annotated[Path, typer.Option(help="Folder of finished runs.")] = Path("runs/ablate"),
+    data: Data,
+    format: Format = "auto",
+    config: Ablations = ABLATIONS,
+    runs: Runs = RUNS,
     out: Annotated[Path, typer.Option(help="The table, as JSON.")] = Path("docs/evidence/ablations.json"),
-    only: Annotated[
-        list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds to run now; all of the table's by default.")] = "",
+    only: Only = None,
+    seeds: Seeds = "",
     minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
 ) -> None:
     """Run the ablation table, one run a row and seed; goes on where it stopped."""
@@ -147,25 +150,16 @@ def ablate(
 @app.command()
 def question(
     number: Annotated[int, typer.Argument(help="Which of the method's open questions: 1 to 4.", min=1, max=4)],
-    data: Annotated[str, typer.Option(help="Patient records that the models are trained on.")],
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that travels (question 4).")] = Path(
-        "sample_data/mera-mini"
-    ),
+    data: Data,
+    format: Format = "auto",
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that travels (question 4).")] = MINI,
     source: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FORMAT:PATH of records to travel to (question 4); can be given again."),
     ] = None,
-    config: Annotated[Path, typer.Option(help="Table of ablations, for the small model's settings.")] = Path(
-        "training/configs/ablate.yaml"
-    ),
-    runs: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of `ablate`'s runs (question 1 reads them and trains what is missing; 2 and 3 add theirs)."
-        ),
-    ] = Path("runs/ablate"),
-    seeds: Annotated[str, typer.Option(help="Seeds; all of the table's by default.")] = "",
+    config: Ablations = ABLATIONS,
+    runs: Runs = RUNS,
+    seeds: Seeds = "",
     out: Annotated[Path | None, typer.Option(help="The answer, as JSON.")] = None,
 ) -> None:
     """Answer an open question of the paper by experiment."""
@@ -180,7 +174,7 @@ def question(
 
 @app.command()
 def report(
-    checkpoint: Annotated[Path, typer.Option(help="Published checkpoint.")] = Path("sample_data/mera-mini"),
+    checkpoint: Annotated[Path, typer.Option(help="Published checkpoint.")] = MINI,
     folder: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("docs/evidence"),
 ) -> None:
     """Build the evidence report from the JSON of the experiments."""
@@ -208,8 +202,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 @app.command()
 def recall(
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    checkpoint: Checkpoint,
+    as_json: AsJson = False,
 ) -> None:
     """Exact match of a checkpoint's memory over the whole code book."""
     from mera_core.checkpoint.folder import load_checkpoint
@@ -229,9 +223,9 @@ def benchmark(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works; no evidence.")] = False,
     runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
-    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = Path("sample_data/mera-mini"),
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = MINI,
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    format: Format = "auto",
 ) -> None:
     """Measure time and memory, each figure beside its alternative in the same run."""
     from training import benchmark as benchmarks
@@ -263,7 +257,7 @@ def fit_cut(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder that ranks.")],
     data: Annotated[str, typer.Option(help="Patient records; their validation part is used.")],
     out: Out,
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    format: Format = "auto",
 ) -> None:
     """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
     from mera_core.checkpoint.folder import make_room
@@ -294,7 +288,7 @@ def plan(
     visits: Annotated[float, typer.Option(help="Visits a patient, on average.")] = 2.66,
     codes: Annotated[float, typer.Option(help="Codes a visit, on average.")] = 13.06,
     tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ) -> None:
     """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
@@ -345,7 +339,7 @@ def publish(
     run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote, or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
     data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
-    format: Annotated[str, typer.Option(help="Their format.")] = "auto",
+    format: Format = "auto",
     readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
     baselines: Annotated[
         Path | None,

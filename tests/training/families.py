@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,9 +15,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code, Ontology
+from mera_core.model.network import MeraModel
 from tests.conftest import COURSES
 from training.common.backbone import word_tokenizer
+from training.memorize.loss import memorize_loss
+from training.memorize.questions import QuestionSampler
 
 SIZES = {
     "hidden_size": 64,
@@ -40,6 +45,12 @@ FAMILIES = {
     "t5": ("t5", "padded", T5_SIZES | {"tie_word_embeddings": True}),
     "flan-t5": ("t5", "padded", T5_SIZES | {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),
 }
+
+
+PATIENTS = [
+    Patient([Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)], sex="F", age=71),
+    Patient([Visit(["491.21"], age=60)], sex="M", age=60),
+]
 
 
 @lru_cache(maxsize=1)
@@ -93,3 +104,18 @@ def write_backbone(folder: Path, family: str, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def loss_of(model: MeraModel, count: int = 64, undivided: int = 32) -> torch.Tensor:
+    """The stage-1 loss of so many questions, always the same."""
+    sampler = QuestionSampler(
+        model.vocabulary, Ontology.load(), list(model.vocabulary.ids), decoder_start=model.decoder_start
+    )
+    drawn = sampler.one_pass(random.Random(1), 1, 1)[:count]
+    return memorize_loss(model, sampler.batch(drawn, random.Random(2), undivided))
+
+
+def fixed_loss(model: MeraModel) -> float:
+    """`loss_of` as a number."""
+    with torch.inference_mode():
+        return float(loss_of(model))

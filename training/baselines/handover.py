@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,6 @@ HOW = (
     "belong together), and name it by --pyhealth-python .venv-pyhealth/bin/python"
 )
 RUNNER = Path(__file__).with_name("pyhealth_runner.py")
-
-
-@dataclass(frozen=True)
-class Handed:
-    """What came back: scores of each seed by part, the settings chosen, and what was tried."""
-
-    scores: list[dict[str, np.ndarray]]
-    settings: dict[str, Any]
-    tried: list[dict[str, Any]]
-    runs: int
-    version: str
 
 
 def as_rows(pairs: Sequence[tuple[Sequence[Visit], Visit]], index: Mapping[Code, int]) -> list[dict[str, Any]]:
@@ -60,9 +48,10 @@ def run(
     seeds: Sequence[int],
     python: Path,
     folder: Path,
-) -> Handed:
+) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """Tune and fit one of MODELS in PyHealth's environment, and score the patients of each part.
 
+    Returns the scores of each seed by part, and what the runner tells of it: settings, tried, runs and version.
     Raises InputError where the environment does not hold PyHealth, or its run fails (its words go to `folder`/log.txt).
     """
     index = index_of(labels)
@@ -79,13 +68,11 @@ def run(
             raise InputError(f"PyHealth can't be run: {python} is no Python ({error.strerror}).") from error
     if done.returncode:
         raise InputError(f"PyHealth's run of {kind} failed; its own words are in {folder / 'log.txt'}.")
-    result = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
     scores = []
     for seed in seeds:
         with np.load(folder / f"{kind}-{seed}.npz") as stored:
             scores.append({name: stored[name] for name in parts})
-    for one in scores:
         for name, patients in parts.items():
-            if one[name].shape != (len(patients), len(labels)):
-                raise InputError(f"PyHealth gave {one[name].shape} scores for {len(patients)} {name} patients.")
-    return Handed(scores, result["settings"], result["tried"], result["runs"], result["version"])
+            if scores[-1][name].shape != (len(patients), len(labels)):
+                raise InputError(f"PyHealth gave {scores[-1][name].shape} scores for {len(patients)} {name} patients.")
+    return scores, json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))

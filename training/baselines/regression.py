@@ -15,7 +15,8 @@ from torch import Tensor
 from mera_core.evaluation.truth import rows_of_labels
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
-from training.baselines.samples import index_of, last_visit, recall_at_20, samples, truth_of
+from training.baselines.samples import index_of, last_visit, samples, truth_of
+from training.rank.cut import recall_at_20
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from mera_core.common.errors import InputError
-from mera_core.evaluation.metrics import recall_at, top_labels
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
@@ -38,11 +37,6 @@ class Baseline(Protocol):
     def scores(self, patients: Sequence[Patient]) -> np.ndarray:
         """Score every label for each patient's last visit, given all before it: float [patients, labels]."""
         ...
-
-
-def recall_at_20(scores: np.ndarray, truth: Truth) -> float:
-    """Mean recall@20: what every baseline is chosen by, on validation patients."""
-    return float(np.nanmean(recall_at(top_labels(scores, 20), truth, 20)))
 
 
 def truth_of(patients: Sequence[Patient], labels: Sequence[Code]) -> Truth:

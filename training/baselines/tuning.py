@@ -22,9 +22,9 @@ from mera_core.ranking.calibration import Calibration
 from training.baselines.architectures import ARCHITECTURES
 from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.regression import HistoryRegression
-from training.baselines.samples import Baseline, recall_at_20
+from training.baselines.samples import Baseline
 from training.baselines.simple import CodeFrequency, CopyThePast
-from training.rank.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds
+from training.rank.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds, recall_at_20
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mera_core.common.errors import InputError
+from mera_core.model.network import MeraModel
 from training.common.config import RunConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -100,27 +102,46 @@ def embedding_rows(backbone) -> list[nn.Parameter]:
 
 
 def make_optimizer(
-    model: nn.Module, config: RunConfig, backbone, head: list[nn.Parameter] | None = None, head_rate: float = 0.0
+    model: MeraModel, config: RunConfig, head: Sequence[nn.Parameter] = (), head_rate: float = 0.0
 ) -> torch.optim.Optimizer:
-    """The optimizer of a run: the body, the embedding rows and the head's one-a-label numbers, each at its own rate.
+    """The optimizer of a run: body or adapters, embedding rows, and the head's one-a-label numbers, each at its own rate.
+
+    Decay pulls adapters to nothing, and the code rows beside them nowhere.
 
     Args:
         head: parameters that learn at `head_rate`, without weight decay.
+
+    Raises:
+        InputError: bitsandbytes' paged state is asked for without a GPU.
     """
-    rows, head = embedding_rows(backbone), head or []
+    whole = config.tuning == "full"
+    tables = (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())
+    rows = dict.fromkeys(p for t in tables for p in ([t.weight] if whole else t.parameters()) if p.requires_grad)
     apart = {id(p) for p in (*rows, *head)}
     body = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
     matrices = [p for p in body if config.optimizer == "muon" and p.ndim == 2]
     chosen = {id(p) for p in matrices}
-    others = [
-        {"params": [p for p in body if id(p) not in chosen], "lr": config.learning_rate},
-        {"params": [p for p in rows if p.requires_grad], "lr": config.row_learning_rate or config.learning_rate},
-        {"params": head, "lr": head_rate, "weight_decay": 0.0},
+    rest, decay = [p for p in body if id(p) not in chosen], config.weight_decay
+    groups = [
+        {"params": rest, "lr": config.learning_rate, "weight_decay": decay},
+        {
+            "params": list(rows),
+            "lr": config.row_learning_rate or config.learning_rate,
+            "weight_decay": decay if whole else 0.0,
+        },
+        {"params": list(head), "lr": head_rate, "weight_decay": 0.0},
     ]
-    others = [group for group in others if group["params"]]
+    groups = [group for group in groups if group["params"]]
+    rates = {"lr": config.learning_rate, "weight_decay": decay}
     if matrices:
-        rate = config.muon_learning_rate or config.learning_rate
         return MuonAdamW(
-            [{"params": matrices, "lr": rate}], others, lr=config.learning_rate, weight_decay=config.weight_decay
+            [{"params": matrices, "lr": config.muon_learning_rate or config.learning_rate}], groups, **rates
         )
-    return torch.optim.AdamW(others, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    if config.optimizer in ("adamw", "muon"):
+        return torch.optim.AdamW(groups, **rates, fused=whole or None)
+    if config.optimizer.startswith("paged") and not torch.cuda.is_available():
+        raise InputError(f"The optimizer {config.optimizer} moves its state between GPU and computer: there is no GPU.")
+    from bitsandbytes import optim
+
+    kinds = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
+    return kinds[config.optimizer](groups, **rates)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mera_core.checkpoint.folder import Manifest, load_checkpoint, load_vocabulary, read_manifest, save_checkpoint
 from mera_core.checkpoint.verify import ADAPTERS, check_files
@@ -18,7 +18,6 @@ from mera_core.common.errors import InputError
 from mera_core.model.network import MeraModel
 from training.common.backbone import load_weights, weight_dtype
 from training.common.config import RunConfig
-from training.common.optimizer import make_optimizer
 
 Loss = Callable[[MeraModel, dict], Tensor]
 
@@ -79,46 +78,6 @@ def in_precision(loss: Loss, config: RunConfig) -> Loss:
             return loss(model, batch)
 
     return mixed
-
-
-def optimizer_of(
-    model: MeraModel, config: RunConfig, head: list[nn.Parameter] | None = None, head_rate: float = 0.0
-) -> torch.optim.Optimizer:
-    """The run's optimizer over what it trains; arguments as `make_optimizer` has them.
-
-    Raises InputError where bitsandbytes' paged state is asked for without a GPU.
-    """
-    if config.tuning == "full":
-        optimizer = make_optimizer(model, config, model.backbone, head, head_rate)
-    else:
-        optimizer = _adapter_optimizer(model, config, head or [], head_rate)
-    return _low_memory(optimizer, config) if config.optimizer not in ("adamw", "muon") else optimizer
-
-
-def _adapter_optimizer(
-    model: MeraModel, config: RunConfig, head: list[nn.Parameter], head_rate: float
-) -> torch.optim.Optimizer:
-    """AdamW over adapters, code rows (at their own rate) and score head; decay pulls adapters to nothing, rows nowhere."""
-    tables = (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())
-    rows = list(dict.fromkeys(p for table in tables for p in table.parameters() if p.requires_grad))
-    apart = {id(p) for p in (*rows, *head)}
-    groups: list[dict] = [
-        {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in apart]},
-        {"params": rows, "lr": config.row_learning_rate or config.learning_rate, "weight_decay": 0.0},
-        {"params": head, "lr": head_rate, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _low_memory(optimizer: torch.optim.Optimizer, config: RunConfig) -> torch.optim.Optimizer:
-    from bitsandbytes import optim
-
-    if config.optimizer.startswith("paged") and not torch.cuda.is_available():
-        raise InputError(f"The optimizer {config.optimizer} moves its state between GPU and computer: there is no GPU.")
-    kinds = {"adamw_8bit": optim.AdamW8bit, "paged_adamw": optim.PagedAdamW, "paged_adamw_8bit": optim.PagedAdamW8bit}
-    groups = [{name: group[name] for name in ("params", "lr", "weight_decay")} for group in optimizer.param_groups]
-    return kinds[config.optimizer](groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def save(model: MeraModel, manifest: Manifest, folder: Path, config: RunConfig, dtype: torch.dtype) -> Manifest:

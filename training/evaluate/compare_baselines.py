@@ -12,19 +12,19 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from mera_core.common.errors import InputError
-from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
-from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient
+from mera_core.icd.ontology import Code
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
+from training.ablate.results import figures_of
 from training.baselines import handover as pyhealth
 from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
@@ -48,14 +48,6 @@ class Part:
     ours: Scored
     bootstrap: Bootstrap
     figures: dict[str, Estimate]
-
-
-def figures_of(scores: np.ndarray, sets: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """The figures of the table for one scoring of a part's patients; sets are what its cut predicts."""
-    evaluation = metrics.evaluate_ranking(scores, truth, sets, ks=KS, bootstrap=bootstrap, areas=False)
-    return evaluation.metrics | {
-        f"{group}_recall@20": getattr(evaluation, group)["recall@20"] for group in ("recurrent", "new_onset")
-    }
 
 
 def run(
@@ -105,15 +97,13 @@ def run(
         "mera": {name: {key: one.to_dict() for key, one in part.figures.items()} for name, part in parts.items()},
     }
     table = KeptTable(out, about, {name: part.figures for name, part in parts.items()}, SHOWN)
-    for family in everyone:
-        if (only and family.name not in only) or family.name in table.done():
-            continue
-        log.info("baseline: %s", family.name)
-        table.keep(*_row(family, train, parts, seeds))
+    makers = {family.name: partial(_row, family, train, parts, seeds) for family in everyone}
     for name in pyhealth.MODELS:
-        if (only and name not in only) or name in table.done():
-            continue
-        table.keep(*_pyhealth_row(name, train, parts, seeds, pyhealth_python, work))
+        makers[name] = partial(_pyhealth_row, name, train, parts, seeds, pyhealth_python, work)
+    for name in only or makers:
+        if name not in table.done():
+            log.info("baseline: %s", name)
+            table.keep(*makers[name]())
     return table.read()
 
 
@@ -131,7 +121,7 @@ def _part(engine, patients: Sequence[Patient], name: str, draws: int) -> Part:
         raise InputError(f"The data hold no patient with two visits in the {name} part.")
     ours = Scored.of(engine, chosen)
     bootstrap = Bootstrap(len(ours.patients), draws)
-    return Part(ours, bootstrap, figures_of(ours.ranked, ours.predicted, ours.truth, bootstrap))
+    return Part(ours, bootstrap, figures_of(ours.ranked, ours.truth, bootstrap, ours.predicted, KS))
 
 
 def _row(
@@ -146,8 +136,7 @@ def _row(
     if family.random:
         models += [make(seed).fit(train, validation) for seed in seeds[1:]]
     scored = [{name: model.scores(part.ours.patients) for name, part in parts.items()} for model in models]
-    rate = CodeFrequency(labels).fit(train).rate
-    log_rate = np.log(rate + 1e-5) if family.logits else None
+    log_rate = _log_rate(train, labels) if family.logits else None
     row = {"name": family.name, "settings": fitted.settings, "tuning": tried, "runs": len(tried) + len(models) - 1}
     measured, figures = _measured(scored, parts, log_rate)
     return row | measured | {"seconds": round(time.perf_counter() - began, 1)}, figures
@@ -168,7 +157,7 @@ def _measured(
         each = []
         for scores, cut, tilt in zip(scored, cuts, tilts, strict=True):
             listed = scores[name] - (tilt * log_rate if tilt else 0.0)
-            each.append(figures_of(listed, cut.sets(scores[name]), part.ours.truth, part.bootstrap))
+            each.append(figures_of(listed, part.ours.truth, part.bootstrap, cut.sets(scores[name]), KS))
         figures[name] = {key: over_seeds([one[key] for one in each]) for key in each[0]}
         out[name] = {
             "metrics": {key: one.to_dict() for key, one in figures[name].items()},
@@ -190,8 +179,12 @@ def _pyhealth_row(
     began = time.perf_counter()
     labels = parts["test"].ours.engine.label_space
     people = {part: each.ours.patients for part, each in parts.items()}
-    result = pyhealth.run(name, train, people, labels, seeds, python, work)
-    row = {"name": name, "settings": result.settings, "tuning": result.tried, "runs": result.runs}
-    log_rate = np.log(CodeFrequency(labels).fit(train).rate + 1e-5)
-    measured, figures = _measured(result.scores, parts, log_rate)
-    return row | measured | {"seconds": round(time.perf_counter() - began, 1), "version": result.version}, figures
+    scores, told = pyhealth.run(name, train, people, labels, seeds, python, work)
+    row = {"name": name, "settings": told["settings"], "tuning": told["tried"], "runs": told["runs"]}
+    measured, figures = _measured(scores, parts, _log_rate(train, labels))
+    return row | measured | {"seconds": round(time.perf_counter() - began, 1), "version": told["version"]}, figures
+
+
+def _log_rate(train: Sequence[Patient], labels: Sequence[Code]) -> np.ndarray:
+    """[C], the log of how often a label is in a next visit of the training patients."""
+    return np.log(CodeFrequency(labels).fit(train).rate + 1e-5)

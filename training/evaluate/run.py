@@ -54,16 +54,8 @@ def run(
         against: another checkpoint, for paired differences on the patients that both can read.
     """
     engine = load(checkpoint)
-    cohort = read(data, format)
-    patients, paper = cohort.patients, paper or part == "paper"
-    dropped = sum(any(not visit.codes for visit in p.visits) for p in patients)
-    if paper:
-        patients = [p for p in patients if all(visit.codes for visit in p.visits)]
-    if part == "paper":
-        patients, rule = paper_test_part(cohort, engine)
-    else:
-        patients, rule = choose_part(with_codes(patients), engine, cohort.report.format, part)
-    patients = [p for p in patients if len(p.visits) > 1]
+    cohort, paper = read(data, format), paper or part == "paper"
+    patients, rule = _judged(cohort, engine, part, paper)
     if not patients:
         raise InputError(f"{data} holds no patient with two visits in the part that is evaluated ({rule}).")
     ours = Scored.of(engine, patients)
@@ -79,36 +71,51 @@ def run(
         "notice": NOTICE,
     }
     if paper:
-        result["dropped_for_a_visit_without_codes"] = dropped
+        empty = sum(any(not visit.codes for visit in p.visits) for p in cohort.patients)
+        result["dropped_for_a_visit_without_codes"] = empty
+    figures = _figures(ours, bootstrap, areas=not paper)
+    told = figures.to_dict()
+    result |= {name: told[name] for name in ("metrics", "recurrent", "new_onset")}
+    result |= calibration_in_words(ours)
+    result |= {"cuts": cuts(ours, bootstrap), "heart_failure": heart_failure(ours, draws)}
+    if not paper:
+        result["auprc_of"] = COMPARABLE[ours.calibration is not None]
+        result |= {name: told[name] for name in ("reliability", "reliability_frequent", "auprc_macro_labels")}
+        result["frequent_labels"] = [
+            {"code": str(engine.label_space[row.pop("label")])} | row for row in told["frequent_labels"]
+        ]
+        result["subgroups"] = metrics.evaluate_subgroups(
+            ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=draws
+        )
+    result |= beside_baselines(ours, figures.metrics, bootstrap, cohort, train_data)
+    if against is not None:
+        result["against"] = compare(ours, Scored.of(load(against), patients), draws)
+    return without_nan(result)
+
+
+def _judged(cohort: Cohort, engine: Engine, part: str, paper: bool) -> tuple[list[Patient], str]:
+    """The patients of two visits that are evaluated, and in words which they are."""
+    if part == "paper":
+        patients, rule = paper_test_part(cohort, engine)
+    else:
+        kept = [p for p in cohort.patients if not paper or all(visit.codes for visit in p.visits)]
+        patients, rule = choose_part(with_codes(kept), engine, cohort.report.format, part)
+    return [p for p in patients if len(p.visits) > 1], rule
+
+
+def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> metrics.Evaluation:
     probability = ours.probability()
-    evaluation = metrics.evaluate_ranking(
+    comparable = ours.margin if ours.calibration is None else probability
+    return metrics.evaluate_ranking(
         ours.ranked,
         ours.truth,
         ours.predicted,
         probability,
         ks=KS,
         bootstrap=bootstrap,
-        areas=not paper,
-        comparable=ours.margin if ours.calibration is None else probability,
+        areas=areas,
+        comparable=comparable,
     )
-    figures = evaluation.to_dict()
-    result |= {name: figures[name] for name in ("metrics", "recurrent", "new_onset")}
-    result |= calibration_in_words(ours)
-    result["cuts"] = cuts(ours, bootstrap)
-    result["heart_failure"] = heart_failure(ours, draws)
-    if not paper:
-        result["auprc_of"] = COMPARABLE[ours.calibration is not None]
-        result |= {name: figures[name] for name in ("reliability", "reliability_frequent", "auprc_macro_labels")}
-        result["frequent_labels"] = [
-            {"code": str(engine.label_space[row.pop("label")])} | row for row in figures["frequent_labels"]
-        ]
-        result["subgroups"] = metrics.evaluate_subgroups(
-            ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=draws
-        )
-    result |= beside_baselines(ours, evaluation.metrics, bootstrap, cohort, train_data)
-    if against is not None:
-        result["against"] = compare(ours, Scored.of(load(against), patients), draws)
-    return without_nan(result)
 
 
 def load(checkpoint: Path) -> Engine:
@@ -199,12 +206,7 @@ def compare(ours: Scored, theirs: Scored, draws: int) -> dict[str, Any]:
     if not both:
         raise InputError("No patient can be read by both checkpoints.")
     bootstrap = Bootstrap(len(both), draws)
-    pair: list[dict[str, Estimate]] = [
-        metrics.evaluate_ranking(
-            one.ranked, one.truth, one.predicted, one.probability(), ks=KS, bootstrap=bootstrap, areas=False
-        ).metrics
-        for one in (ours.take(both), theirs.take(both))
-    ]
+    pair = [_figures(one.take(both), bootstrap, areas=False).metrics for one in (ours, theirs)]
     return {
         "name": theirs.engine.name,
         "patients": len(both),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.common.formatting import with_interval
 from mera_core.evaluation.bootstrap import Estimate
 
 PLAIN = ("size_mean", "slope")  # figures that are no shares: shown as they are, not times 100
@@ -26,12 +27,7 @@ def without_nan(value: Any) -> Any:
 
 def shown(figure: dict[str, float | None], name: str = "") -> str:
     """A figure with its interval, times 100 unless its name says that it is no share."""
-    if figure["value"] is None:
-        return "not defined"
-    scale = 1 if name.endswith(PLAIN) else 100
-    low, high = figure["low"], figure["high"]
-    interval = "" if low is None else f"  ({scale * low:.2f} to {scale * high:.2f})"
-    return f"{scale * figure['value']:.2f}{interval}"
+    return with_interval(figure, 1 if name.endswith(PLAIN) else 100)
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from mera_core.model.vocabulary import Vocabulary
 from training.common import backbone as backbones
 from training.common import tuning
 from training.common.config import MemorizeConfig
+from training.common.optimizer import make_optimizer
 from training.common.trainer import STEPS, is_first_process, last_complete, run_trainer, take_device
 from training.memorize.encoded_rows import EncodedBatches, encoded_loss, fill_rows, refuse
 from training.memorize.loss import memorize_loss
@@ -121,7 +122,7 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
             return rows_loss(model, batch)
         return memorize_loss(model, batch, others_still=after)
 
-    optimizer = tuning.optimizer_of(model, refined)
+    optimizer = make_optimizer(model, refined)
     run_trainer(model, data, refined, out, tuning.in_precision(loss, config), optimizer, keep_steps=True)
     manifest = manifest_of(config, out.name, ontology)
     if config.go_on_from:
@@ -188,7 +189,7 @@ def learn_encoded(
         first,
         out,
         tuning.in_precision(lambda model, batch: encoded_loss(model, batch, common), config),
-        tuning.optimizer_of(model, first),
+        make_optimizer(model, first),
         keep_steps=True,
     )
     fill_rows(model, codes, ontology, common)

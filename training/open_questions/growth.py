@@ -85,9 +85,9 @@ def one_size(config: RankConfig, size: str, draws: int, kept: Path) -> None:
     """Train and measure one label space; writes the row as JSON."""
     setup = prepare(config, kept.with_suffix(""), padding(size, Ontology.load()))
     del setup.validation[CUT_PATIENTS:]
-    batches, hierarchy = setup.batches(), setup.hierarchy
+    batches, _ = setup.batches(), setup.hierarchy  # made before the clock starts
     before, began = peak_memory(), time.perf_counter()
-    rank.train(setup.engine, batches, hierarchy, config, kept.with_suffix(""), setup.validation)
+    rank.train(setup, batches, kept.with_suffix(""))
     training, peak = time.perf_counter() - began, peak_memory()  # read before the cut, whose tables may be larger
     began = time.perf_counter()
     cut(setup)

@@ -26,7 +26,8 @@ from training.ablate.run import Runs
 from training.common.split import in_parts, read_once, with_codes
 from training.evaluate.scored import Scored
 from training.evaluate.table import without_nan
-from training.rank.setup import prepare, train_and_cut
+from training.rank import run as rank
+from training.rank.setup import cut, prepare
 
 KS = (1, 5, 10, 20)
 ORDERS = ("shuffled", "as recorded (by priority)", "sorted by code")
@@ -87,7 +88,8 @@ def trained(models: Runs, order: str, copy: bool, seed: int, folder: Path) -> En
     if order == "sorted by code":
         parts = {name: [in_code_order(patient) for patient in people] for name, people in setup.parts.items()}
         setup = replace(setup, parts=parts, validation=[in_code_order(patient) for patient in setup.validation])
-    train_and_cut(setup, folder)
+    rank.train(setup, setup.batches(), folder)
+    cut(setup)
     return setup.engine
 
 

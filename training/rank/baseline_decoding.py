@@ -9,79 +9,46 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mera_core.engine import Engine
 from mera_core.history.records import Patient
-from mera_core.icd.ontology import Code
 from mera_core.model.network import SEEN_FEATURES, MeraModel
 from mera_core.model.recall import right_padded
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
 from training.common.config import RankConfig
-from training.common.trainer import run_trainer
+from training.common.split import before_last
 from training.memorize.loss import answer_loss
-from training.memorize.questions import QuestionSampler, batches_by_length
+from training.memorize.questions import QuestionSampler
 from training.rank import run as rank
+from training.rank.batches import HistoryBatches
 from training.rank.cut import fit_cut
 from training.rank.setup import Setup
 
 MOST_CODES = 40  # of a decoded visit
 
 
-class SequenceBatches(Dataset):
+class SequenceBatches(HistoryBatches):
     """Item i is the whole batch of step i: histories that each go on with the next visit's codes and EOV."""
 
-    def __init__(
-        self,
-        patients: Sequence[Patient],
-        labels: Sequence[Code],
-        encoder: Encoder,
-        config: RankConfig,
-        questions: QuestionSampler | None = None,
-    ):
-        self.encoder, self.config, self.questions = encoder, config, questions
-        self.index = {code: label for label, code in enumerate(labels)}
-        samples = [
-            (patient, visit)
-            for patient in patients
-            for visit in range(1, len(patient.visits))
-            if any(code in self.index for code in patient.visits[visit].codes)
-        ]
-        rng = random.Random(config.seed)
-        self._batches: list[list[tuple[Patient, int]]] = []
-        whole, part = int(config.passes), config.passes % 1
-        for number in range(whole + (part > 0)):
-            drawn = rng.sample(samples, int(len(samples) * (1 if number < whole else part)))
-            self._batches += batches_by_length(drawn, lambda sample: sample[1], config.batch_size, rng)
-        self._rehearsal = []
-        while questions is not None and len(self._rehearsal) < config.rehearsal * len(self._batches):
-            self._rehearsal += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
+    def __init__(self, patients, labels, encoder, config: RankConfig, questions: QuestionSampler | None = None):
+        config = replace(config, prefix_samples=True, start_weight=0.0, rest_weight=0.0, batches="by_visits")
+        super().__init__(patients, labels, encoder, config, questions, parts=1)
 
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, step: int) -> dict:
-        rng = random.Random(self.config.seed * 1_000_003 + step)
-        batch = self.collate(self._batches[step], rng)
-        if self._rehearsal:
-            drawn = self._rehearsal[step * self.config.rehearsal : (step + 1) * self.config.rehearsal]
-            batch |= self.questions.batch(drawn, rng)
-        return batch
-
-    def collate(self, samples: Sequence[tuple[Patient, int]], rng: random.Random) -> dict[str, Tensor]:
+    def collate(self, patients: Sequence[Patient], rng: random.Random, part: int = 0) -> dict[str, Tensor]:
         """`input_ids` [B, T], `row`, `position`, `target` [N] (a label, or the number of labels for EOV), `seen`."""
         ids, row, position, target, seen = [], [], [], [], []
-        for number, (patient, visit) in enumerate(samples):
-            history = Patient(patient.visits[:visit], patient.sex, patient.visits[visit - 1].age, "", patient.details)
+        for number, patient in enumerate(patients):
+            history = before_last(patient)
             encoded = self.encoder.encode(history, rng if self.config.shuffle else None, self.config.drop)
-            codes = [code for code in patient.visits[visit].codes if code in self.index]
+            codes = [code for code in patient.visits[-1].codes if code in self.index]
             if self.config.shuffle:
                 rng.shuffle(codes)
             features = seen_features(history.visits, self.index)
@@ -118,18 +85,7 @@ def train(setup: Setup, out: Path) -> None:
     config, model = setup.config, setup.engine.model
     encoder = Encoder(model.vocabulary, setup.manifest.sequence, remember=True)
     data = SequenceBatches(setup.parts["train"], setup.counts.labels, encoder, config, setup.questions)
-    average = rank.Average(model, config.average) if config.average else None
-    run_trainer(
-        model,
-        data,
-        config,
-        out,
-        lambda m, batch: sequence_loss(m, batch, config),
-        rank.rank_optimizer(model, config),
-        [average] if average else [],
-    )
-    if average:
-        average.swap()
+    rank.train(setup, data, out, lambda m, batch: sequence_loss(m, batch, config))
     rank.set_attention_dropout(model.backbone, 0.0)
     model.eval()
     setup.manifest.method["cut"] = fit_cut(setup.engine, setup.for_cut, setup.counts)[0]

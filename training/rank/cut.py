@@ -103,7 +103,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     chosen, offset = _cut_offset(scores, eov, truth, log_rate, own_thresholds(margin, calibration))
     recalls = {}
     for tilt_below in ORDER_TILTS:
-        recalls[tilt_below] = _recall(ranking_scores(scores, eov, offset, tilt_below * log_rate), truth)
+        recalls[tilt_below] = recall_at_20(ranking_scores(scores, eov, offset, tilt_below * log_rate), truth)
     order_tilt = max(recalls, key=recalls.get)
     with torch.no_grad():
         head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
@@ -148,19 +148,20 @@ def _cut_offset(
     def at_true_length(ranked: np.ndarray) -> float:
         return metrics.weighted_f1(metrics.top_sets(ranked, truth.size), truth, bootstrap).value
 
-    least, least_recall, found = at_true_length(scores) - COLLAPSE, _recall(scores, truth) - COLLAPSE, []
+    least, least_recall, found = at_true_length(scores) - COLLAPSE, recall_at_20(scores, truth) - COLLAPSE, []
     for values, offset in sorted(tried, key=lambda one: -one[0]["weighted_f1"]):
         if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - AS_GOOD:
             break
         ranked = ranking_scores(scores, eov, offset)
         worth = at_true_length(ranked)
-        if worth >= least and _recall(ranked, truth) >= least_recall:
+        if worth >= least and recall_at_20(ranked, truth) >= least_recall:
             found.append((worth, values, offset))
     _, values, offset = max(found, key=lambda one: one[0])  # one without tilt or share lists as the plain scores do
     return values, offset
 
 
-def _recall(ranked: np.ndarray, truth: Truth) -> float:
+def recall_at_20(ranked: np.ndarray, truth: Truth) -> float:
+    """Mean recall@20: what the order of a list is chosen by, on validation patients."""
     return float(np.nanmean(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20)))
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from mera_core.checkpoint.folder import Manifest, make_room
@@ -22,11 +23,11 @@ from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshol
 from mera_core.model.network import MeraModel
 from training.common import tuning
 from training.common.config import RankConfig
+from training.common.optimizer import make_optimizer
 from training.common.split import histories_and_truth
 from training.common.trainer import is_first_process, run_trainer, take_device
 from training.memorize.loss import answer_loss
-from training.rank.batches import HistoryBatches
-from training.rank.setup import cut, level_in_words, load_start, prepare, set_attention_dropout
+from training.rank.setup import Setup, cut, level_in_words, load_start, prepare, set_attention_dropout
 
 __all__ = ["level_in_words", "load_start", "set_attention_dropout"]
 
@@ -177,41 +178,28 @@ def run(config: RankConfig, out: Path) -> Manifest:
             f"{config.data} can't train a ranking: it holds {len(data.patients)} training and {len(setup.validation)} "
             "validation patients of two visits."
         )
-    train(setup.engine, data, setup.hierarchy, config, out, setup.for_cut, keep_steps=True)
+    train(setup, data, out, keep_steps=True)
     if not is_first_process():
         return setup.manifest
     cut(setup)
     return tuning.save(setup.engine.model, setup.manifest, out, config, torch.float16)
 
 
-def train(
-    engine: Engine,
-    data: HistoryBatches,
-    hierarchy: Hierarchy,
-    config: RankConfig,
-    out: Path,
-    validation: Sequence[Patient],
-    keep_steps: bool = False,
-) -> None:
-    """Run the Trainer; leaves the averaged weights in the engine's model where the config asks for them.
+def train(setup: Setup, data: Dataset, out: Path, loss: tuning.Loss | None = None, keep_steps: bool = False) -> None:
+    """Run the Trainer on the setup's model; leaves the averaged weights in it where the configuration asks for them.
 
-    keep_steps: as `run_trainer` has it.
+    Args:
+        loss: of one item of `data`; by default `rank_loss`.
+        keep_steps: as `run_trainer` has it.
     """
-    model = engine.model
+    config, model, hierarchy = setup.config, setup.engine.model, setup.hierarchy
+    loss = loss or (lambda m, batch: rank_loss(m, batch, hierarchy, config))
     average = Average(model, config.average) if config.average else None
     callbacks: list[TrainerCallback] = [average] if average else []
-    if config.validate_every and validation:
-        callbacks.append(Validation(engine, validation, config.validate_every, average))
-    run_trainer(
-        model,
-        data,
-        config,
-        out,
-        tuning.in_precision(lambda m, batch: rank_loss(m, batch, hierarchy, config), config),
-        rank_optimizer(model, config),
-        callbacks,
-        keep_steps,
-    )
+    if config.validate_every and setup.for_cut:
+        callbacks.append(Validation(setup.engine, setup.for_cut, config.validate_every, average))
+    optimizer = rank_optimizer(model, config)
+    run_trainer(model, data, config, out, tuning.in_precision(loss, config), optimizer, callbacks, keep_steps)
     if average:
         average.swap()
 
@@ -220,4 +208,4 @@ def rank_optimizer(model: MeraModel, config: RankConfig) -> torch.optim.Optimize
     """The run's optimizer; the score head's one-a-label numbers learn at their own rate."""
     # the head's map from the state learns as the body does
     head = [p for name, p in model.head.named_parameters() if not name.startswith("per_state")]
-    return tuning.optimizer_of(model, config, head, config.head_learning_rate)
+    return make_optimizer(model, config, head, config.head_learning_rate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Setup:
     validation: list[Patient]
     questions: QuestionSampler | None
 
-    @property
+    @cached_property
     def hierarchy(self) -> Hierarchy:
         """Groups of the label space at the levels of the configuration."""
         return Hierarchy.from_ontology(self.counts.labels, self.engine.ontology, self.config.levels)
@@ -133,14 +134,6 @@ def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
         raise InputError(f"max_tokens is {config.max_tokens}, and {config.start} reads {longest} tokens.")
     tuning.prepare(model, config)
     return model, manifest
-
-
-def train_and_cut(setup: Setup, out: Path) -> None:
-    """Train the setup's model with MERA's losses and fit its cut, in place."""
-    from training.rank import run as rank  # which sets its own run up here
-
-    rank.train(setup.engine, setup.batches(), setup.hierarchy, setup.config, out, setup.for_cut)
-    cut(setup)
 
 
 def cut(setup: Setup) -> None:

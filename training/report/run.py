@@ -18,9 +18,12 @@ from jinja2 import Environment, FileSystemLoader
 
 from mera_core.checkpoint.folder import read_manifest
 from mera_core.common.errors import InputError
+from mera_core.common.formatting import Figure, with_interval
+from mera_core.common.formatting import difference_words as points
+from mera_core.common.formatting import share_words as percent
 from mera_core.ranking.ranking import NOTICE
 from training.report import figures
-from training.report.figures import Figure, significant
+from training.report.figures import significant
 
 HERE = Path("docs/evidence")
 NAMES = {
@@ -85,7 +88,7 @@ def environment() -> Environment:
     made.filters |= {
         "percent": percent,
         "points": points,
-        "plain": plain,
+        "plain": lambda figure, digits=2: with_interval(figure, digits=digits),
         "named": lambda name: NAMES.get(name, name.replace("_", " ")),
         "thousands": lambda value: f"{value:,}",
         "listed": listed,
@@ -93,35 +96,6 @@ def environment() -> Environment:
         "side": side,
     }
     return made
-
-
-def percent(figure: Figure, digits: int = 1) -> str:
-    """A share as per cent with its interval."""
-    return _with_interval(figure, 100, digits, " %", "")
-
-
-def points(figure: Figure, digits: int = 1) -> str:
-    """A difference of shares in points, signed, with its interval."""
-    return _with_interval(figure, 100, digits, "", "+")
-
-
-def plain(figure: Figure, digits: int = 2) -> str:
-    """A figure that is no share, with its interval."""
-    return _with_interval(figure, 1, digits, "", "")
-
-
-def _with_interval(figure: Figure, scale: float, digits: int, unit: str, sign: str) -> str:
-    if figure["value"] is None:
-        return "not defined"
-
-    def number(value: float) -> str:
-        text = f"{scale * value:{sign}.{digits}f}"
-        return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-    value = number(figure["value"]) + unit
-    if figure["low"] is None or figure["high"] is None:
-        return value
-    return f"{value} ({number(figure['low'])} to {number(figure['high'])})"
 
 
 def listed(words: Sequence[str]) -> str:

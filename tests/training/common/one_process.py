@@ -20,8 +20,9 @@ from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy
 from mera_core.model.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, tiny_model
-from training.common import adapters, trainer, tuning
+from training.common import adapters, trainer
 from training.common.config import MemorizeConfig, RankConfig, RunConfig
+from training.common.optimizer import make_optimizer
 from training.memorize.loss import memorize_loss
 from training.memorize.questions import QuestionBatches, QuestionSampler
 from training.rank import run as rank
@@ -81,7 +82,7 @@ def train_stage_1(out: Path, **settings) -> dict:
     config = MemorizeConfig(**(SETTINGS | {"undivided_codes": 3, "hierarchy_share": 0.0} | settings))
     model = small_model(config)
     data = QuestionBatches(QuestionSampler(model.vocabulary, BOOK, list(CODES)), config)
-    return ran(model, data, config, out, memorize_loss, tuning.optimizer_of(model, config))
+    return ran(model, data, config, out, memorize_loss, make_optimizer(model, config))
 
 
 def small_model(config: RunConfig):
@@ -108,20 +109,26 @@ def ran(model, data, config: RunConfig, out: Path, loss, optimizer, extra_callba
     }
 
 
-class DieAt(TrainerCallback):
-    """Ends the process, as a kill does, when a step is through."""
+class Killed(Exception):
+    """What a power cut looks like from inside."""
 
-    def __init__(self, step: int):
-        self.step = step
+
+class KillAt(TrainerCallback):
+    """Ends training, or with `hard` the process, when a step is through and before it is saved."""
+
+    def __init__(self, step: int, hard: bool = False):
+        self.step, self.hard = step, hard
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            os._exit(9)
+            if self.hard:
+                os._exit(9)
+            raise Killed
 
 
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     folder, die_at = Path(asked.pop("folder")), asked.pop("die_at", None)
-    result = train(folder / "out", [DieAt(die_at)] if die_at else (), **asked)
+    result = train(folder / "out", [KillAt(die_at, hard=True)] if die_at else (), **asked)
     torch.save(result, folder / f"process-{torch.distributed.get_rank()}.pt")
     trainer.leave_processes()

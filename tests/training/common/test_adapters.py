@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,41 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from mera_core.checkpoint.folder import load_checkpoint, read_manifest
 from mera_core.checkpoint.verify import ADAPTERS
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import MeraModel
-from tests.training.families import small_book, write_backbone
+from tests.training.common.one_process import KillAt, Killed
+from tests.training.families import PATIENTS, fixed_loss, loss_of, small_book, write_backbone
 from training.common import adapters, tuning
 from training.common.config import MemorizeConfig, RankConfig
-from training.memorize import questions
 from training.memorize import run as memorize
-from training.memorize.loss import memorize_loss
 from training.rank import run as rank
 from training.release import export
 
 BOOK = Ontology.load()
 FAMILIES = ("llama", "qwen2", "t5", "flan-t5")
-PATIENTS = [
-    Patient([Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)], sex="F", age=71),
-    Patient([Visit(["491.21"], age=60)], sex="M", age=60),
-]
-
-
-@pytest.fixture(autouse=True)
-def _small_book(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("bases")
-    return {family: write_backbone(where / family, family) for family in FAMILIES}
+pytestmark = pytest.mark.usefixtures("_small_book")
 
 
 def first(folder: Path, **settings) -> MemorizeConfig:
@@ -63,16 +46,6 @@ def second(start: Path, data: Path, **settings) -> RankConfig:
 
 def engine(model: MeraModel, manifest) -> Engine:
     return Engine(model.eval(), manifest, BOOK)
-
-
-def fixed_loss(model: MeraModel) -> float:
-    """Of 64 questions, always the same."""
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    batch = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2), 32)
-    with torch.inference_mode():
-        return float(memorize_loss(model, batch))
 
 
 def assert_same_ranking(one: Engine, other: Engine, tolerance: float) -> None:
@@ -143,17 +116,12 @@ def test_both_stages_learn_come_back_the_same_and_merge(folders, family, tuned, 
     export.merge(tmp_path / "stage2", tmp_path / "merged", dtype="float32")
     merged = Engine.load(tmp_path / "merged")
     assert_same_ranking(kept["engine"], merged, 2e-3)
+    if family == "qwen2":  # words stay as they were
+        old = load_file(folders[family] / "model.safetensors")["model.embed_tokens.weight"]
+        table, words = merged.model.backbone.get_input_embeddings().weight, merged.model.vocabulary.n_words
+        assert torch.equal(table[:words], old[:words])
     assert "adapters" not in merged.manifest["method"] and merged.manifest["method"]["merged"]["tuning"] == tuned
     assert not any("lora" in name for name, _ in merged.model.named_parameters())
-
-
-def test_words_stay_as_they_were(folders, tmp_path) -> None:
-    memorize.run(first(folders["qwen2"], tuning="lora", passes=1), tmp_path / "stage1")
-    export.merge(tmp_path / "stage1", tmp_path / "merged", dtype="float32")
-    old = load_file(folders["qwen2"] / "model.safetensors")["model.embed_tokens.weight"]
-    model, _ = load_checkpoint(tmp_path / "merged")
-    n_words = model.vocabulary.n_words
-    assert torch.equal(model.backbone.get_input_embeddings().weight[:n_words], old[:n_words])
 
 
 def test_adapters_on_a_whole_stage_1_model(folders, invented_cohort, tmp_path) -> None:
@@ -191,10 +159,7 @@ def test_other_ways_to_save_memory_learn_too(folders, settings, tmp_path) -> Non
 
 
 def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    memorize_loss(model, sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2), 8)).backward()
+    loss_of(model, 16, 8).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -233,26 +198,13 @@ def test_gradients_are_the_same_with_checkpointing(folders) -> None:
 # --- resume
 
 
-class Killed(Exception):
-    pass
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
-
-
 @pytest.mark.parametrize("tuned", ["lora", "qlora"])
 def test_a_killed_run_of_adapters_goes_on(folders, tuned, tmp_path, monkeypatch) -> None:
     config = first(folders["llama"], tuning=tuned, passes=1, save_every=2)
     memorize.run(config, tmp_path / "unbroken")
     real = memorize.run_trainer
     with monkeypatch.context() as patch:
-        patch.setattr(memorize, "run_trainer", lambda *a, **k: real(*a, **(k | {"callbacks": [KillAt(5)]})))
+        patch.setattr(memorize, "run_trainer", lambda *a, **k: real(*a, **(k | {"callbacks": [KillAt(4)]})))
         with pytest.raises(Killed):
             memorize.run(config, tmp_path / "killed")
     memorize.run(config, tmp_path / "killed")
@@ -354,24 +306,6 @@ def test_a_whole_model_is_not_merged_and_adapters_are_not_exported(lora, folders
     memorize.run(first(folders["llama"], passes=0.1), tmp_path / "whole")
     with pytest.raises(InputError, match="holds a whole model and no adapters"):
         export.merge(tmp_path / "whole", tmp_path / "merged")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"tuning": "lora"}, "needs a backbone"),
-        ({"tuning": "lora", "backbone": "x", "common_direction": 1.0}, "common_direction"),
-        ({"tuning": "lora", "backbone": "x", "optimizer": "muon"}, "Muon is for whole matrices"),
-        ({"tuning": "qlora", "backbone": "x", "precision": "mixed"}, "Mixed precision is for full tuning"),
-        ({"tuning": "lora", "backbone": "x", "lora_rank": 0}, "lora_rank must be 1 or more"),
-        ({"tuning": "prefix"}, "tuning must be full, lora or qlora"),
-        ({"precision": "float16"}, "precision must be"),
-        ({"optimizer": "sgd"}, "optimizer must be"),
-    ],
-)
-def test_settings_that_contradict_each_other(settings, message) -> None:
-    with pytest.raises(InputError, match=message):
-        MemorizeConfig(**settings)
 
 
 def test_targets_that_are_not_there_are_refused(folders) -> None:

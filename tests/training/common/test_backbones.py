@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -11,40 +9,24 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mera_core.checkpoint.folder import load_checkpoint
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Ontology
 from mera_core.model.network import MeraModel
 from mera_core.model.vocabulary import Vocabulary
-from tests.training.families import FAMILIES, SIZES, small_book, tokenizer_of, write_backbone
+from tests.training.families import FAMILIES, PATIENTS, SIZES, fixed_loss, tokenizer_of
 from training.common import backbone as backbones
 from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import questions
 from training.memorize import run as memorize
-from training.memorize.loss import memorize_loss
 from training.rank import run as rank
 
 BOOK = Ontology.load()
 ENCODER_DECODERS = {"t5", "flan-t5"}
 UNTIED = {"llama", "mistral", "qwen3", "flan-t5"}
-PATIENTS = [
-    Patient([Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)], sex="F", age=71),
-    Patient([Visit(["491.21"], age=60)], sex="M", age=60),
-]
+pytestmark = pytest.mark.usefixtures("_small_book")
 
 
-@pytest.fixture(autouse=True)
-def _small_book(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("backbones")
-    return {family: write_backbone(where / family, family) for family in FAMILIES}
-
-
-def built(folders: dict[str, Path], family: str, **settings) -> MeraModel:
+def built(folders: dict, family: str, **settings) -> MeraModel:
     config = MemorizeConfig(backbone=str(folders[family]), **settings)
     return memorize.build(config, BOOK)[0].eval()
 
@@ -106,18 +88,6 @@ def test_decoding_step_by_step_is_decoding_from_the_start(folders, family) -> No
         whole = model.hidden_of_parts([part["input_ids"]], [part.get("decoder_ids")])[0][part["labels"] >= 0]
         greedy = model.logits(whole, slice(0, model.vocabulary.n_words)).argmax(-1)
     assert greedy.tolist() == answer
-
-
-def fixed_loss(model: MeraModel) -> float:
-    """Of 64 questions, always the same."""
-    import random
-
-    sampler = questions.QuestionSampler(
-        model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
-    )
-    batch = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2), 32)
-    with torch.inference_mode():
-        return float(memorize_loss(model, batch))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

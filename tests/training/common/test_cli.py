@@ -11,18 +11,26 @@ import pytest
 import yaml
 
 from mera_core.checkpoint.folder import read_manifest
+from tests.conftest import ROOT
 from training import __main__ as cli
 
-ROOT = Path(__file__).resolve().parents[3]
 
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs a command in this process: its standard output, or, where it refuses with status 2, its one sentence."""
 
-def call(monkeypatch, *words: object) -> int:
-    """Run a command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-        raise SystemExit(0)
-    return int(end.value.code or 0)
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            assert end.code == 2
+            out, err = capsys.readouterr()
+            assert out == "" and len(err.strip().splitlines()) == 1 and "Traceback" not in err
+            return err
+        return capsys.readouterr().out
+
+    return run
 
 
 def settings(path: Path, **values) -> Path:
@@ -30,86 +38,78 @@ def settings(path: Path, **values) -> Path:
     return path
 
 
-def refused(capsys) -> str:
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    return lines[0]
-
-
-def test_evaluate_prints_and_writes_the_same_json(
-    tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+def test_evaluate_prints_and_writes_the_same_json_each_time(
+    tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, call
 ) -> None:
-    words = ["evaluate", "--checkpoint", tiny_checkpoint, "--data", invented_cohort, "--format", "table", "--draws", 10]
-    assert call(monkeypatch, *words, "--json", "--out", tmp_path / "figures.json") == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert {"metrics", "recurrent", "new_onset", "baselines"} <= set(printed)
+    words = ["evaluate", "--checkpoint", tiny_checkpoint, "--data", invented_cohort, "--draws", 20]
+    words += ["--against", tiny_checkpoint]
+    first, second = (call(*words, "--json", "--out", tmp_path / name) for name in ("first.json", "second.json"))
+    assert first == second == (tmp_path / "first.json").read_text() == (tmp_path / "second.json").read_text()
+    assert {"metrics", "recurrent", "new_onset", "baselines", "against"} <= set(json.loads(first))
     monkeypatch.setenv("COLUMNS", "200")
-    assert call(monkeypatch, *words) == 0
-    table = capsys.readouterr().out
+    table = call(*words)
     assert "recall@20" in table and "learned" in table and "code frequency" in table
+    assert json.loads(call(*words, "--paper", "--json"))["mode"] == "paper"
 
 
-def test_paper_mode_from_the_command_line(tiny_checkpoint, invented_cohort, monkeypatch, capsys) -> None:
-    words = ["evaluate", "--checkpoint", tiny_checkpoint, "--data", invented_cohort, "--draws", 10, "--paper", "--json"]
-    assert call(monkeypatch, *words) == 0
-    assert json.loads(capsys.readouterr().out)["mode"] == "paper"
-
-
-def test_a_cut_is_fitted_again_from_the_command_line(
-    tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
-) -> None:
+def test_a_cut_is_fitted_again_from_the_command_line(tiny_checkpoint, invented_cohort, tmp_path, call) -> None:
     words = ["fit-cut", tiny_checkpoint, "--data", invented_cohort, "--format", "table", "--out", tmp_path / "again"]
-    assert call(monkeypatch, *words) == 0
-    assert "weighted F1 of its cut on" in capsys.readouterr().out
+    assert "weighted F1 of its cut on" in call(*words)
     assert read_manifest(tmp_path / "again").method["cut"]["fitted_on"] == f"validation part of {invented_cohort.name}"
 
 
-def test_rank_trains_with_overrides_and_writes_a_checkpoint(
-    tiny_stage1, invented_cohort, tmp_path, monkeypatch, capsys
-) -> None:
-    config = settings(
-        tmp_path / "rank.yaml", passes=1, batch_size=32, save_every=0, seed=1, start="nowhere", data="nothing"
-    )
-    words = ["rank", "--config", config, "--out", tmp_path / "out", "--start", tiny_stage1, "--data", invented_cohort]
-    assert call(monkeypatch, *words, "--format", "table", "--seed", 5) == 0
-    assert f"Written: {tmp_path / 'out'}" in capsys.readouterr().out
-    manifest = read_manifest(tmp_path / "out")
+def test_rank_trains_with_overrides_and_writes_a_checkpoint(tiny_stage1, invented_cohort, tmp_path, call) -> None:
+    values = {"passes": 1, "batch_size": 32, "save_every": 0, "seed": 1, "start": "nowhere", "data": "nothing"}
+    config, out = settings(tmp_path / "rank.yaml", **values), tmp_path / "out"
+    words = ["rank", "--config", config, "--out", out, "--start", tiny_stage1, "--data", invented_cohort]
+    assert f"Written: {out}" in call(*words, "--format", "table", "--seed", 5)
+    manifest = read_manifest(out)
     assert manifest.method["rank"]["seed"] == 5 and manifest.method["rank"]["passes"] == 1
 
 
-RANK = ["rank", "--config", "{tmp}/empty.yaml", "--out", "{tmp}/out"]
+def test_a_question_is_answered_into_its_file(tiny_checkpoint, invented_cohort, tmp_path, call) -> None:
+    out = tmp_path / "question-4.json"
+    words = ["question", 4, "--data", invented_cohort, "--format", "table", "--checkpoint", tiny_checkpoint]
+    assert call(*words, "--source", f"again=table:{invented_cohort}", "--out", out).strip() == f"Written: {out}"
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["source"] for row in rows] == ["home", "again"] and rows[1]["patients"] > rows[0]["patients"] > 5
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["memorize", "--config", "{tmp}/none.yaml", "--out", "{tmp}/out"], "There is no configuration file"),
-        (["memorize", "--config", "{tmp}/bad.yaml", "--out", "{tmp}/out"], "sead is not a known"),
-        ([*RANK], "The setting start is empty"),
-        ([*RANK, "--start", "no", "--data", "{cohort}"], "There is no checkpoint folder"),
-        ([*RANK, "--start", "{stage1}", "--data", "{tmp}/no.csv"], "no.csv"),
-        (["evaluate", "--checkpoint", "{tmp}/no", "--data", "{cohort}"], "There is no checkpoint folder"),
-        (["evaluate", "--checkpoint", "{stage1}", "--data", "{cohort}"], "was not trained to rank"),
-        (["evaluate", "--checkpoint", "{tiny}", "--data", "{tmp}/no.csv"], "no.csv"),
-        (["evaluate", "--checkpoint", "{tiny}", "--data", "{cohort}", "--format", "paper"], "paper"),
-        (["evaluate", "--checkpoint", "{tiny}", "--data", "{cohort}", "--part", "tset"], '--part is "tset"'),
-        (["evaluate", "--checkpoint", "{tiny}", "--data", "{cohort}", "--draws", "10", "--out", "{tmp}/no/x.json"], "no"),
-        (["recall", "--checkpoint", "{tmp}/no"], "There is no checkpoint folder"),
-        (["publish", "{tmp}/no", "{tmp}/out", "--data", "{cohort}"], "There is no checkpoint folder"),
+        ("memorize --config {tmp}/none.yaml --out {tmp}/out", "There is no configuration file"),
+        ("memorize --config {tmp}/bad.yaml --out {tmp}/out", "sead is not a known"),
+        ("rank --config {tmp}/empty.yaml --out {tmp}/out", "The setting start is empty"),
+        ("rank --config {tmp}/empty.yaml --out {tmp}/out --start no --data {cohort}", "no checkpoint folder"),
+        ("rank --config {tmp}/empty.yaml --out {tmp}/out --start {stage1} --data {tmp}/no.csv", "no.csv"),
+        ("evaluate --checkpoint {tmp}/no --data {cohort}", "There is no checkpoint folder"),
+        ("evaluate --checkpoint {stage1} --data {cohort}", "was not trained to rank"),
+        ("evaluate --checkpoint {tiny} --data {tmp}/no.csv", "no.csv"),
+        ("evaluate --checkpoint {tiny} --data {cohort} --format paper", "paper"),
+        ("evaluate --checkpoint {tiny} --data {cohort} --part tset", '--part is "tset"'),
+        ("evaluate --checkpoint {tiny} --data {cohort} --part paper", "no split of table records"),
+        ("evaluate --checkpoint {tiny} --data {cohort} --draws 5", "Invalid value for '--draws'"),
+        ("evaluate --checkpoint {tiny} --data {cohort} --out {tmp}/no/x.json", "There is no folder"),
+        ("evaluate --data {cohort}", "Missing option '--checkpoint'."),
+        ("recall --checkpoint {tmp}/no", "There is no checkpoint folder"),
+        ("publish {tmp}/no {tmp}/out --data {cohort}", "There is no checkpoint folder"),
+        ("baselines --checkpoint {tiny} --data {cohort} --seeds one,two", 'not "one,two"'),
+        ("baselines --checkpoint {tiny} --data {cohort} --only oracle --out {tmp}/out", "no baseline oracle"),
+        ("ablate --data {cohort} --only red --runs {tmp}/runs --out {tmp}/out", "has no row red"),
+        ("ablate --data {cohort} --config none.yaml", "none.yaml can't be read as a table of ablations"),
+        ("question 4 --data {cohort} --source somewhere --out {tmp}/out", "NAME=FORMAT:PATH"),
+        ("question 7 --data {cohort}", "Invalid value for 'number'"),
+        ("report --checkpoint {tiny} --folder {tmp}/runs", "publish it first"),
     ],
-    ids=lambda value: "" if isinstance(value, list) else value[:40],
-)  # fmt: skip
+)
 def test_what_a_user_can_mend_is_one_sentence_and_status_2(
-    words, message, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+    words, message, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, call
 ) -> None:
     settings(tmp_path / "bad.yaml", sead=1)
     (tmp_path / "empty.yaml").write_text("")
     places = {"tmp": tmp_path, "cohort": invented_cohort, "stage1": tiny_stage1, "tiny": tiny_checkpoint}
-    assert call(monkeypatch, *(word.format(**places) for word in words)) == 2
-    assert message in refused(capsys)
+    assert message in call(*(word.format(**places) for word in words.split()))
     assert not (tmp_path / "out").exists()
 
 
@@ -122,7 +122,7 @@ def test_from_a_shell_too() -> None:
 
 @pytest.mark.parametrize("command", ["memorize", "rank", "merge", "export", "fit-cut"])
 def test_no_command_writes_over_what_is_not_its_own(
-    command, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, monkeypatch, capsys
+    command, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, call
 ) -> None:
     own = tmp_path / "docs"
     own.mkdir()
@@ -134,10 +134,8 @@ def test_no_command_writes_over_what_is_not_its_own(
         "merge": [tiny_checkpoint],
         "export": [tiny_checkpoint],
     }.get(command, ["--config", tmp_path / f"{command}.yaml"])
-    assert call(monkeypatch, command, *words, "--out", own) == 2
-    assert f"{own} is there already and is no checkpoint" in refused(capsys)
+    assert f"{own} is there already and is no checkpoint" in call(command, *words, "--out", own)
     assert [path.read_text() for path in own.iterdir()] == ["mine"]
     if command in ("memorize", "rank", "export"):
         (tmp_path / "file").write_text("")
-        assert call(monkeypatch, command, *words, "--out", tmp_path / "file" / "x" / "y") == 2
-        assert "can't be written" in refused(capsys)
+        assert "can't be written" in call(command, *words, "--out", tmp_path / "file" / "x" / "y")

@@ -22,46 +22,17 @@ from training.common.config import MemorizeConfig, RankConfig, RunConfig
 from training.common.trainer import last_complete
 from training.memorize import run as memorize
 from training.rank import run as rank
-from training.rank import setup as rank_setup
 
 STEPS = 48
-SAVE_EVERY = 3
 KILLS = 20
 LONGEST = 300.0  # seconds that a run of some seconds may take before it counts as hung
-
-
-def config_of(start: Path, data: Path) -> RankConfig:
-    """A run in which everything draws at random: order, dropped codes, dropout, rehearsal's phrasings and candidates."""
-    return RankConfig(
-        start=str(start),
-        data=str(data),
-        format="table",
-        passes=6,
-        batch_size=12,
-        learning_rate=5e-3,
-        optimizer="muon",
-        drop=0.2,
-        attention_dropout=0.2,
-        average=0.9,
-        rehearsal=4,
-        save_every=SAVE_EVERY,
-        log_every=1,
-    )
-
-
-def stage1_config() -> MemorizeConfig:
-    """A small model from scratch, on the small book: 54 steps that draw phrasings, hierarchy questions and candidates."""
-    sizes = {"word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2}
-    return MemorizeConfig(
-        **sizes,
-        passes=6,
-        batch_size=32,
-        learning_rate=5e-3,
-        optimizer="muon",
-        undivided_codes=16,
-        save_every=SAVE_EVERY,
-        log_every=1,
-    )
+RUN = {"passes": 6, "learning_rate": 5e-3, "optimizer": "muon", "save_every": 3, "log_every": 1}
+# everything draws at random: order, dropped codes, dropout, phrasings, hierarchy questions and candidates
+STAGE_2 = {"batch_size": 12, "drop": 0.2, "attention_dropout": 0.2, "average": 0.9, "rehearsal": 4, "format": "table"}
+STAGE_1 = {
+    "batch_size": 32, "undivided_codes": 16,
+    "word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2,
+}  # fmt: skip
 
 
 def run_and_tell(config: RunConfig, out: Path, told: Path) -> None:
@@ -140,59 +111,25 @@ class Run:
         return read_manifest(self.out).files
 
 
-def unbroken_run(config: RunConfig, out: Path) -> tuple[Run, float]:
-    """A run that nobody stops, and the seconds it took."""
-    run = Run(config, out)
-    began = time.perf_counter()
-    assert run.attempt(None)
-    assert sorted(run.steps) == list(range(1, len(run.steps) + 1)) and len(run.steps) >= STEPS
-    return run, time.perf_counter() - began
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, tiny_stage1, invented_cohort) -> tuple[Run, float]:
-    """Stage 2."""
-    return unbroken_run(config_of(tiny_stage1, invented_cohort), tmp_path_factory.mktemp("unbroken") / "model")
-
-
-def assert_killing_changes_nothing(whole: Run, seconds: float, kills: int, folder: Path) -> None:
-    """Runs that are killed at so many moments in all give the losses and the files of the whole one."""
-    draw = random.Random(kills)
-    killed = finished = number = 0
-    while killed < kills or not finished:
-        run = Run(whole.config, folder / f"run-{number}" / "model")
-        while not run.attempt(draw.uniform(0, 0.4 * seconds) if killed + run.kills < kills else None):
+@pytest.mark.parametrize("stage", [1, 2])
+def test_killed_at_random_moments_a_run_ends_as_if_it_was_not(
+    stage, tiny_stage1, invented_cohort, tmp_path, monkeypatch
+) -> None:
+    """Runs that are killed at twenty moments in all give the losses and the files of one that nobody stopped."""
+    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+    config = MemorizeConfig(**RUN, **STAGE_1)
+    if stage == 2:
+        config = RankConfig(start=str(tiny_stage1), data=str(invented_cohort), **RUN, **STAGE_2)
+    whole, began = Run(config, tmp_path / "unbroken" / "model"), time.perf_counter()
+    assert whole.attempt(None)
+    seconds = time.perf_counter() - began
+    assert sorted(whole.steps) == list(range(1, len(whole.steps) + 1)) and len(whole.steps) >= STEPS
+    draw, killed, finished = random.Random(KILLS), 0, 0
+    while killed < KILLS or not finished:
+        run = Run(config, tmp_path / f"run-{finished}" / "model")
+        while not run.attempt(draw.uniform(0, 0.4 * seconds) if killed + run.kills < KILLS else None):
             pass
         assert run.steps == whole.steps  # the loss curve, step for step
         assert run.result() == whole.result() and len(whole.result()) >= 3
         assert not (run.out / "steps").exists()
-        killed, finished, number = killed + run.kills, finished + 1, number + 1
-    assert killed >= kills
-
-
-def test_killed_at_random_moments_stage_2_ends_as_if_it_was_not(tmp_path, unbroken) -> None:
-    assert_killing_changes_nothing(*unbroken, KILLS, tmp_path)
-
-
-def test_killed_at_random_moments_stage_1_ends_as_if_it_was_not(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
-    whole, seconds = unbroken_run(stage1_config(), tmp_path / "unbroken" / "model")
-    assert_killing_changes_nothing(whole, seconds, KILLS, tmp_path)
-
-
-def test_killed_after_training_before_the_result_is_written_it_need_not_train_again(tmp_path, unbroken) -> None:
-    whole, _ = unbroken
-    run = Run(whole.config, tmp_path / "model")
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_dies_in_fit_cut, args=(run.config, run.out))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert last_complete(run.out / "steps").name == f"checkpoint-{STEPS}"
-    assert run.attempt(None)
-    assert run.steps == {} and run.result() == whole.result()
-
-
-def _dies_in_fit_cut(config: RankConfig, out: Path) -> None:
-    rank_setup.fit_cut = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-    rank.run(config, out)
+        killed, finished = killed + run.kills, finished + 1

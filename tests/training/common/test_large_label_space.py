@@ -89,22 +89,3 @@ def test_scores_of_all_targets_never_stand_in_memory_at_once(at_once) -> None:
         assert 0 < largest.elements <= max(at_once * (len(LABELS) + 1), rows) < 0.2 * scores
     else:
         assert largest.elements >= scores
-
-
-def test_one_pass_over_all_visits_costs_what_every_prefix_costs_together() -> None:
-    """The same weights give the same loss in both forms, so that what they learn is the same."""
-    model, _, _ = case()
-    draw = random.Random(5)
-    patients = [
-        Patient([Visit(draw.sample(LABELS, 3)) for _ in range(draw.randint(2, 5))], id=str(n)) for n in range(20)
-    ]
-
-    def loss(**settings) -> float:
-        config = RankConfig(batch_size=100, passes=1, shuffle=False, **settings)
-        batch = HistoryBatches(patients, LABELS, Encoder(model.vocabulary, SequenceConfig()), config)[0]
-        assert len(batch["weight"]) == sum(len(p.visits) - 1 for p in patients)
-        with torch.inference_mode():
-            return float(rank_loss(model, batch, HIERARCHY, config))
-
-    assert loss(prefix_samples=True) == pytest.approx(loss(), rel=1e-5)
-    assert loss(trim_inputs=True) == pytest.approx(loss(), rel=1e-5)

@@ -1,32 +1,34 @@
-"""Patients in parts that share none, and a history that holds nothing of the visit it is to predict."""
+"""Nobody in two parts, by one rule; a history holds nothing of the visit to predict; nothing fitted saw another part's code."""
 
 from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 
+from mera_core.checkpoint.folder import read_manifest
 from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
-from mera_core.history.records import Patient, Visit
+from mera_core.history.records import Patient, Visit, write_visits
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model, tiny_vocabulary
+from training.baselines import CodeFrequency, HistoryRegression
+from training.baselines.neural import NeuralBaseline, NeuralSettings
+from training.common.config import RankConfig
 from training.common.split import histories_and_truth, in_parts, split_of, with_codes
+from training.rank import run as rank
+from training.rank.cut import LabelCounts
 
-A, B, C, OUTSIDE = icd9("428.0", "427.31", "584.9", "042")
-
-
-def test_a_part_is_the_first_byte_of_the_ids_hash() -> None:
-    for n in range(2000):
-        byte = hashlib.sha256(str(n).encode()).digest()[0]
-        assert split_of(str(n)) == ("test" if byte < 52 else "validation" if byte < 70 else "train")
+A, B, OUTSIDE, ONLY_IN_TEST = icd9("428.0", "401.9", "042", "V58.61")
 
 
-def test_about_73_7_and_20_in_a_hundred() -> None:
-    parts = in_parts([Patient([Visit([A])], id=f"p{n}") for n in range(4000)], "table")
-    assert [round(len(parts[name]) / 40) for name in ("train", "validation", "test")] == pytest.approx(
-        [72.7, 7.0, 20.3], abs=2
-    )
-    assert sum(map(len, parts.values())) == 4000
+def test_a_part_is_the_first_byte_of_the_ids_hash_and_nobody_is_lost() -> None:
+    parts = in_parts([Patient([Visit([A])], id=f"é{n}") for n in range(4000)], "table")
+    for name, (low, high) in {"test": (0, 52), "validation": (52, 70), "train": (70, 256)}.items():
+        hashed = [hashlib.sha256(patient.id.encode()).digest()[0] for patient in parts[name]]
+        assert all(low <= byte < high for byte in hashed)
+        assert len(hashed) / 4000 == pytest.approx((high - low) / 256, abs=0.02)
+    assert len({patient.id for part in parts.values() for patient in part}) == sum(map(len, parts.values())) == 4000
 
 
 def test_a_patient_without_an_id_and_an_empty_training_part_are_refused() -> None:
@@ -40,14 +42,11 @@ def test_visits_without_codes_are_left_out_and_the_age_follows() -> None:
     patients = [
         Patient([Visit([A], age=50), Visit([], age=51), Visit([B], age=52), Visit([], age=53)], age=53, id="a"),
         Patient([Visit([])], id="b"),
+        Patient([Visit([A], age=0), Visit([], age=3)], age=3, id="c"),  # a newborn's age is an age
     ]
-    (kept,) = with_codes(patients)
+    kept, newborn = with_codes(patients)
+    assert newborn.age == 0
     assert [visit.codes for visit in kept.visits] == [(A,), (B,)] and kept.age == 52
-
-
-def test_a_newborns_age_is_an_age() -> None:
-    (kept,) = with_codes([Patient([Visit([A], age=0), Visit([], age=3)], age=3, id="a")])
-    assert kept.age == 0
 
 
 def test_nothing_of_the_last_visit_is_left_in_the_history_before_it() -> None:
@@ -82,3 +81,45 @@ def test_true_codes_are_counted_at_their_label_and_the_others_as_missed() -> Non
 def test_no_history_at_all_is_refused() -> None:
     with pytest.raises(InputError, match="No patient has a history and a next visit"):
         histories_and_truth(tiny_engine(), [Patient([Visit([OUTSIDE]), Visit([CODES[0]])], id="a")])
+
+
+# --- what a run knows
+
+
+@pytest.fixture(scope="module")
+def cohort() -> list[Patient]:
+    """Everyone has 428.0 and 401.9; test patients have V58.61 as well, and nobody else has."""
+    made = []
+    for name in map(str, range(120)):
+        first = Visit([A, ONLY_IN_TEST] if split_of(name) == "test" else [A])
+        made.append(Patient([first, Visit([B]), first], id=name, sex="F", age=60))
+    return made
+
+
+def test_a_checkpoint_knows_no_code_that_only_test_patients_have(cohort, tiny_stage1, tmp_path) -> None:
+    write_visits(cohort, tmp_path / "cohort.csv")
+    data = str(tmp_path / "cohort.csv")
+    rank.run(RankConfig(start=str(tiny_stage1), data=data, format="table", passes=0.5, save_every=0), tmp_path / "run")
+    manifest = read_manifest(tmp_path / "run")
+    assert {*manifest.label_space, *manifest.input_codes} == {A, B}
+
+
+def test_label_counts_change_with_no_patient_of_another_part(cohort) -> None:
+    train = in_parts(cohort, "table")["train"]
+    counts = LabelCounts.of(train)
+    assert counts.labels == (B, A)
+    np.testing.assert_allclose(counts.rate, (len(train) + 0.5) / (2 * len(train) + 1))
+
+
+def test_baselines_know_no_code_that_only_test_patients_have(cohort) -> None:
+    parts, labels = in_parts(cohort, "table"), (B, A)
+    without = [
+        Patient(
+            [Visit([code for code in visit.codes if code != ONLY_IN_TEST]) for visit in patient.visits], id=patient.id
+        )
+        for patient in parts["test"]
+    ]
+    network = NeuralBaseline(labels, "GRU", NeuralSettings(width=8, passes=1))
+    for baseline in (CodeFrequency(labels), HistoryRegression(labels, l2=(1.0,)), network):
+        baseline.fit(parts["train"], parts["validation"])
+        np.testing.assert_allclose(baseline.scores(parts["test"]), baseline.scores(without), atol=1e-6)

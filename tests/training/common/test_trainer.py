@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy
 from mera_core.model.sequence import Encoder, SequenceConfig
-from tests.tiny import CODES, tiny_engine, tiny_model, tiny_vocabulary
+from tests.tiny import CODES, tiny_model, tiny_vocabulary
+from tests.training.common.one_process import KillAt, Killed
 from training.common import trainer
 from training.common.config import RankConfig
 from training.common.trainer import COMPLETE, last_complete, run_trainer
@@ -26,19 +26,6 @@ from training.rank.batches import HistoryBatches
 BOOK = Ontology.load()
 NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})
 SETTINGS = {"batch_size": 4, "passes": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
-
-
-class Killed(Exception):
-    """What a power cut looks like from inside."""
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def cohort() -> list[Patient]:
@@ -59,13 +46,22 @@ def parts(**settings):
     return model, data, config, hierarchy
 
 
-def trained(out: Path, kill_at: int | None = None, **settings) -> dict[str, torch.Tensor]:
+def trained(out: Path, kill_at: int | None = None, frozen: bool = False, **settings) -> dict[str, torch.Tensor]:
     model, data, config, hierarchy = parts(**settings)
+    model.backbone.model.layers.requires_grad_(not frozen)
+    run(model, data, config, hierarchy, out, [KillAt(kill_at)] if kill_at else [])
+    return copy_of(model)
+
+
+def run(model, data, config, hierarchy, out: Path, callbacks=(), optimizer=None, **options) -> None:
     assert len(data) == 12
     torch.manual_seed(config.seed)
-    callbacks = [KillAt(kill_at)] if kill_at else []
-    optimizer = rank.rank_optimizer(model, config)
-    run_trainer(model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks)
+    optimizer = optimizer or rank.rank_optimizer(model, config)
+    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
+    run_trainer(model, data, config, out, loss, optimizer, callbacks, **options)
+
+
+def copy_of(model) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -116,29 +112,6 @@ def test_the_newest_checkpoint_is_by_number_not_by_name(tmp_path) -> None:
     assert last_complete(tmp_path / "nothing") is None
 
 
-def test_the_average_survives_a_kill_too(tmp_path, monkeypatch) -> None:
-    def run(out: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
-        model, data, config, hierarchy = parts(average=0.9)
-        torch.manual_seed(config.seed)
-        calls, loss = [], rank.rank_loss
-
-        def counted(*args):
-            calls.append(1)
-            if len(calls) == kill_at:
-                raise Killed
-            return loss(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(rank, "rank_loss", counted)
-            rank.train(tiny_engine(model), data, hierarchy, config, out, [])
-        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    whole = run(tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(tmp_path / "out", kill_at=8)
-    assert_equal(run(tmp_path / "out"), whole)
-
-
 def test_finished_steps_are_cleared_and_the_log_stands_beside_the_folder(tmp_path, unbroken) -> None:
     for name in ("one", "two"):  # two runs in one process: each to its own log
         trained(tmp_path / name, save_every=6, log_every=1)
@@ -148,50 +121,23 @@ def test_finished_steps_are_cleared_and_the_log_stands_beside_the_folder(tmp_pat
         assert not any(path.is_relative_to(tmp_path / name) for path in logs)  # saving replaces that folder
 
 
-def test_accumulated_batches_are_one_step(tmp_path) -> None:
-    steps = []
-
-    class Count(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            steps.append(state.global_step)
-
-    model, data, config, hierarchy = parts(accumulate=3, save_every=0)
-    optimizer = rank.rank_optimizer(model, config)
-    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
-    run_trainer(model, data, config, tmp_path / "out", loss, optimizer, [Count()])
-    assert steps == [1, 2, 3, 4]
-
-
 def test_parameter_groups_learn_at_their_own_rates(tmp_path) -> None:
     model, data, config, hierarchy = parts(save_every=0)
-    frozen = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
-    before = model.head.bias.detach().clone()
+    before = copy_of(model)
     groups = [{"params": list(model.backbone.parameters()), "lr": 0.0, "weight_decay": 0.0}]
     groups.append({"params": list(model.head.parameters()), "lr": 1e-2})
-    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
-    run_trainer(model, data, config, tmp_path / "out", loss, torch.optim.AdamW(groups))
-    assert all(torch.equal(p, frozen[name]) for name, p in model.backbone.named_parameters())
-    assert not torch.equal(model.head.bias, before)
+    run(model, data, config, hierarchy, tmp_path / "out", optimizer=torch.optim.AdamW(groups))
+    moved = {name for name, weight in copy_of(model).items() if not torch.equal(weight, before[name])}
+    assert "head.bias" in moved and not any(name.startswith("backbone") for name in moved)
 
 
 def test_frozen_weights_are_not_written_and_a_killed_run_still_ends_alike(tmp_path) -> None:
-    def run(out: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
-        model, data, config, hierarchy = parts()
-        model.backbone.model.layers.requires_grad_(False)
-        torch.manual_seed(config.seed)
-        callbacks = [KillAt(kill_at)] if kill_at else []
-        optimizer = rank.rank_optimizer(model, config)
-        run_trainer(
-            model, data, config, out, lambda m, b: rank.rank_loss(m, b, hierarchy, config), optimizer, callbacks
-        )
-        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    whole = run(tmp_path / "whole")
+    whole = trained(tmp_path / "whole", frozen=True)
     with pytest.raises(Killed):
-        run(tmp_path / "out", kill_at=11)
+        trained(tmp_path / "out", kill_at=11, frozen=True)
     written = load_file(last_complete(tmp_path / "out" / "steps") / trainer.WEIGHTS)
     assert not any(".layers." in name for name in written) and "head.cut_offset" in written
-    assert_equal(run(tmp_path / "out"), whole)
+    assert_equal(trained(tmp_path / "out", frozen=True), whole)
 
 
 def test_attention_is_the_one_asked_for(tmp_path) -> None:
@@ -209,12 +155,10 @@ def test_attention_is_the_one_asked_for(tmp_path) -> None:
 
 def test_a_kept_run_is_not_trained_again(tmp_path, unbroken) -> None:
     """Until its caller has written the result, a finished run's last step stays."""
-    model, data, config, hierarchy = parts()
-    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
-    torch.manual_seed(config.seed)
-    run_trainer(model, data, config, tmp_path / "out", loss, rank.rank_optimizer(model, config), keep_steps=True)
+    model, *rest = parts()
+    run(model, *rest, tmp_path / "out", keep_steps=True)
     assert last_complete(tmp_path / "out" / "steps").name == "checkpoint-12"
-    assert_equal({name: tensor.clone() for name, tensor in model.state_dict().items()}, unbroken)
-    again, data, config, hierarchy = parts()
+    assert_equal(copy_of(model), unbroken)
+    again, data, config, _ = parts()
     run_trainer(again, data, config, tmp_path / "out", None, rank.rank_optimizer(again, config))  # no loss is asked for
-    assert_equal({name: tensor.clone() for name, tensor in again.state_dict().items()}, unbroken)
+    assert_equal(copy_of(again), unbroken)

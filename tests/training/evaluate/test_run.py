@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,18 @@ from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Code
 from mera_core.ranking.calibration import Calibration
 from mera_core.readers import read
+from tests.conftest import ROOT
 from training.common.split import split_of, with_codes
 from training.evaluate import run as evaluate
 from training.evaluate.scored import Scored
 
 DRAWS = 20
-SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "evidence" / "evaluate.schema.json"
+SCHEMA = json.loads((ROOT / "docs" / "evidence" / "evaluate.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def result(tiny_checkpoint, invented_cohort) -> dict[str, Any]:
-    return evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    return evaluated(tiny_checkpoint, invented_cohort)
 
 
 def in_part(cohort: Path, part: str) -> list[Patient]:
@@ -38,40 +38,22 @@ def in_part(cohort: Path, part: str) -> list[Patient]:
     return [patient for patient in patients if split_of(patient.id) == part and len(patient.visits) > 1]
 
 
-def numbers(value: Any, place: str = "") -> list[tuple[str, float]]:
-    if isinstance(value, dict):
-        return [pair for key, one in value.items() for pair in numbers(one, f"{place}.{key}")]
-    if isinstance(value, list):
-        return [pair for n, one in enumerate(value) for pair in numbers(one, f"{place}[{n}]")]
-    return [(place, value)] if isinstance(value, float | int) and not isinstance(value, bool) else []
+def evaluated(checkpoint: Path, cohort: Path, *more, **options) -> dict[str, Any]:
+    return evaluate.run(checkpoint, str(cohort), "table", *more, **({"draws": DRAWS} | options))
 
 
 # --- the contract
 
 
-def test_the_json_has_the_contracts_keys(result) -> None:
-    groups = "checkpoint patients metrics recurrent new_onset heart_failure subgroups cuts baselines notice mode data"
-    assert set(groups.split()) <= set(result)
-    for name in ("recall@20", "weighted_f1_oracle", "weighted_f1_cut", "cut_size_mean", "true_size_mean", "ece"):
-        assert set(result["metrics"][name]) >= {"value", "low", "high"}
-    assert result["mode"] == "honest" and result["notice"] == "Research use, not for clinical decisions."
-
-
-def test_the_json_is_of_the_published_schema(result, tiny_checkpoint, invented_cohort) -> None:
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(result, schema)
-    paper = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, paper=True)
-    jsonschema.validate(paper, schema)
+def test_the_json_is_of_the_published_schema_and_finite(result, tiny_checkpoint, invented_cohort) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(result, SCHEMA)
+    jsonschema.validate(evaluated(tiny_checkpoint, invented_cohort, paper=True), SCHEMA)
     for broken in (result | {"metrics": {}}, {key: value for key, value in result.items() if key != "auprc_of"}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(broken, schema)
-
-
-def test_every_value_is_finite_json(result) -> None:
+            jsonschema.validate(broken, SCHEMA)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert len(numbers(result)) > 200
-    assert all(math.isfinite(value) for _, value in numbers(result))
+    assert result["mode"] == "honest" and result["notice"] == "Research use, not for clinical decisions."
 
 
 def test_intervals_hold_their_value_and_shares_stay_between_0_and_1(result) -> None:
@@ -80,10 +62,6 @@ def test_intervals_hold_their_value_and_shares_stay_between_0_and_1(result) -> N
         assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
     values = [result["metrics"][f"recall@{k}"]["value"] for k in (5, 10, 20, 30)]
     assert values == sorted(values)
-
-
-def test_twice_the_same_to_the_last_digit(result, tiny_checkpoint, invented_cohort) -> None:
-    assert evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS) == result
 
 
 # --- the figures are those of the lists that users see
@@ -156,12 +134,12 @@ def test_without_a_calibration_areas_are_of_the_margin(tiny_checkpoint, invented
         return engine
 
     monkeypatch.setattr(evaluate.Engine, "load", uncalibrated)
-    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    out = evaluated(tiny_checkpoint, invented_cohort)
     assert out["auprc_of"].startswith("score of the code - score of EOV")
     ours = Scored.of(uncalibrated(tiny_checkpoint), in_part(invented_cohort, "test"))
     expected = average_precision_score(ours.truth.positive.toarray().ravel() > 0, ours.margin.ravel())
     assert out["metrics"]["auprc_micro"]["value"] == pytest.approx(expected)
-    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    jsonschema.validate(out, SCHEMA)
 
 
 def test_subgroups_count_the_patients(result) -> None:
@@ -202,13 +180,13 @@ def test_the_calibration_of_the_checkpoint_is_what_is_judged(tiny_checkpoint, in
 
 
 def test_a_checkpoint_against_itself_differs_by_nothing(tiny_checkpoint, invented_cohort) -> None:
-    out = evaluate.run(tiny_checkpoint, str(invented_cohort), "table", draws=DRAWS, against=tiny_checkpoint)
+    out = evaluated(tiny_checkpoint, invented_cohort, against=tiny_checkpoint)
     against = out["against"]
     assert against["patients"] == out["patients"]
     for name, figure in against["ours_minus_this"].items():
         assert figure["value"] == 0 and figure["low"] in (0, None) and figure["high"] in (0, None), name
     assert against["metrics"]["recall@20"]["value"] == out["metrics"]["recall@20"]["value"]
-    jsonschema.validate(out, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    jsonschema.validate(out, SCHEMA)
 
 
 def test_a_difference_between_checkpoints_is_paired_on_the_same_patients(tiny_checkpoint, invented_cohort) -> None:
@@ -241,10 +219,10 @@ def test_the_records_of_training_in_another_form_are_not_taken_for_new_patients(
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["data"]["format"] = "uci_diabetes130"
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    again = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS)
+    again = evaluated(own_checkpoint, invented_cohort)
     assert again["patients"] == result["patients"] and again["metrics"] == result["metrics"]
     assert "may be those of training (uci_diabetes130) in another form" in again["data"]["patients"]
-    everybody = evaluate.run(own_checkpoint, str(invented_cohort), "table", draws=DRAWS, part="all")
+    everybody = evaluated(own_checkpoint, invented_cohort, part="all")
     assert everybody["patients"] > again["patients"] and everybody["data"]["patients"] == "all"
 
 
@@ -254,10 +232,10 @@ def test_new_patients_can_be_evaluated_beside_the_training_data(tiny_checkpoint,
     ids = [identity for identity in map(str, range(400)) if split_of(identity) == "test"][:12]
     cohort = tmp_path / "new.csv"
     write_visits([Patient(visits, id=identity) for identity in ids], cohort)
-    without = evaluate.run(tiny_checkpoint, str(cohort), "table", draws=DRAWS)
+    without = evaluated(tiny_checkpoint, cohort)
     assert without["patients"] == 12 and without["baselines"] == []
     assert without["baselines_absent"].startswith("no training patients at hand to fit them on")
-    beside = evaluate.run(tiny_checkpoint, str(cohort), "table", str(invented_cohort), draws=DRAWS)
+    beside = evaluated(tiny_checkpoint, cohort, str(invented_cohort))
     assert len(beside["baselines"]) >= 3 and beside["metrics"] == without["metrics"]
 
 
@@ -268,8 +246,8 @@ def test_paper_mode_drops_patients_with_an_empty_visit_and_says_how_many(tiny_ch
     patients += [Patient([visits[0], Visit([]), visits[1]], id=identity) for identity in ids[10:]]
     path = tmp_path / "gaps.csv"
     write_visits(patients, path)
-    paper = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS, paper=True)
-    honest = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS)
+    paper = evaluated(tiny_checkpoint, path, paper=True)
+    honest = evaluated(tiny_checkpoint, path)
     assert (paper["patients"], honest["patients"]) == (10, 14)
     assert paper["mode"] == "paper" and paper["dropped_for_a_visit_without_codes"] == 4
     assert "subgroups" not in paper and "subgroups" in honest

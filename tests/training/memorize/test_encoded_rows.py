@@ -292,11 +292,6 @@ def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
         memorize.learn_encoded(other, codes, sampler, replace(config, learning_rate=0.1), BOOK, tmp_path / "first")
 
 
-def test_missed_passes_need_encoded_ones():
-    with pytest.raises(InputError, match="set encoded_passes or go_on_from"):
-        MemorizeConfig(missed_passes=2)
-
-
 def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monkeypatch):
     codes = BOOK.billable("ICD9")[:40]
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
@@ -318,15 +313,6 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "logs", "second"]
     with pytest.raises(InputError, match="knows ICD9, and the configuration names ICD10"):
         memorize.run(replace(further, systems=("ICD10",)), tmp_path / "third")
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"encoded_passes": 1.0}, "make all rows anew"), ({"backbone": "x"}, "leave backbone empty")],
-)
-def test_what_cannot_go_on_from_an_earlier_stage_1(changes, words):
-    with pytest.raises(InputError, match=words):
-        MemorizeConfig(go_on_from="runs/first", **changes)
 
 
 @pytest.mark.parametrize("passes", [0.0, 1.0])

@@ -139,7 +139,7 @@ def test_a_run_that_memorized_only_is_published(folder, small_book, tmp_path, mo
     recall = read_manifest(out).metrics["recall"]
     assert recall == manifest.metrics["recall"] and set(manifest.metrics) == {"recall"}
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert card == publish.memory_card(manifest) and "ranks nothing" in card
+    assert card == publish.card(manifest) and "ranks nothing" in card
     for share in (recall["code_to_definition"]["words"], recall["equivalents"]["right"]):
         assert f"{100 * share:.2f} %" in card
     assert (out / "model.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size

@@ -117,17 +117,3 @@ def test_nothing_to_move_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(memorize, "kept_missed", lambda *_: [])
     with pytest.raises(InputError, match="x knows every code both ways"):
         memorize.run(SETTINGS, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"go_on_from": ""}, "set encoded_passes or go_on_from"),
-        ({"missed_passes": 0}, "set go_on_from and missed_passes"),
-        ({"weight_decay": 0.01}, "weight_decay to 0"),
-        ({"optimizer": "muon"}, "optimizer to adamw"),
-    ],
-)
-def test_what_rows_alone_needs(changes, words):
-    with pytest.raises(InputError, match=words):
-        replace(SETTINGS, **changes)

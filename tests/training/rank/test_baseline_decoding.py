@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,20 +21,20 @@ from training.rank.baseline_decoding import SequenceBatches, as_scores, decode, 
 CODES = tiny.CODES[:4]
 
 
-def histories() -> list[Patient]:
+def history(visits: int = 3) -> Patient:
     first, second, third, _ = CODES
-    return [Patient([Visit([first, second]), Visit([third]), Visit([second, first])], id="1", sex="F", age=70)]
+    return Patient([Visit([first, second]), Visit([third]), Visit([second, first])][:visits], id="1", sex="F", age=70)
 
 
 def batches(**values) -> SequenceBatches:
     config = RankConfig(batch_size=8, passes=1, **values)
     encoder = Encoder(tiny.tiny_vocabulary(), SequenceConfig())
-    return SequenceBatches(histories(), CODES, encoder, config)
+    return SequenceBatches([history()], CODES, encoder, config)
 
 
 def test_each_place_asks_for_the_next_code_and_the_last_for_eov() -> None:
     data = batches(shuffle=False)
-    batch = data.collate([(histories()[0], 2)], random.Random(0))
+    batch = data.collate([history()], random.Random(0))
     vocabulary = data.encoder.vocabulary
     assert batch["target"].tolist() == [1, 0, 4]  # second, first, EOV
     ids, positions = batch["input_ids"][0].tolist(), batch["position"].tolist()
@@ -46,15 +47,15 @@ def test_each_place_asks_for_the_next_code_and_the_last_for_eov() -> None:
 
 def test_a_sample_never_holds_a_later_visit() -> None:
     data = batches(shuffle=False)
-    one = data.collate([(histories()[0], 1)], random.Random(0))
-    changed = Patient([*histories()[0].visits[:2], Visit([CODES[3]])], id="1", sex="F", age=99)
-    other = data.collate([(changed, 1)], random.Random(0))
+    one = data.collate([history(2)], random.Random(0))
+    changed = Patient([history().visits[0], Visit([CODES[2]]), Visit([CODES[3]])], id="1", sex="F", age=99)
+    other = data.collate([replace(changed, visits=changed.visits[:2])], random.Random(0))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_shuffling_changes_the_order_of_targets_and_keeps_the_set() -> None:
     data = batches(shuffle=True)
-    orders = {tuple(data.collate([(histories()[0], 2)], random.Random(seed))["target"].tolist()) for seed in range(20)}
+    orders = {tuple(data.collate([history()], random.Random(seed))["target"].tolist()) for seed in range(20)}
     assert orders == {(0, 1, 4), (1, 0, 4)}
 
 
@@ -64,7 +65,7 @@ def test_a_model_trained_on_one_list_decodes_it() -> None:
     data = batches(shuffle=False)
     config = RankConfig(batch_size=8, passes=1, shuffle=False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    batch = data.collate([(histories()[0], 2)], random.Random(0))
+    batch = data.collate([history()], random.Random(0))
     losses = []
     for _ in range(80):
         loss = sequence_loss(model, batch, config)
@@ -73,7 +74,7 @@ def test_a_model_trained_on_one_list_decodes_it() -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 < losses[0]
-    past = Patient(histories()[0].visits[:2], sex="F", age=None)
+    past = Patient(history().visits[:2], sex="F", age=None)
     read = [(past, engine.encode(past))]
     assert decode(engine, read) == [[1, 0]]
     assert decode(engine, read * 3) == [[1, 0]] * 3
@@ -83,7 +84,7 @@ def test_decoding_names_no_code_twice_and_ends() -> None:
     engine = tiny.tiny_engine(tiny.tiny_model(CODES, seed=3))
     with torch.no_grad():
         engine.model.head.eov_bias.fill_(-1e4)  # EOV never wins: every code is named, once
-    past = Patient(histories()[0].visits[:1])
+    past = Patient(history().visits[:1])
     (listed,) = decode(engine, [(past, engine.encode(past))])
     assert sorted(listed) == [0, 1, 2, 3]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,20 +127,15 @@ def test_the_loss_falls_on_patients_that_it_sees_and_ranking_follows(ranking_los
 # --- averaging
 
 
-def test_the_average_follows_the_weights_and_swaps_back_and_forth() -> None:
+@pytest.mark.parametrize(("decay", "step", "moved"), [(0.5, 1000, 0.5), (0.999, 1, 9 / 11)])  # early on by 2 / 11
+def test_the_average_follows_the_weights_and_swaps_back_and_forth(decay, step, moved) -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = Average(model, 0.5)
-    start = float(model.weight)
-
-    class State:
-        global_step = 1000
-
+    average, start = Average(model, decay), float(model.weight)
     with torch.no_grad():
         model.weight.fill_(start + 1)
-    average.on_step_end(None, State, TrainerControl())
-    average.on_step_end(None, State, TrainerControl())
+    average.on_step_end(None, SimpleNamespace(global_step=step), TrainerControl())
     average.swap()
-    assert float(model.weight) == pytest.approx(start + 0.75)
+    assert float(model.weight) == pytest.approx(start + moved)
     average.swap()
     assert float(model.weight) == pytest.approx(start + 1)
 
@@ -148,36 +144,17 @@ def test_the_average_of_bfloat16_weights_keeps_what_they_can_not_tell_apart() ->
     model = torch.nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
     with torch.no_grad():
         model.weight.fill_(1.0)
-    average = Average(model, 0.999)
-
-    class State:
-        global_step = 1e9
-
+    average, state = Average(model, 0.999), SimpleNamespace(global_step=1e9)
     with torch.no_grad():
         model.weight.fill_(1.5)
     for _ in range(1000):
         average.swap()  # a look at the validation patients between
         average.swap()
-        average.on_step_end(None, State, TrainerControl())
+        average.on_step_end(None, state, TrainerControl())
     assert float(model.weight) == 1.5
     assert float(average.kept["weight"]) == pytest.approx(1.5 - 0.5 * 0.999**1000, abs=1e-4)
     average.swap()
     assert float(model.weight) == pytest.approx(1.316, abs=0.004)
-
-
-def test_early_on_the_average_forgets_the_start_faster() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    average = Average(model, 0.999)
-    start = float(model.weight)
-
-    class State:
-        global_step = 1  # decay 2 / 11
-
-    with torch.no_grad():
-        model.weight.fill_(start + 1)
-    average.on_step_end(None, State, TrainerControl())
-    average.swap()
-    assert float(model.weight) == pytest.approx(start + 9 / 11)
 
 
 # --- the label space and the cut
@@ -266,13 +243,6 @@ def written(tmp_path, cohort: list[Patient]):
     path = tmp_path / "cohort.csv"
     write_visits(cohort, path)
     return path
-
-
-@pytest.mark.parametrize("setting", ["start", "data"])
-def test_a_run_without_a_start_or_data_is_refused(tmp_path, setting) -> None:
-    values = {"start": "x", "data": "y"} | {setting: ""}
-    with pytest.raises(InputError, match=f"The setting {setting} is empty"):
-        rank.run(RankConfig(**values), tmp_path / "out")
 
 
 def test_codes_without_a_token_are_named(tiny_stage1, tmp_path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mera_core.common.formatting import with_interval as plain
 from training.report import run as report
 from training.report.figures import significant
-from training.report.run import above, listed, percent, plain, points
+from training.report.run import above, listed, percent, points
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT, EVIDENCE = ROOT / "sample_data" / "mera-mini", ROOT / "docs" / "evidence"

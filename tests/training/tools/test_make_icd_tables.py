@@ -31,16 +31,6 @@ def test_provenance_names_every_file_with_its_checksum():
         assert f"{len(book.nodes(system)):,} nodes, {len(book.billable(system)):,} billable" in text
 
 
-def test_the_tables_are_small():
-    assert sum(path.stat().st_size for path in make_icd_tables.DATA.glob("*.gz")) < 2_000_000
-
-
 def test_a_title_with_a_tab_is_refused():
     with pytest.raises(ValueError, match="tab"):
         make_icd_tables.tree_file([("A00", "3", "b", "Chol\tera")])
-
-
-def test_dots_stand_where_the_books_put_them():
-    assert make_icd_tables.dotted("ICD9", "E8021") == "E802.1"
-    assert make_icd_tables.dotted("ICD10", "E8021") == "E80.21"
-    assert make_icd_tables.dotted("ICD9", "V10") == "V10"
