@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mera_core.cohort.targets import before_last
 from mera_core.engine import Engine
 from mera_core.history.records import Patient
 from mera_core.model.network import SEEN_FEATURES, MeraModel
@@ -24,7 +25,6 @@ from mera_core.model.recall import right_padded
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
 from training.common.config import RankConfig
-from training.common.split import before_last
 from training.memorize.loss import answer_loss
 from training.memorize.questions import QuestionSampler
 from training.rank import run as rank
