@@ -15,14 +15,14 @@ from mera_core.common.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate MERA checkpoints.")
 Config = Annotated[Path, typer.Option("--config", help="Flat YAML with the run's settings.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that is written.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write the checkpoint into.")]
 
 
 @app.command()
 def memorize(
     config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
 ):
-    """Stage 1: memorize the code book."""
+    """Stage 1: memorize the ICD codes."""
     from training.common.config import MemorizeConfig
     from training.common.trainer import leave_processes
     from training.memorize import run as stage
@@ -64,10 +64,9 @@ def evaluate(
         str,
         typer.Option(
             help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
-            "everybody, where the format or the codes tell that the records are of another source than those of training (of "
-            "MIMIC-III and MIMIC-IV, which share patients, those admitted after 2012 alone); "
-            "else the test part by the split rule, also of records in another format that may hold the training patients "
-            "(a visits table, MEDS, OMOP, FHIR)."
+            "everybody, if the format or the codes show that the records come from another source than the training data "
+            "(of MIMIC-III and MIMIC-IV, which share patients, only those admitted after 2012); else the test part by the "
+            "split rule, also for formats that may hold the training patients (a visits table, MEDS, OMOP, FHIR)."
         ),
     ] = "auto",
     against: Annotated[Path | None, typer.Option(help="Another checkpoint, for paired differences.")] = None,
@@ -76,7 +75,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ):
-    """Every figure of a checkpoint on patients it never saw, beside the baselines."""
+    """Measure a checkpoint on patients it never saw, beside the baselines."""
     from training.evaluate import run as evaluation
 
     if out is not None:
@@ -93,16 +92,14 @@ def evaluate(
 
 @app.command()
 def baselines(
-    checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint folder to stand beside; its label space and split are used.")
-    ],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to compare with; its label space and split are used.")],
     data: Annotated[str, typer.Option(help="Patient records with training, validation and test patients.")],
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     out: Annotated[
         Path,
         typer.Option(
-            help="The table, as JSON; what stands in it is not run again, whatever checkpoint of the same label space stands "
-            "beside it. Each row's draws go into a folder of the same name."
+            help="The table, as JSON. Rows in it are not run again, also for another checkpoint of the same label space. "
+            "Each row's draws go into a folder of the same name."
         ),
     ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
@@ -114,7 +111,7 @@ def baselines(
     ] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
 ):
-    """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
+    """Tune, fit and measure every baseline on a checkpoint's split; resumes a stopped run."""
     from training.evaluate import compare_baselines as compare
 
     table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
@@ -134,9 +131,9 @@ def ablate(
         list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds to run now; all of the table's by default.")] = "",
-    minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
+    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
 ):
-    """Run the ablation table, one run a row and seed; goes on where it stopped."""
+    """Run the ablation table, one run for each row and seed; resumes a stopped run."""
     from training.ablate import run as ablation
 
     table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
@@ -154,7 +151,7 @@ def question(
     ),
     source: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FORMAT:PATH of records to travel to (question 4); can be given again."),
+        typer.Option(help="NAME=FORMAT:PATH of records to test on (question 4); can be given again."),
     ] = None,
     config: Annotated[Path, typer.Option(help="Table of ablations, for the small model's settings.")] = Path(
         "training/configs/ablate.yaml"
@@ -211,7 +208,7 @@ def recall(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Exact match of a checkpoint's memory over the whole code book."""
+    """Measure by exact match how many of all ICD codes a checkpoint recalls."""
     from mera_core.checkpoint.folder import load_checkpoint
     from mera_core.icd.ontology import Ontology
     from training.memorize import recall_eval as memory
@@ -223,11 +220,11 @@ def recall(
 
 @app.command()
 def benchmark(
-    sections: Annotated[str | None, typer.Option(help="Which, with commas between them; all by default.")] = None,
+    sections: Annotated[str | None, typer.Option(help="Sections, separated by commas; all by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works; no evidence.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, as a trial; not written as evidence.")] = False,
     runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = Path("sample_data/mera-mini"),
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
@@ -265,7 +262,7 @@ def fit_cut(
     out: Out,
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
 ):
-    """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
+    """Fit a checkpoint's cut-off and probabilities to another population; the network does not change."""
     from mera_core.checkpoint.folder import make_room
     from training.rank import cut
 
@@ -279,14 +276,12 @@ def fit_cut(
 @app.command()
 def plan(
     config: Annotated[
-        list[Path], typer.Option("--config", help="Configuration of a run; one of stage 2 comes after its stage 1.")
+        list[Path], typer.Option("--config", help="Configuration of a run; give stage 1 before its stage 2.")
     ],
     gpu_memory: Annotated[
-        float | None, typer.Option(help="GB of one GPU; by default those of this machine's first GPU.")
+        float | None, typer.Option(help="GB of one GPU; this machine's first GPU by default.")
     ] = None,
-    gpus: Annotated[
-        int, typer.Option(help="GPUs that train together (each holds everything, as DDP does).", min=1)
-    ] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs that train together (DDP: each holds the whole model).", min=1)] = 1,
     labels: Annotated[
         int | None, typer.Option(help="Codes of the label space; by default every billable code of the systems.")
     ] = None,
@@ -297,7 +292,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ):
-    """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
+    """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
     from training.plan import run as planning
 
     cohort = planning.CohortSize(labels, patients, visits, codes)
@@ -313,12 +308,12 @@ def plan(
 
 @app.command()
 def merge(
-    adapters: Annotated[Path, typer.Argument(help="Folder that a run with tuning lora or qlora wrote.")],
+    adapters: Annotated[Path, typer.Argument(help="Folder written by a run with tuning lora or qlora.")],
     out: Out,
-    base: Annotated[str | None, typer.Option(help="The base model, if it was moved since training.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base model, if it has been moved since training.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ):
-    """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
+    """Merge adapters into their base model: a complete checkpoint for the engine and the app."""
     from training.release import export as exporting
 
     exporting.merge(adapters, out, base, dtype)
@@ -342,11 +337,13 @@ def export(
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote, or `memorize`.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by `rank` or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
-    data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
+    data: Annotated[str, typer.Option(help="The records it was trained on; none for a run of `memorize`.")] = "",
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-    readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also write the figures between the markers of this file.")
+    ] = None,
     baselines: Annotated[
         Path | None,
         typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),
