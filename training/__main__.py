@@ -15,14 +15,14 @@ from mera_core.common.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate MERA checkpoints.")
 Config = Annotated[Path, typer.Option("--config", help="Flat YAML with the run's settings.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write the checkpoint into.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that is written.")]
 
 
 @app.command()
 def memorize(
     config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
 ):
-    """Stage 1: memorize the ICD codes."""
+    """Stage 1: memorize the code book."""
     from training.common.config import MemorizeConfig
     from training.common.trainer import leave_processes
     from training.memorize import run as stage
@@ -75,7 +75,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ):
-    """Measure a checkpoint on patients it never saw, beside the baselines."""
+    """Every figure of a checkpoint on patients it never saw, beside the baselines."""
     from training.evaluate import run as evaluation
 
     if out is not None:
@@ -111,7 +111,7 @@ def baselines(
     ] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
 ):
-    """Tune, fit and measure every baseline on a checkpoint's split; resumes a stopped run."""
+    """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
     from training.evaluate import compare_baselines as compare
 
     table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
@@ -131,9 +131,9 @@ def ablate(
         list[str] | None, typer.Option(help="Name of a row to run; can be given again. All by default.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds to run now; all of the table's by default.")] = "",
-    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
+    minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
 ):
-    """Run the ablation table, one run for each row and seed; resumes a stopped run."""
+    """Run the ablation table, one run a row and seed; goes on where it stopped."""
     from training.ablate import run as ablation
 
     table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
@@ -208,7 +208,7 @@ def recall(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Measure by exact match how many of all ICD codes a checkpoint recalls."""
+    """Exact match of a checkpoint's memory over the whole code book."""
     from mera_core.checkpoint.folder import load_checkpoint
     from mera_core.icd.ontology import Ontology
     from training.memorize import recall_eval as memory
@@ -262,7 +262,7 @@ def fit_cut(
     out: Out,
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
 ):
-    """Fit a checkpoint's cut-off and probabilities to another population; the network does not change."""
+    """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
     from mera_core.checkpoint.folder import make_room
     from training.rank import cut
 
@@ -292,7 +292,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ):
-    """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
+    """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
     from training.plan import run as planning
 
     cohort = planning.CohortSize(labels, patients, visits, codes)
@@ -313,7 +313,7 @@ def merge(
     base: Annotated[str | None, typer.Option(help="The base model, if it has been moved since training.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ):
-    """Merge adapters into their base model: a complete checkpoint for the engine and the app."""
+    """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
     from training.release import export as exporting
 
     exporting.merge(adapters, out, base, dtype)
@@ -339,11 +339,9 @@ def export(
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder written by `rank` or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
-    data: Annotated[str, typer.Option(help="The records it was trained on; none for a run of `memorize`.")] = "",
+    data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-    readme: Annotated[
-        Path | None, typer.Option(help="Also write the figures between the markers of this file.")
-    ] = None,
+    readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
     baselines: Annotated[
         Path | None,
         typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),
