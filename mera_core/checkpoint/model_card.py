@@ -22,9 +22,9 @@ SMALL_GROUP = 100  # patients; below, an interval is wide
 _PLAIN = ("size_mean", "_slope")  # figures that are no shares
 _NAMES = {
     "weighted_f1_oracle": "weighted F1, at the true number of codes",
-    "weighted_f1_cut": "weighted F1, at the model's cut",
-    "cut_precision": "precision of the cut",
-    "cut_recall": "recall of the cut",
+    "weighted_f1_cut": "weighted F1, at the model's cut-off",
+    "cut_precision": "precision of the predicted codes",
+    "cut_recall": "recall of the predicted codes",
     "cut_size_mean": "codes predicted, a patient",
     "true_size_mean": "codes in the next visit, a patient",
     "auprc_micro": "AUPRC, all patient-code pairs",
@@ -98,7 +98,7 @@ def _release(manifest: Manifest, name: str) -> Iterator[Fact]:
     yield _fact("Release stage", manifest.get("stage", ""), "stage")
     yield from _absent(manifest, "Release date")
     yield _fact("Release version", name.split()[-1], "files (hash of all files' hashes)")
-    yield _fact("Code books", "; ".join(manifest.get("icd_release", {}).values()), "icd_release")
+    yield _fact("ICD releases", "; ".join(manifest.get("icd_release", {}).values()), "icd_release")
     yield _fact("Trained by the code at commit", str(manifest.get("data", {}).get("commit", "")), "data.commit")
     yield _fact("Libraries", _pairs(manifest.get("versions", {})), "versions")
     yield from _absent(manifest, "Global availability", "Regulatory approval")
@@ -117,7 +117,7 @@ def _uses(manifest: Manifest) -> Iterator[Fact]:
 
 def _trust(manifest: Manifest) -> Iterator[Fact]:
     ranked, read = len(manifest.get("label_space", ())), len(manifest.get("input_codes", ()))
-    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut)" if ranked else ""
+    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut-off)" if ranked else ""
     yield _fact("Outcomes and outputs", outputs, "label_space")
     yield _fact("Model type", _architecture(manifest), "method.memorize")
     memorize = manifest.get("method", {}).get("memorize") or {}
@@ -139,9 +139,9 @@ def _trust(manifest: Manifest) -> Iterator[Fact]:
 def _summary(manifest: Manifest) -> str:
     books = " and ".join(SYSTEM_NAMES.get(system, system) for system in manifest.get("systems", ()))
     if not manifest.get("label_space"):
-        return f"Knows the code book of {books}; it does not rank."
+        return f"Has memorized {books}; it does not rank."
     return (
-        f"Knows the code book of {books} and ranks {len(manifest['label_space']):,} codes for a patient's next visit: "
+        f"Has memorized {books} and ranks {len(manifest['label_space']):,} codes for a patient's next visit: "
         f"{manifest.get('label_level') or 'level not recorded'}."
     )
 
@@ -300,7 +300,7 @@ def _derived_limits(manifest: Manifest) -> Iterator[str]:
     recalled = (manifest.get("metrics") or {}).get("recall") or {}
     exact = (recalled.get("code_to_definition") or {}).get("words")
     if exact is not None:
-        yield f"Of the code book it words {100 * exact:.1f} % of the definitions exactly from memory."
+        yield f"It recalls {100 * exact:.1f} % of the ICD definitions word for word."
     results = evaluations(manifest)
     if not results:
         yield "No figure measured on patients is recorded."

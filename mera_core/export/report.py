@@ -72,7 +72,7 @@ def ranking_report(ranking: Ranking, patient: Patient, provenance: Provenance) -
         f'<div class="charts">\n<section>{_chapters_chart(chapters)}</section>\n'
         f"<section>{_timeline_chart(patient.visits, ontology)}</section>\n</div>\n"
         f"{_notes(ranking)}"
-        f"<footer>Score: 0 to 100, the cut is at 50; it orders the list and is no probability. Share of ranking mass: how "
+        f"<footer>Score: 0 to 100, the cut-off is at 50; it orders the list and is no probability. Share of ranking mass: how "
         f"the model spreads its weight over the {len(ranking.codes):,} codes that it ranks.</footer>\n</body>\n</html>\n"
     )
 

@@ -126,7 +126,7 @@ def predicted_sizes(sizes: np.ndarray, largest: int = 15) -> go.Figure:
     figure.update_layout(
         **layout("How many codes are predicted for a patient", 280),
         showlegend=False,
-        xaxis={"type": "category", "title": {"text": "codes above the cut"}, "fixedrange": True},
+        xaxis={"type": "category", "title": {"text": "codes predicted"}, "fixedrange": True},
         yaxis=_BARE | {"range": [0, 1.15 * int(counts.max(initial=1))]},
     )
     figure.update_layout(margin_b=40)

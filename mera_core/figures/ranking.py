@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>"
-_TREE_TITLE = "Share of ranking mass over the code book"
+_TREE_TITLE = "Share of ranking mass over the ICD"
 _TRIFLE = 1e-9
 _LEVELS_AT_ONCE = 3  # a click opens the next
 

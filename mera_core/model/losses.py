@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mera_core.icd.ontology import Code, Ontology
 
 Reduction = Literal["mean", "sum", "none"]
-ThresholdForm = Literal["adaptive", "independent"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +281,7 @@ def threshold_loss(
     scores: Tensor,
     eov_score: Tensor,
     positive: Tensor,
-    form: ThresholdForm = "adaptive",
+    form: str = "adaptive",
     positive_weight: float = 1.0,
     negative_weight: float = 1.0,
     reduction: Reduction = "mean",

@@ -33,6 +33,12 @@ class ScoreHead(nn.Module):
     `order_offset` [C] take no part in the scores, see `ranking.ranking_scores`.
     """
 
+    cut_offset: Tensor
+    order_offset: Tensor
+    rarity: Tensor
+    recorded_slope: Tensor
+    recorded_shift: Tensor
+
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_labels))
@@ -100,6 +106,8 @@ class MeraModel(nn.Module):
         encoder_decoder: whether it reads with an encoder and answers with a decoder, as T5 does.
         labels: the label space, in a fixed order (sorted); `scored_ids` [C + 1] holds their token ids, then that of EOV.
     """
+
+    scored_ids: Tensor
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
         super().__init__()

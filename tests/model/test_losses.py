@@ -273,9 +273,7 @@ def test_hierarchy_from_an_ontology():
     assert hierarchy.parents[3][hierarchy.groups[4]].tolist() == [0, 0, 0, 1, 2]
 
 
-def test_hierarchy_of_the_shipped_ontology():
-    ontology_module = pytest.importorskip("mera_core.icd.ontology")
-    ontology = ontology_module.Ontology.load()
+def test_hierarchy_of_the_shipped_ontology(ontology):
     labels = [*ontology.billable("ICD9"), *ontology.billable("ICD10")]
     hierarchy = Hierarchy.from_ontology(labels, ontology)
     assert hierarchy.n_groups[0] == 1

@@ -49,7 +49,7 @@ training.benchmark      time and memory
 training.report         the evidence page
 training.release        publish and export
 training.__main__       the command line
-pages.shared.app        the session, layout, checkpoints, style
+pages.shared.app        layout, engines, histories, links, login, style
 pages.shared.widgets    charts, buttons, uploads
 pages.shared.editor     the history's editor
 pages.shared.ranking    views of a ranking
@@ -205,17 +205,17 @@ def third_party(paths: list[Path]) -> dict[str, str]:
     return found
 
 
-def runtime_sources() -> list[Path]:
-    files = [*sources(*PACKAGES), ROOT / "app.py"]
+def runtime_sources(*folders: str) -> list[Path]:
+    files = [*sources(*folders), ROOT / "app.py"]
     return [path for path in files if path.exists() and path.name not in APART]
 
 
 def test_every_library_that_runs_is_in_requirements():
-    used = third_party(runtime_sources())
-    missing = {
-        name: path for name, path in used.items() if name not in requirements("requirements.txt") | set(OPTIONAL)
-    }
-    assert missing == {}
+    app = requirements("requirements.txt") | set(OPTIONAL)
+    training = app | requirements("requirements-train.txt")
+    for folders, listed in (("mera_core", "pages", "sample_data"), app), (PACKAGES, training):
+        used = third_party(runtime_sources(*folders))
+        assert {name: path for name, path in used.items() if name not in listed} == {}
 
 
 def test_optional_libraries_are_in_lists_of_their_own():
@@ -224,12 +224,13 @@ def test_optional_libraries_are_in_lists_of_their_own():
 
 
 def test_every_requirement_is_used():
-    unused = requirements("requirements.txt") - set(third_party(runtime_sources())) - set(LOADED_BY_OTHERS)
-    assert unused == set()
+    listed = requirements("requirements.txt") | requirements("requirements-train.txt")
+    assert listed - set(third_party(runtime_sources(*PACKAGES))) - set(LOADED_BY_OTHERS) == set()
 
 
-def test_tests_and_the_table_builder_need_no_more_than_the_two_lists():
-    listed = requirements("requirements.txt") | requirements("requirements-dev.txt") | set(OPTIONAL)
+def test_tests_and_the_table_builder_need_no_more_than_the_lists():
+    names = ("requirements.txt", "requirements-train.txt", "requirements-dev.txt")
+    listed = set().union(*map(requirements, names)) | set(OPTIONAL)
     used = third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])
     assert {name: path for name, path in used.items() if name not in listed} == {}
 
