@@ -28,13 +28,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the bundled one.")]
-Quantize = Annotated[str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: the machine's own.")]
-Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the format. Repeatable.")]
+Quantize = Annotated[
+    str | None, typer.Option(help="nf4 (4-bit weights), int8 or bf16. Default: bf16 on a GPU, float32 on a CPU.")
+]
+Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE: an option of the format. Repeatable.")]
 Columns = Annotated[
     list[str] | None,
-    typer.Option(help="OURS=THEIRS, for tables with other column names; code=DIAG* for numbered ones. Repeatable."),
+    typer.Option(help="OURS=THEIRS: names a column of your table; code=DIAG* for numbered ones. Repeatable."),
 ]
-System = Annotated[str | None, typer.Option(help="Code system of the code: ICD9 or ICD10.")]
+System = Annotated[str | None, typer.Option(help="Code system: ICD9 or ICD10.")]
 
 
 @app.callback()
@@ -50,7 +52,7 @@ def rank(
     checkpoint: Checkpoint = None,
     quantize: Quantize = None,
 ) -> None:
-    """Rank the codes of the next visit of one patient."""
+    """Rank the codes of one patient's next visit."""
     from mera_core.history.records import resolve
     from mera_core.icd.ontology import Ontology
 
@@ -89,9 +91,9 @@ def recall(
     checkpoint: Checkpoint = None,
     quantize: Quantize = None,
 ) -> None:
-    """Ask the model's memory: code to definition, or definition to code.
+    """Test what the model memorized: code to definition, or definition to code.
 
-    A checkpoint that memorized the equivalence maps gives its own code for one of the other system.
+    A checkpoint that memorized the equivalence maps translates a code of the other system into its own.
     """
     from mera_core.icd.ontology import Ontology
 
@@ -127,10 +129,10 @@ def lookup(
     query: Annotated[str, typer.Argument(help="A code, dotted or not, or words of a definition.")],
     system: System = None,
     limit: Annotated[int, typer.Option(help="How many to print.", min=1, max=1000)] = 20,
-    billable: Annotated[bool, typer.Option("--billable", help="Only codes that can be billed.")] = False,
+    billable: Annotated[bool, typer.Option("--billable", help="Only billable codes.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Search the code books by code or by words."""
+    """Search the ICD codes by code or by words."""
     from mera_core.icd.ontology import SYSTEMS
     from mera_core.icd.search import search
 
@@ -159,10 +161,10 @@ def lookup(
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A file or a folder, plain or gzipped.")],
-    out: Annotated[Path, typer.Option(help="What to write: a visits table (.parquet, .csv, .jsonl), or see --to.")],
+    out: Annotated[Path, typer.Option(help="Output: a visits table (.parquet, .csv, .jsonl), or see --to.")],
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     as_json: Json = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report of the import here, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the import report to this file, as JSON.")] = None,
     rules: Annotated[
         str | None, typer.Option(help="Cohort rules: honest, honest-icd9, honest-icd10, paper-mimic3 or paper-mimic4.")
     ] = None,
@@ -170,7 +172,7 @@ def convert(
     option: Options = None,
     column: Columns = None,
 ) -> None:
-    """Read records of any known format into the visits table, MEDS or FHIR, and say what was left out and why."""
+    """Convert records of any known format to the visits table, MEDS or FHIR, and report what was left out and why."""
     from mera_core.cohort.convert import Job, run
     from mera_core.common.progress import shown
 
@@ -183,11 +185,11 @@ def convert(
 @app.command()
 def score(
     source: Annotated[Path, typer.Argument(help="Many patients: a file or a folder, plain or gzipped.")],
-    out: Annotated[Path, typer.Option(help="What to write: .parquet or .csv; a new folder with --to meds.")],
+    out: Annotated[Path, typer.Option(help="Output: .parquet or .csv; with --to meds, a new folder.")],
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
-    top: Annotated[int, typer.Option(help="Codes of each patient; all above the cut where they are more.", min=1)] = 20,
+    top: Annotated[int, typer.Option(help="Codes a patient; all predicted codes if they are more.", min=1)] = 20,
     hold_out: Annotated[
-        bool, typer.Option("--hold-out", help="Predict each last visit from those before it; adds what came true.")
+        bool, typer.Option("--hold-out", help="Predict each last visit from earlier ones, and add what came true.")
     ] = False,
     to: Annotated[str, typer.Option(help="predictions (ranked codes) or meds (labels and predictions of --task).")] = (
         "predictions"
@@ -197,19 +199,21 @@ def score(
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (needs requirements-ray.txt).")] = "local",
     workers: Annotated[
-        int | None, typer.Option(help="How many score at once. Default: as many as cores.", min=1)
+        int | None, typer.Option(help="Number of processes. Default: one a core, or one with a GPU.", min=1)
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; auto finds it. Default: Ray here.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster, or auto. Default: this machine.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Histories in a forward pass.", min=1)] = 64,
-    part: Annotated[int, typer.Option(help="Patients that are scored, kept and resumed at once.", min=1)] = 4096,
+    part: Annotated[int, typer.Option(help="Patients in a part, which is saved and resumed as a whole.", min=1)] = 4096,
     quantize: Quantize = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew where an earlier run was stopped.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard a stopped run and begin again.")] = False,
     as_json: Json = False,
     checkpoint: Checkpoint = None,
     option: Options = None,
     column: Columns = None,
 ) -> None:
-    """Predict the next visit of many patients. Stopped and started again, it goes on where it was."""
+    """Rank the next visit of many patients. The same command resumes a stopped run."""
     from mera_core import scoring
     from mera_core.common.progress import shown
 

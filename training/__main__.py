@@ -73,10 +73,9 @@ def evaluate(
         str,
         typer.Option(
             help="auto, test, validation, train, all, or paper (its own split). auto takes patients never trained on: "
-            "everybody, where the format or the codes tell that the records are of another source than those of training (of "
-            "MIMIC-III and MIMIC-IV, which share patients, those admitted after 2012 alone); "
-            "else the test part by the split rule, also of records in another format that may hold the training patients "
-            "(a visits table, MEDS, OMOP, FHIR)."
+            "everybody, if the format or the codes show that the records come from another source than the training data "
+            "(of MIMIC-III and MIMIC-IV, which share patients, only those admitted after 2012); else the test part by the "
+            "split rule, also for formats that may hold the training patients (a visits table, MEDS, OMOP, FHIR)."
         ),
     ] = "auto",
     against: Annotated[Path | None, typer.Option(help="Another checkpoint, for paired differences.")] = None,
@@ -102,16 +101,14 @@ def evaluate(
 
 @app.command()
 def baselines(
-    checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint folder to stand beside; its label space and split are used.")
-    ],
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to compare with; its label space and split are used.")],
     data: Annotated[str, typer.Option(help="Patient records with training, validation and test patients.")],
     format: Format = "auto",
     out: Annotated[
         Path,
         typer.Option(
-            help="The table, as JSON; what stands in it is not run again, whatever checkpoint of the same label space stands "
-            "beside it. Each row's draws go into a folder of the same name."
+            help="The table, as JSON. Rows in it are not run again, also for another checkpoint of the same label space. "
+            "Each row's draws go into a folder of the same name."
         ),
     ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
@@ -155,7 +152,7 @@ def question(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that travels (question 4).")] = MINI,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FORMAT:PATH of records to travel to (question 4); can be given again."),
+        typer.Option(help="NAME=FORMAT:PATH of records to test on (question 4); can be given again."),
     ] = None,
     config: Ablations = ABLATIONS,
     runs: Runs = RUNS,
@@ -217,11 +214,11 @@ def recall(
 
 @app.command()
 def benchmark(
-    sections: Annotated[str | None, typer.Option(help="Which, with commas between them; all by default.")] = None,
+    sections: Annotated[str | None, typer.Option(help="Sections, separated by commas; all by default.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, to see that it works; no evidence.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, as a trial; not written as evidence.")] = False,
     runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = MINI,
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
@@ -273,14 +270,12 @@ def fit_cut(
 @app.command()
 def plan(
     config: Annotated[
-        list[Path], typer.Option("--config", help="Configuration of a run; one of stage 2 comes after its stage 1.")
+        list[Path], typer.Option("--config", help="Configuration of a run; give stage 1 before its stage 2.")
     ],
     gpu_memory: Annotated[
-        float | None, typer.Option(help="GB of one GPU; by default those of this machine's first GPU.")
+        float | None, typer.Option(help="GB of one GPU; this machine's first GPU by default.")
     ] = None,
-    gpus: Annotated[
-        int, typer.Option(help="GPUs that train together (each holds everything, as DDP does).", min=1)
-    ] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs that train together (DDP: each holds the whole model).", min=1)] = 1,
     labels: Annotated[
         int | None, typer.Option(help="Codes of the label space; by default every billable code of the systems.")
     ] = None,
@@ -307,9 +302,9 @@ def plan(
 
 @app.command()
 def merge(
-    adapters: Annotated[Path, typer.Argument(help="Folder that a run with tuning lora or qlora wrote.")],
+    adapters: Annotated[Path, typer.Argument(help="Folder written by a run with tuning lora or qlora.")],
     out: Out,
-    base: Annotated[str | None, typer.Option(help="The base model, if it was moved since training.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base model, if it has been moved since training.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
     """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
@@ -336,7 +331,7 @@ def export(
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="Folder that `rank` wrote, or `memorize`.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by `rank` or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
     data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
     format: Format = "auto",
