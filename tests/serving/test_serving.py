@@ -18,7 +18,7 @@ from mera_core.engine import Engine
 from mera_core.explain import leave_one_out
 from mera_core.history.records import Patient, Visit
 from mera_core.model.batching import by_length
-from mera_core.serving.batch_queue import BusyError, TurnQueue
+from mera_core.serving.turn_queue import BusyError, TurnQueue
 from mera_core.serving.shared_engine import SharedEngine
 from tests.conftest import invented_patients
 from tests.tiny import CODES, tiny_engine, tiny_model

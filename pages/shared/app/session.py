@@ -159,7 +159,7 @@ def _settle() -> None:
 @st.cache_resource(show_spinner=False, on_release=lambda queue: queue.close())
 def _queue() -> Any:
     """The queue that the sessions of all models wait in: one model works at a time."""
-    from mera_core.serving.batch_queue import TurnQueue
+    from mera_core.serving.turn_queue import TurnQueue
 
     return TurnQueue()
 

@@ -12,14 +12,14 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from mera_core.serving import batch_queue as waiting_line
-from mera_core.serving.batch_queue import BusyError, TurnQueue
+from mera_core.serving import turn_queue
+from mera_core.serving.turn_queue import BusyError, TurnQueue
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(waiting_line, "LOOK", 0.02)
-    monkeypatch.setattr(waiting_line, "QUIET", 0.0)
+    monkeypatch.setattr(turn_queue, "LOOK", 0.02)
+    monkeypatch.setattr(turn_queue, "QUIET", 0.0)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_who_waits_is_told_their_place_and_then_that_it_is_over(others):
 
 
 def test_short_waits_are_not_talked_about(monkeypatch):
-    monkeypatch.setattr(waiting_line, "QUIET", 1.0)
+    monkeypatch.setattr(turn_queue, "QUIET", 1.0)
     said: list[int] = []
     with closing(TurnQueue()) as queue:
         assert queue.ask([lambda: time.sleep(0.1)], said.append) == [None]
