@@ -1,7 +1,7 @@
 """What is fuzzed, and what must hold of any bytes at all: a plain refusal or a whole result, soon, with nothing dropped in silence.
 
 A target is a function of bytes. It returns where the bytes were read, or refused with one sentence; anything else that it
-raises is a fault of ours. Knows no engine of fuzzing: hypothesis, atheris and a loop of plain mutation all call the same.
+raises is a fault of ours. Knows no engine of fuzzing: hypothesis, atheris and a loop of mutation all call the same.
 """
 
 from __future__ import annotations
