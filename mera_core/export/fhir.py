@@ -1,6 +1,6 @@
 """A ranking and its history as a FHIR R4 Bundle: RiskAssessment, and what it rests on.
 
-Boundary: values in, JSON-ready values out; knows rankings, histories and the code book, no screen and no model. The
+Boundary: values in, JSON-ready values out; knows rankings, histories and ICD codes, no screen and no model. The
 Bundle is a collection: Patient, one Encounter a visit, one Condition a code as typed, the Device that ranked (the
 checkpoint), the RiskAssessment and its Provenance. Resources: https://hl7.org/fhir/R4/riskassessment.html.
 """

@@ -1,4 +1,4 @@
-"""How far readers agree with the tree, as a Plotly figure and its table. Pure; knows verdicts and the code book."""
+"""How far readers agree with the tree, as a Plotly figure and its table. Pure; knows verdicts and the ICD codes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _part(count: int, whole: int) -> str:
 
 
 def _level(row: Agreement, rows: Sequence[Agreement], ontology: Ontology) -> str:
-    """A level by its name in the book, 'block'; 'subcategory / code' where the chapters judged at it are of two books."""
+    """A level by its name, as "block"; "subcategory / code" where the chapters judged are of both code systems."""
     named = (
         [row.chapter] if row.chapter else [each.chapter for each in rows if each.level == row.level and each.chapter]
     )
@@ -80,7 +80,7 @@ def _level(row: Agreement, rows: Sequence[Agreement], ontology: Ontology) -> str
 
 
 def _chapter(text: str, ontology: Ontology) -> Code | None:
-    """The chapter that a judgement names; None where a file names one that is not in the book."""
+    """The chapter that a judgement names; None where a file names one that does not exist."""
     system, _, name = text.partition(":")
     code = Code(system, name) if system in SYSTEMS else None
     return code if code is not None and code in ontology and ontology.level(code) == 1 else None

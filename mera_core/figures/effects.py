@@ -1,6 +1,6 @@
 """What matters and what differs, as Plotly figures: leave-one-out effects on the timeline, two rankings mirrored. Pure.
 
-Boundary: knows effects, pairs and the code book; no screen, no model.
+Boundary: knows effects, pairs and the ICD codes; no screen, no model.
 """
 
 from __future__ import annotations
@@ -194,5 +194,5 @@ def _colour(effect: Effect, ontology: Ontology) -> str:
 
 
 def _read(effect: Effect, ontology: Ontology) -> Code | None:
-    """The code of an entry as the book knows it; None for a whole visit and for text that it can't read."""
+    """The code of an entry as the ICD tables have it; None for a whole visit and for text that it can't read."""
     return None if effect.whole_visit else reading(effect.code, ontology)

@@ -1,4 +1,4 @@
-"""How well each chapter of the code book is remembered, as Plotly figures over the tree. Pure.
+"""How well each chapter of the ICD code set is recalled, as Plotly figures over the tree. Pure.
 
 Boundary: reads the figures that a checkpoint's manifest carries; measures nothing itself.
 """

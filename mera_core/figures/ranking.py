@@ -1,6 +1,6 @@
-"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions.
+"""A Ranking as Plotly figures: where over the ICD codes the ranking mass lies. Pure functions.
 
-Boundary: knows rankings and the code book; no screen and no model. Every figure shows the share of ranking mass
+Boundary: knows rankings and the ICD codes; no screen and no model. Every figure shows the share of ranking mass
 (a softmax over the label space; it sums to 1), which is no probability. A chapter has the same colour in all of
 them (`mera_core.icd.chapters`).
 """
