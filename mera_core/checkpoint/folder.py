@@ -124,17 +124,12 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16) -> Manifest:
-    """Write a checkpoint under a temporary name, then put it in place of `folder`.
+    """Write a checkpoint under a temporary name, then put it in place of `folder`; the manifest with hashes and versions.
 
-    Args:
-        dtype: precision of the stored weights; they are computed with in float32 on CPU.
+    dtype: precision of the stored weights; they are computed with in float32 on a CPU.
 
-    Returns:
-        The manifest with library versions and the hash of each file.
-
-    Raises:
-        InputError: the disk is full or may not be written to, or `folder` holds something else than a checkpoint (see
-            `make_room`); what was in `folder` before is there still.
+    Raises InputError where the disk is full or may not be written to, or `folder` holds something else than a checkpoint
+    (see `make_room`); what was in `folder` before is there still.
     """
     make_room(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -172,14 +167,11 @@ def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
 
 
 def make_room(folder: Path) -> None:
-    """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else.
+    """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else; make its parent.
 
-    Makes the folder that it will stand in. What may be replaced is an earlier checkpoint or export, and the folder of a
-    run that was broken off.
-
-    Raises:
-        InputError: `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the
-            place can't be written to.
+    What may be replaced is an earlier checkpoint or export, and the folder of a run that was broken off. Raises InputError
+    where `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the place can't
+    be written to.
     """
     if folder.name in ("", ".."):
         raise InputError(f"{folder} is no name for a new folder.")
@@ -240,14 +232,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraModel, Manifest]:
-    """Load a checkpoint after checking every file of it.
+    """Load a checkpoint after checking every file of it. quantize: see `precision.loading_options`.
 
-    Args:
-        quantize: see `precision.loading_options`.
-
-    Raises:
-        InputError: a file is missing, altered or refused (see `verify`), the folder was replaced meanwhile, there
-            is not enough memory, or tokenizer, embedding rows and label space do not agree.
+    Raises InputError where a file is missing, altered or refused (see `verify`), the folder was replaced meanwhile, there is
+    not enough memory, or tokenizer, embedding rows and label space do not agree.
     """
     loading_options(quantize)  # refuses one that does not exist before a file is read
     with unchanged(folder):

@@ -68,14 +68,8 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "checkpoint": self.checkpoint,
-            "code_release": dict(self.code_release),
-            "software": self.software,
-            "trained_at": self.trained_at,
-            "time": self.time.isoformat(),
-            "notice": self.notice,
-        }
+        names = ("checkpoint", "code_release", "software", "trained_at", "time", "notice")
+        return {name: getattr(self, name) for name in names} | {"time": self.time.isoformat()}
 
     def cells(self) -> dict[str, str]:
         """One text per column of a table whose rows each carry their provenance."""

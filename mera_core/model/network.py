@@ -27,19 +27,17 @@ class ScoreHead(nn.Module):
 
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + v_f r_c + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code
     that was recorded before comes back for reasons that differ by code (w), by how rare it is (v, with r_c = -log of the
-    code's rate) and by patient (u). A rare code is seen too seldom to learn its w: v learns for all of them. Public
-    digest of the paper: no such term; ours, switched off by `copy=False`. Last, the margin over EOV of such a code is
-    corrected, `m -> slope m + seen[c] . shift`, as validation patients have it: nothing in training. `cut_offset` and
-    `order_offset` [C] take no part in the scores, see `ranking.scores`.
+    code's rate) and by patient (u). Not in the paper's digest; switched off by `copy=False`. Outside of training the margin
+    over EOV of such a code is corrected, `m -> slope m + seen[c] . shift`, as fitted on validation patients.
     """
 
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_labels))
         self.eov_bias = nn.Parameter(torch.zeros(1))
-        # by how much each code must pass EOV to be predicted: fitted on validation patients after training
+        # fitted on validation patients, no part of the scores: by how much each code must pass EOV to be predicted, and by
+        # how much the order of the codes below the cut discounts it
         self.register_buffer("cut_offset", torch.zeros(n_labels))
-        # by how much the order of the codes below the cut discounts each code: fitted likewise
         self.register_buffer("order_offset", torch.zeros(n_labels))
         self.copy = copy
         if copy:
@@ -49,7 +47,6 @@ class ScoreHead(nn.Module):
             self.per_state = nn.Linear(hidden_size, len(SEEN_FEATURES))
             nn.init.zeros_(self.per_state.weight)
             nn.init.zeros_(self.per_state.bias)
-            # fitted on validation patients after training, see `training.rank.cut.fit_recorded`
             self.register_buffer("recorded_slope", torch.ones(1))
             self.register_buffer("recorded_shift", torch.zeros(len(SEEN_FEATURES)))
 
@@ -102,13 +99,11 @@ class MeraModel(nn.Module):
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
         super().__init__()
-        rows = backbone.get_input_embeddings().weight.shape[0]
-        if rows < len(vocabulary):
+        if (rows := backbone.get_input_embeddings().weight.shape[0]) < len(vocabulary):
             raise InputError(
                 f"The model has {rows} embedding rows for {len(vocabulary)} tokens: model and tokenizer do not belong together."
             )
-        unknown = [code for code in labels if code not in vocabulary]
-        if unknown:
+        if unknown := [code for code in labels if code not in vocabulary]:
             raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
         self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
         ids = [*(vocabulary.ids[code] for code in labels), vocabulary.eov]
