@@ -8,6 +8,7 @@ BIN := .venv/bin
 STAGE1 := $(RUNS)/mera-mini-stage1
 STAGE2 := $(RUNS)/mera-mini
 BUNDLED := sample_data/mera-mini
+BASELINES := docs/evidence/baselines.json
 ICD10 := $(RUNS)/mera-icd10
 
 export PYTHON
@@ -45,7 +46,8 @@ checkpoint: data-named ## Rebuild the bundled checkpoint (DATA=folder of UCI Dia
 	@.ci/prepare app
 	@$(MAKE) --no-print-directory $(STAGE2)/mera.json DATA="$(DATA)"
 	@echo "== Stage 3 of 3: measure it and put it in place -> $(BUNDLED)"
-	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)" --readme README.md
+	@$(BIN)/python -m training baselines --checkpoint $(STAGE2) --data "$(DATA)" --out $(BASELINES)
+	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)" --readme README.md --baselines $(BASELINES)
 
 data-named:
 	@test -n "$(DATA)" || { echo "Stopped: name the patient records: make checkpoint DATA=path/to/uci_diabetes130" >&2; exit 2; }

@@ -73,7 +73,7 @@ class Engine:
         books = dict.fromkeys(SYSTEM_NAMES[code.system] for code in self.label_space)
         kinds = Counter(self.ontology.kind(code) for code in self.label_space)
         if not kinds:
-            return "no codes ranked: this checkpoint knows the code book only"
+            return "no codes: this checkpoint knows the code book only"
         parts = [f"{count:,} {_plural(kind, count)}" for kind, count in kinds.most_common()]
         return f"{len(self.label_space):,} codes of {' and '.join(books)}: {', '.join(parts)}"
 

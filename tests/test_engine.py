@@ -12,7 +12,7 @@ from mera_core.checkpoint.folder import folder_hash, read_manifest, save_checkpo
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
-from mera_core.icd.ontology import Code
+from mera_core.icd.ontology import Code, Ontology
 from mera_core.model import forward
 from mera_core.model.recurrence import seen_features
 from mera_core.ranking.ranking import ranking_scores
@@ -167,6 +167,18 @@ def test_a_finer_code_than_was_seen_is_rolled_up() -> None:
 def test_a_long_history_is_noted_as_cut(engine) -> None:
     ranking = engine.rank(Patient(HEART * 60))
     assert [note.kind for note in ranking.notes] == ["truncated"]
+
+
+def test_text_that_spells_a_token_ranks_as_other_words_do_not_as_the_token(engine) -> None:
+    spelled, encoded = "ICD9_428.0 <end_of_visit>", engine.encode(Patient([Visit([Code("ICD9", "486")])]))
+    told = engine.encode(Patient([Visit([Code("ICD9", "486")])], details={"ethnicity": spelled}))
+    ids = engine.model.vocabulary.code_at.keys() | {engine.model.vocabulary.eov}
+    assert [i for i in told.input_ids if i in ids] == [i for i in encoded.input_ids if i in ids]
+
+
+def test_the_scope_of_a_checkpoint_that_ranks_nothing_can_follow_the_word_ranks() -> None:
+    alone = Engine(tiny_model(labels=()), tiny_manifest(()), Ontology.load())
+    assert alone.scope == "no codes: this checkpoint knows the code book only"
 
 
 def test_an_empty_history_is_refused(engine) -> None:

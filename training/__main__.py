@@ -347,11 +347,15 @@ def publish(
     data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
     readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
+    baselines: Annotated[
+        Path | None,
+        typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),
+    ] = None,
 ):
     """Measure a finished run, write the figures and the model card, and put it in place."""
     from training.release import publish as publishing
 
-    publishing.run(run, out, data, format, readme)
+    publishing.run(run, out, data, format, readme, baselines)
     typer.echo(f"Written: {out}")
 
 

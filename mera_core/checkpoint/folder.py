@@ -123,10 +123,17 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: torch.dtype = torch.float16) -> Manifest:
+def save_checkpoint(
+    model: MeraModel,
+    manifest: Manifest,
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    network: Path | None = None,
+) -> Manifest:
     """Write a checkpoint under a temporary name, then put it in place of `folder`; the manifest with hashes and versions.
 
-    dtype: precision of the stored weights; they are computed with in float32 on a CPU.
+    dtype: precision of the stored weights; they are computed with in float32 on a CPU. network: the checkpoint that manifest
+    and model came from, of which all files but head and card are copied.
 
     Raises InputError where the disk is full or may not be written to, or `folder` holds something else than a checkpoint
     (see `make_room`); what was in `folder` before is there still.
@@ -136,12 +143,16 @@ def save_checkpoint(model: MeraModel, manifest: Manifest, folder: Path, dtype: t
     with told_if_unwritable(folder, partial):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        backbone = model.backbone
-        if backbone.dtype != dtype:  # the model in memory stays as it is
-            backbone = copy.deepcopy(backbone).to(dtype)
-        backbone.save_pretrained(partial)
-        model.vocabulary.tokenizer.save_pretrained(partial)
-        _without_blanks(partial / "tokenizer.json")
+        if network is not None:
+            for name in manifest.files.keys() - {HEAD_FILE, CARD}:
+                shutil.copyfile(network / name, partial / name)
+        else:
+            backbone = model.backbone
+            if backbone.dtype != dtype:  # the model in memory stays as it is
+                backbone = copy.deepcopy(backbone).to(dtype)
+            backbone.save_pretrained(partial)
+            model.vocabulary.tokenizer.save_pretrained(partial)
+            _without_blanks(partial / "tokenizer.json")
         model.save_head(partial)
         return write_manifest(manifest, partial, folder)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -16,6 +18,11 @@ from mera_core.model.vocabulary import Vocabulary
 
 _Keys = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 SEX_WORDS = {"F": "female", "M": "male"}
+WHOLE_PHRASE = 32
+"""Tokens of the profile and of each visit's words that stay while older visits are left out; more are shortened first.
+
+More than an eighth of the longest sequence is read nowhere: a model makes nonsense of words at a length that it never saw.
+"""
 
 
 @checked
@@ -31,7 +38,7 @@ class SequenceConfig:
     visit_intro: str = "Diagnosis codes for the visit:"
     """The words between a visit's details and its codes."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
-    """Longest sequence, in tokens. The newest visits are kept."""
+    """Longest sequence, in tokens. Long words are shortened first; the newest visits are kept."""
 
 
 @dataclass
@@ -107,10 +114,9 @@ class Encoder:
             shuffle: draws a new order of the codes within each visit (order perturbation); None keeps the recorded one.
             drop: with `shuffle`, the probability of leaving a visit's words or one of its codes out of the input.
         """
-        ids, config, notes = self.vocabulary.ids, self.config, []
-        head = self.vocabulary.prefix()
-        if config.profile:
-            head = head + self._words(profile_sentence(patient, config), patient.details)
+        ids, config, told = self.vocabulary.ids, self.config, []
+        prefix = self.vocabulary.prefix()
+        profile = self._words(profile_sentence(patient, config), patient.details) if config.profile else []
         pieces: list[tuple[list[int], list[Code]]] = []
         for index, visit in enumerate(patient.visits):
             visit = self._with_age(patient, visit, index)
@@ -122,38 +128,36 @@ class Encoder:
                     if shuffle.random() < drop:
                         visit = Visit(visit.codes, visit.time)
             pieces.append((self._words(visit_sentence(visit, config), visit.details), order))
-        first, room = self._first_that_fits(len(head), pieces)
-        if first:
-            notes.append(
-                Note(
-                    "truncated",
-                    f"The history is longer than this model reads ({config.max_tokens} tokens): the oldest {first} of "
-                    f"{len(pieces)} visits were left out.",
-                    None,
-                    "",
-                )
+        first, most = self._fit(len(prefix), profile, pieces)
+        long = {"the patient": len(profile) > most, "visits": any(len(words) > most for words, _ in pieces[first:])}
+        if any(long.values()):
+            told.append(
+                f"The words on {' and '.join(name for name, true in long.items() if true)} are more than this model reads "
+                "beside the codes: the middle of them was left out."
             )
+        if first:
+            told.append(
+                f"The history is longer than this model reads ({config.max_tokens} tokens): the oldest {first} of "
+                f"{len(pieces)} visits were left out."
+            )
+        head = prefix + _shortened(profile, most)
         tokens, ends, codes, orders = list(head), [], [], []
-        for index in range(first, len(pieces)):
-            words, order = pieces[index]
-            if room is not None and index == len(pieces) - 1 and len(order) > room:
-                notes.append(
-                    Note(
-                        "truncated",
-                        f"The last visit holds {len(order)} codes, more than this model reads in one history: the last "
-                        f"{len(order) - room} were left out.",
-                        None,
-                        "",
-                    )
+        for words, order in pieces[first:]:
+            tokens += _shortened(words, most)
+            room = config.max_tokens - len(tokens) - 1
+            if len(order) > room:
+                told.append(
+                    f"The last visit holds {len(order)} codes, more than this model reads in one history: the last "
+                    f"{len(order) - room} were left out."
                 )
                 order = order[:room]
-            tokens += words
             codes.append(list(range(len(tokens), len(tokens) + len(order))))
             tokens += [ids[code] for code in order]
             ends.append(len(tokens))
             tokens.append(self.vocabulary.eov)
             orders.append(order)
         start = len(head) - 1 if first == 0 and head else None
+        notes = [Note("truncated", " ".join(told))] if told else []
         return Encoded(tokens, start, ends, codes, orders, first, notes)
 
     @staticmethod
@@ -163,14 +167,29 @@ class Encoder:
             return Visit(visit.codes, visit.time, patient.age, visit.details)
         return visit
 
-    def _first_that_fits(self, head: int, pieces: list[tuple[list[int], list[Code]]]) -> tuple[int, int | None]:
-        """Index of the oldest visit kept, and how many codes of the newest fit (None: all)."""
-        total = head
-        for index in range(len(pieces) - 1, -1, -1):
-            words, order = pieces[index]
-            total += len(words) + len(order) + 1
-            if total > self.config.max_tokens:
-                if index == len(pieces) - 1:
-                    return index, max(0, self.config.max_tokens - head - len(words) - 1)
-                return index + 1, None
-        return 0, None
+    def _fit(self, prefix: int, profile: list[int], pieces: list[tuple[list[int], list[Code]]]) -> tuple[int, int]:
+        """Index of the oldest visit kept, and the most tokens of the profile and of each visit's words.
+
+        Words beyond `WHOLE_PHRASE` give way to older visits, and all words to the newest visit's codes.
+        """
+        limit = self.config.max_tokens
+        longest = max(WHOLE_PHRASE, limit // 8)
+
+        def sizes(most: int) -> list[int]:
+            visits = [min(len(words), most) + len(order) + 1 for words, order in reversed(pieces)]
+            return list(accumulate(visits, initial=prefix + min(len(profile), most)))
+
+        def that_fit(visits: int) -> int:
+            return bisect_right(range(longest + 1), limit, key=lambda most: sizes(most)[visits]) - 1
+
+        if sizes(longest)[-1] <= limit:  # nearly every history
+            return 0, longest
+        if (most := that_fit(len(pieces))) >= WHOLE_PHRASE:
+            return 0, most
+        kept = max(bisect_right(sizes(WHOLE_PHRASE), limit) - 1, min(1, len(pieces)))
+        return len(pieces) - kept, max(0, that_fit(kept))
+
+
+def _shortened(words: list[int], most: int) -> list[int]:
+    """At most so many tokens: the beginning and the end, where a sentence says what it is about."""
+    return words if len(words) <= most else words[: most - most // 2] + words[len(words) - most // 2 :]

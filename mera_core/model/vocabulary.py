@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import SYSTEMS, Code
@@ -46,6 +47,8 @@ class Vocabulary:
         self.code_at: dict[int, Code] = {id_: code for id_, code in pairs if code is not None}
         self.ids: dict[Code, int] = {code: id_ for id_, code in self.code_at.items()}
         self.n_words: int = self.eov
+        own = [token for token, id_ in added.items() if id_ < self.eov]
+        self._plain = _without_added_tokens(tokenizer.backend_tokenizer, own)
         # the codes come last; a tokenizer with unused ids among its words has fewer tokens than its last id says
         self._size: int = max(self.eov, *self.code_at) + 1 if self.code_at else self.eov + 1
         self.bos: int | None = tokenizer.bos_token_id
@@ -70,10 +73,8 @@ class Vocabulary:
         return code in self.ids
 
     def words(self, text: str) -> list[int]:
-        """Token ids of plain text, without special tokens. Safe to call from several threads."""
-        if self.tokenizer.is_fast:  # the backend's own call: the wrapper changes shared settings on every call
-            return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of plain text; text that spells an added token is words too. Safe to call from several threads."""
+        return self._plain.encode(text, add_special_tokens=False).ids
 
     def text(self, ids: Sequence[int]) -> str:
         """The plain text of word tokens."""
@@ -82,3 +83,19 @@ class Vocabulary:
     def prefix(self) -> list[int]:
         """What every sequence starts with: the backbone's BOS token where it has one."""
         return [] if self.bos is None else [self.bos]
+
+
+def _without_added_tokens(backend: Tokenizer, own: Iterable[str]) -> Tokenizer:
+    """The same model and rules, sharing its memory, without added tokens.
+
+    A unigram model would still take text for its control tokens (`own`, such as `</s>`) and its bytes (`<0x41>`), so their
+    first sign is set apart from the rest.
+    """
+    plain = Tokenizer(backend.model)
+    if backend.normalizer is not None:
+        plain.normalizer = backend.normalizer
+    spelled = [f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in own]
+    apart = pre_tokenizers.Split(Regex("|".join([*spelled, "<(?=0x[0-9A-F]{2}>)"])), "isolated")
+    rules = [backend.pre_tokenizer, apart] if backend.pre_tokenizer is not None else [apart]
+    plain.pre_tokenizer = pre_tokenizers.Sequence(rules)
+    return plain

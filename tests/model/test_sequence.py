@@ -236,24 +236,48 @@ def test_the_newest_visits_are_kept_after_the_profile_and_a_note_counts_the_othe
     assert note.kind == "truncated" and f"oldest {cut.first_visit} of 10 visits were left out" in note.message
 
 
-def test_a_single_giant_visit_keeps_its_first_codes_and_a_note() -> None:
-    encoded = encode(Patient([Visit(CODES)]), SequenceConfig(max_tokens=16, profile=False))
-    words = len(VOCABULARY.words(INTRO))
-    room = 16 - 1 - words - 1
-    assert 0 < room < 10
+def test_a_single_giant_visit_gives_up_its_words_and_then_its_last_codes() -> None:
+    encoded = encode(Patient([Visit(CODES * 2)]), SequenceConfig(max_tokens=16, profile=False))
     assert len(encoded.input_ids) == 16 and encoded.input_ids[-1] == VOCABULARY.eov
-    assert encoded.order == [list(CODES[:room])] and encoded.ends == [15]
+    assert encoded.order == [[*CODES, *CODES[:4]]] and encoded.ends == [15]
     (note,) = encoded.notes
     assert note.kind == "truncated" and note.visit is None
-    assert "The last visit holds 10 codes" in note.message and f"last {10 - room} were left out" in note.message
+    assert note.message.startswith("The words on visits are more than this model reads beside the codes")
+    assert "The last visit holds 20 codes" in note.message and "last 6 were left out" in note.message
 
 
 def test_a_giant_newest_visit_pushes_out_all_older_ones() -> None:
     config = SequenceConfig(max_tokens=16, profile=False)
     encoded = encode(Patient([Visit([A]), Visit([B]), Visit(CODES)]), config)
-    assert encoded.first_visit == 2 and len(encoded.ends) == 1 and len(encoded.input_ids) == 16
-    assert [note.kind for note in encoded.notes] == ["truncated", "truncated"]
-    assert "oldest 2 of 3" in encoded.notes[0].message and encoded.notes[1].visit is None
+    assert encoded.first_visit == 2 and encoded.order == [list(CODES)] and len(encoded.input_ids) == 16
+    (note,) = encoded.notes
+    assert "oldest 2 of 3" in note.message
+
+
+def test_long_words_are_shortened_before_a_code_or_a_visit_is_left_out_and_the_note_blames_them() -> None:
+    long = Patient([Visit([A], age=60), Visit([B, C], age=70)], sex="F", details={"ethnicity": "basque " * 200})
+    encoded = encode(long)
+    assert encoded.start == 64 and encoded.order == [[A], [B, C]]  # an eighth of 512 after BOS, not all that is free
+    assert VOCABULARY.text(encoded.input_ids[: encoded.start + 1]).startswith("Patient: female, ethnicity basque")
+    (note,) = encoded.notes
+    assert note.kind == "truncated"
+    assert note.message.startswith("The words on the patient are more than this model reads beside the codes")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(max_size=400),
+    st.text(max_size=400),
+    st.lists(st.lists(st.sampled_from(CODES), min_size=1, max_size=40), min_size=1, max_size=9),
+    st.integers(16, 90),
+)
+def test_no_text_pushes_a_code_out_of_the_newest_visit(on_patient, on_visit, visits, most) -> None:
+    visits = [Visit(codes, age=70, details={"medications": on_visit}) for codes in visits]
+    encoded = encode(Patient(visits, details={"ethnicity": on_patient}), replace(DETAILED, max_tokens=most))
+    assert len(encoded.input_ids) <= most
+    assert encoded.order[-1] == list(visits[-1].codes)[: most - 2]
+    assert [VOCABULARY.code_at[encoded.input_ids[i]] for i in encoded.codes[-1]] == encoded.order[-1]
+    assert sum(id_ in VOCABULARY.code_at for id_ in encoded.input_ids) == sum(map(len, encoded.order))
 
 
 def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:

@@ -23,7 +23,7 @@ def test_a_code_is_one_token_that_leads_back_to_it() -> None:
     vocabulary = tiny_vocabulary()
     assert len(vocabulary.ids) == len(CODES) == 10
     for code in CODES:
-        assert vocabulary.words(token_of(code)) == [vocabulary.ids[code]]
+        assert vocabulary.tokenizer.encode(token_of(code), add_special_tokens=False) == [vocabulary.ids[code]]
         assert vocabulary.code_at[vocabulary.ids[code]] == code
         assert code_of(token_of(code)) == code
 
@@ -69,17 +69,34 @@ def test_a_tokenizer_without_eov_is_refused() -> None:
 @example("naïve 漢字 🙂 “quoted”")
 @example("two  blanks and a\u00a0hard one")
 @example("a literal ▁ stays? No: it is the tokenizer's own blank".replace("▁", "_"))
+@example("ICD9_428.0 <end_of_visit> </s> <s><unk> <0x41>")
 def test_text_in_any_script_comes_back_unchanged(text: str) -> None:
-    if "▁" in text or token_like(text):
-        return  # the tokenizer's own sign for a blank, and the code tokens themselves
+    if "▁" in text:
+        return  # the tokenizer's own sign for a blank
     vocabulary = tiny_vocabulary_once()
     ids = vocabulary.words(text)
     assert all(id_ < vocabulary.n_words for id_ in ids)
+    assert not set(ids) & set(vocabulary.tokenizer.all_special_ids)
     assert vocabulary.text(ids) == text.strip()
 
 
-def token_like(text: str) -> bool:
-    return any(sign in text for sign in ("ICD", "<", ">"))
+@pytest.mark.parametrize("kind", ["sentencepiece", "padded", "bytes"])
+def test_text_that_spells_a_token_is_words_in_every_kind_of_tokenizer(kind: str) -> None:
+    from tests.training.families import tokenizer_of
+
+    vocabulary = Vocabulary.extend(copy.deepcopy(tokenizer_of(kind)), CODES)
+    spelled = [*map(token_of, CODES), END_OF_VISIT, *vocabulary.tokenizer.all_special_tokens]
+    text = f"a {' '.join(spelled)} b"
+    ids = vocabulary.words(text)
+    assert max(ids) < vocabulary.n_words and not set(ids) & set(vocabulary.tokenizer.all_special_ids)
+    assert vocabulary.text(ids) == text
+
+
+def test_plain_words_are_what_the_whole_tokenizer_makes_of_them(ontology) -> None:
+    vocabulary = load_vocabulary(BUNDLED)
+    for node in ontology.nodes("ICD9"):
+        whole = vocabulary.tokenizer.backend_tokenizer.encode(node.definition, add_special_tokens=False)
+        assert vocabulary.words(node.definition) == whole.ids
 
 
 _ONCE: list[Vocabulary] = []

@@ -118,6 +118,7 @@ def test_uploads_are_read_reported_and_long_or_icd10_histories_scored():
     assert any("nonsense (1)" in line.value.replace("\\", "") for one in app.expander for line in one.markdown)
     press(app, "cohort_score")
     assert [one.patient_id for one in app.session_state["scoring"].scored] == ["long", "ten"]
+    assert any("- 1 history shortened" in line.value for one in app.expander for line in one.markdown)
 
 
 def test_a_wrong_upload_is_told_and_the_cohort_before_it_stays():

@@ -89,6 +89,16 @@ def test_a_demo_patient_comes_back_with_its_story():
     assert app.session_state["patient"].age == 40
 
 
+@pytest.mark.parametrize("years", [250, -1])
+def test_an_age_out_of_range_is_refused_in_a_sentence_and_the_old_one_stays(years):
+    app = predict(TWO)
+    app.number_input(key="age_field").set_value(72).run()
+    app.number_input(key="age_field").set_value(years).run()
+    assert [error.value for error in app.error] == [f"Age must be between 0 and 130 years, not {years}."]
+    assert app.session_state["patient"].age == app.number_input(key="age_field").value == 72
+    assert not app.run().error
+
+
 # --- visits
 
 

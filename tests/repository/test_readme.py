@@ -171,3 +171,13 @@ def test_every_result_is_a_measured_one():
     figures = re.findall(r"(?<![\w.@-])\d[\d,]*\.\d+(?!\w)", results())
     assert figures, "the results section holds no figure"
     assert [figure for figure in figures if figure.replace(",", "") not in measured_figures()] == []
+
+
+def test_every_tuned_baseline_is_shown_the_strongest_first():
+    rows = json.loads((ROOT / "docs" / "evidence" / "baselines.json").read_text(encoding="utf-8"))["rows"]
+    recalls = {row["name"]: row["test"]["metrics"]["recall@20"]["value"] for row in rows}
+    strongest_first = sorted(recalls, key=recalls.get, reverse=True)
+    for text in (results(), (CHECKPOINT / "README.md").read_text(encoding="utf-8")):
+        shown = re.findall(r"^\| ([^|*]+) \| [\d.]+ % \([^|]*\| ([\d.]+) % \(", text, re.MULTILINE)
+        shown = [(name, recall) for name, recall in shown if name in recalls]
+        assert shown == [(name, f"{100 * recalls[name]:.1f}") for name in strongest_first]

@@ -284,7 +284,7 @@ class RankConfig(RunConfig):
     validate_every: Whole = 0
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
     rehearsal: Whole = 0
-    """Stage-1 questions mixed into each step, so that stage 2 does not forget the code book."""
+    """Stage-1 questions mixed into each step, over all its forward passes, so that stage 2 does not forget the code book."""
     rehearsal_backwards: Share = 0.5
     """Definition -> code questions for each code -> definition question of the rehearsal."""
     rehearsal_hierarchy: Amount = 0.75

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -106,3 +107,30 @@ class KeptTable:
 
     def _draws(self, name: str) -> Path:
         return self.out.with_suffix("") / f"{slug(name)}.npz"
+
+
+def put_tuned(metrics: dict[str, Any], table: Path, compared: tuple[str, ...]) -> None:
+    """Put a kept table's rows in place of the quick baselines of an evaluation, by part, the strongest first.
+
+    Raises InputError where the table was not measured beside the checkpoint of these figures.
+    """
+    kept = json.loads(table.read_text(encoding="utf-8"))
+    names = (*compared, "weighted_f1_cut")
+    for part in ("test", "validation"):
+        result, beside = metrics[part], kept["mera"][part]
+        if not all(math.isclose(result["metrics"][name]["value"], beside[name]["value"]) for name in names):
+            raise InputError(
+                f"{table} stands beside another checkpoint: run `python -m training baselines` for this one."
+            )
+        rows = [row for row in kept["rows"] if "not_run" not in row]
+        rows.sort(key=lambda row: -row[part]["metrics"]["recall@20"]["value"])
+        result["baselines"] = [
+            {
+                "name": row["name"],
+                "metrics": {name: row[part]["metrics"][name] for name in names},
+                "ours_minus_this": {name: row[part]["mera_minus_this"][name] for name in compared},
+            }
+            for row in rows
+        ]
+        result["baselines_fitted_on"] = f"{kept['patients']['train']} training patients"
+        result["baselines_tuned"] = f"{kept['budget']} Intervals: {kept['interval']}."

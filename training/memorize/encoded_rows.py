@@ -23,6 +23,7 @@ from mera_core.model.network import MeraModel, common_direction
 from mera_core.model.prompts import CODE, DEFINITION, question_ids
 from mera_core.model.recall import last_states, right_padded
 from training.common.config import MemorizeConfig
+from training.common.trainer import parts_a_step
 from training.memorize.questions import PARTS, Question, QuestionSampler, question_batch
 
 RUN_OF_CODES = 16
@@ -202,7 +203,12 @@ def fill_rows(
     model.train(training)
 
 
-def refuse(model: MeraModel) -> None:
-    """Raise InputError for a model whose codes can't have rows of this kind."""
+def refuse(model: MeraModel, config: MemorizeConfig) -> None:
+    """Raise InputError for a model whose codes can't have rows of this kind, and for steps in several forward passes."""
+    if parts_a_step(config) > 1:
+        raise InputError(
+            "encoded_passes tells the codes of one forward pass apart, so a step can't be divided: set accumulate to 1 and "
+            "train in one process."
+        )
     if model.encoder_decoder:
         raise InputError("encoded_passes is for decoder-only models: set it to 0 for an encoder-decoder.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -13,10 +14,13 @@ from mera_core.icd.ontology import SYSTEMS, Code, Ontology
 from mera_core.model.prompts import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
 from mera_core.model.vocabulary import Vocabulary
 from training.common.config import MemorizeConfig
+from training.common.trainer import parts_a_step
 
 IGNORE = -100
 PARTS = 4
 """Pieces of like length that a step's questions are put in, so that little of them is padding."""
+NEIGHBOURS = 2
+"""Codes on either side of each code asked about, in book order, among the candidates for its definition's words."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +134,38 @@ class QuestionSampler:
             return ids, [*self._answers[question.code], self.vocabulary.eos]
         return ids, [self.vocabulary.ids[question.answer]]
 
-    def batch(self, drawn: list[Question], rng: random.Random) -> list[dict[str, torch.Tensor]]:
-        """The questions of one step, in PARTS of like length so that little is padding: each as `question_batch` says."""
-        encoded = sorted(
-            (self.encode(question, rng) for question in drawn), key=lambda pair: len(pair[0]) + len(pair[1])
-        )
-        size = -(-len(encoded) // PARTS)
-        return [
-            question_batch(encoded[begin : begin + size], self.vocabulary.pad, self.decoder_start)
-            for begin in range(0, len(encoded), size)
+    def batch(
+        self, drawn: Sequence[Question], rng: random.Random, undivided_codes: int = 512, part: int = 0, parts: int = 1
+    ) -> dict[str, Any]:
+        """What one of the `parts` forward passes of a step asks; `drawn` are the questions of the whole step.
+
+        Returns:
+            `questions`: PARTS of like length so that little is padding, each as `question_batch` says; `answers` [2]: how
+            many words and how many codes the whole step's answers hold, divided by `parts`; `against` [K]: ids of the codes
+            that stand against words in this step: those in its questions, their neighbours, and `undivided_codes` drawn ones.
+        """
+        first, total = self.vocabulary.n_words + 1, len(self.vocabulary)
+        encoded = [self.encode(question, rng) for question in drawn]
+        words = sum(len(answer) for _, answer in encoded if answer[0] < first)
+        near = {
+            id_ + n for asked, _ in encoded for id_ in asked if id_ >= first for n in range(-NEIGHBOURS, NEIGHBOURS + 1)
+        }
+        against = near & {*range(first, total)} | {
+            *rng.choices(range(first, total), k=min(undivided_codes, total - first))
+        }
+        own = sorted(encoded[part::parts], key=lambda pair: len(pair[0]) + len(pair[1]))
+        size = max(1, -(-len(own) // PARTS))
+        questions = [
+            question_batch(own[begin : begin + size], self.vocabulary.pad, self.decoder_start)
+            for begin in range(0, len(own), size)
         ]
+        if (
+            encoded and not own
+        ):  # fewer questions than parts: this device computes something all the same, and asks nothing
+            questions = [question_batch(encoded[:1], self.vocabulary.pad, self.decoder_start)]
+            questions[0]["labels"].fill_(IGNORE)
+        answers = torch.tensor([words, sum(answer[0] >= first for _, answer in encoded)]) / parts
+        return {"questions": questions, "answers": answers, "against": torch.tensor(sorted(against))}
 
 
 def question_batch(
@@ -170,11 +196,20 @@ def padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
 
 
 class QuestionBatches(Dataset):
-    """Item i is the whole batch of step i, made from the seed and i alone, so that a resumed run sees the same steps."""
+    """Item `step * parts + part` is one forward pass of a step, made from the seed and the step alone.
 
-    def __init__(self, sampler: QuestionSampler, config: MemorizeConfig, missed: Sequence[Code] = ()):
-        """`missed`: codes that are asked for `config.missed_passes` times more than the others, both ways."""
-        self.sampler, self.config = sampler, config
+    So a resumed run sees the same steps, and a step asks the same however many parts it has.
+    """
+
+    def __init__(
+        self, sampler: QuestionSampler, config: MemorizeConfig, missed: Sequence[Code] = (), parts: int | None = None
+    ):
+        """`missed`: codes that are asked for `config.missed_passes` times more than the others, both ways.
+
+        parts: forward passes a step, over all devices; by default those of this run.
+        """
+        self.sampler, self.config, self.parts = sampler, config, parts or parts_a_step(config)
+        size = config.batch_size * self.parts
         rng = random.Random(config.seed)
         self._batches: list[list[Question]] = []
         drawn_in_turn = self._passes(rng)
@@ -183,9 +218,9 @@ class QuestionBatches(Dataset):
             drawn_in_turn = [spread(whole, self._about(missed, rng))]
         for drawn in drawn_in_turn:
             if config.batches == "by_length":
-                self._batches += batches_by_length(drawn, sampler.length, config.batch_size, rng)
+                self._batches += batches_by_length(drawn, sampler.length, size, rng)
             else:
-                self._batches += [drawn[i : i + config.batch_size] for i in range(0, len(drawn), config.batch_size)]
+                self._batches += [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
     def _passes(self, rng: random.Random) -> Iterator[list[Question]]:
         config = self.config
@@ -199,11 +234,12 @@ class QuestionBatches(Dataset):
         return [question for _ in range(self.config.missed_passes) for question in rng.sample(asked, len(asked))]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._batches) * self.parts
 
-    def __getitem__(self, index: int) -> dict[str, list[dict[str, torch.Tensor]]]:
-        rng = random.Random(self.config.seed * 1_000_003 + index)
-        return {"questions": self.sampler.batch(self._batches[index], rng)}
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        step, part = divmod(item, self.parts)
+        rng = random.Random(self.config.seed * 1_000_003 + step)
+        return self.sampler.batch(self._batches[step], rng, self.config.undivided_codes, part, self.parts)
 
 
 def repeated(asked: Sequence[Question], times: float, rng: random.Random) -> list[Question]:

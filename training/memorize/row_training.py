@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from mera_core.icd.ontology import Code
 from mera_core.model.network import MeraModel
 from training.common.config import MemorizeConfig
 from training.common.optimizer import embedding_rows
+from training.common.trainer import parts_a_step
 from training.memorize.loss import answer_loss, memorize_loss, states_of
 from training.memorize.questions import Question, QuestionSampler, repeated
 
@@ -38,27 +40,30 @@ def let_rows_move(model: MeraModel, codes: Sequence[Code]) -> None:
 
 
 class RowBatches(Dataset):
-    """Item i is the batch of step i, made from the seed and i alone, so that a resumed run sees the same steps.
+    """Item `step * parts + part` is one forward pass of a step, as `QuestionBatches` has it.
 
-    An item holds two lists of parts, as `QuestionSampler.batch` makes them: `asked` about the codes whose rows move, both
+    An item holds two batches, as `QuestionSampler.batch` makes them: `asked` about the codes whose rows move, both
     ways and up the tree, and `still`, questions whose words name no code, about any: definition -> code and equivalents.
     """
 
     def __init__(self, sampler: QuestionSampler, config: MemorizeConfig, codes: Sequence[Code]):
-        self.sampler, self.seed = sampler, config.seed
+        self.sampler, self.config, self.parts = sampler, config, parts_a_step(config)
         rng = random.Random(config.seed)
         asked = [question for _ in range(config.missed_passes) for question in _one_pass(sampler, config, codes, rng)]
         still = _still(sampler, config, rng)
-        steps = -(-len(asked) // config.batch_size)
+        steps = -(-len(asked) // (config.batch_size * self.parts))
         self._steps = [(_share(asked, step, steps), _share(still, step, steps)) for step in range(steps)]
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._steps) * self.parts
 
-    def __getitem__(self, index: int) -> dict[str, list[dict[str, Tensor]]]:
-        rng = random.Random(self.seed * 1_000_003 + index)
-        asked, still = self._steps[index]
-        return {"asked": self.sampler.batch(asked, rng), "still": self.sampler.batch(still, rng)}
+    def __getitem__(self, item: int) -> dict[str, dict[str, Any]]:
+        step, part = divmod(item, self.parts)
+        rng = random.Random(self.config.seed * 1_000_003 + step)
+        asked, still = (
+            self.sampler.batch(drawn, rng, self.config.undivided_codes, part, self.parts) for drawn in self._steps[step]
+        )
+        return {"asked": asked, "still": still}
 
 
 def _one_pass(
@@ -80,7 +85,7 @@ def _share(items: Sequence, step: int, steps: int) -> Sequence:
     return items[len(items) * step // steps : len(items) * (step + 1) // steps]
 
 
-def rows_loss(model: MeraModel, item: dict[str, list[dict[str, Tensor]]], undivided_codes: int) -> Tensor:
+def rows_loss(model: MeraModel, item: dict[str, dict[str, Any]]) -> Tensor:
     """Cross-entropy of the answers about the codes that move, plus that of the answers about any code: see `answer_loss`.
 
     No row that moves stands in a question of the second kind, so that the body takes no gradient from it.
@@ -88,11 +93,11 @@ def rows_loss(model: MeraModel, item: dict[str, list[dict[str, Tensor]]], undivi
     Args:
         item: as `RowBatches` makes it.
     """
-    loss = memorize_loss(model, item["asked"], undivided_codes)
-    if item["still"]:
+    loss = memorize_loss(model, item["asked"])
+    if item["still"]["questions"]:
         with torch.no_grad():
-            states = states_of(model, item["still"])
-        loss = loss + answer_loss(model, item["still"], states, undivided_codes)
+            states = states_of(model, item["still"]["questions"])
+        loss = loss + answer_loss(model, item["still"], states)
     return loss
 
 

@@ -118,8 +118,8 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
 
     def loss(model: MeraModel, batch: dict) -> torch.Tensor:
         if config.rows_alone:
-            return rows_loss(model, batch, config.undivided_codes)
-        return memorize_loss(model, batch["questions"], config.undivided_codes, others_still=after)
+            return rows_loss(model, batch)
+        return memorize_loss(model, batch, others_still=after)
 
     optimizer = tuning.optimizer_of(model, refined)
     run_trainer(model, data, refined, out, tuning.in_precision(loss, config), optimizer, keep_steps=True)
@@ -179,7 +179,7 @@ def learn_encoded(
     after do not count, so that other questions can be tried on the same rows. A heading with a child's title is not asked
     for: nothing could tell the two apart.
     """
-    refuse(model)
+    refuse(model, config)
     common = config.common_direction
     first = replace(config, row_learning_rate=0.0, passes=1.0, missed_passes=0, rates_after_encoding=1.0)
     run_trainer(

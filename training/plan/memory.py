@@ -160,13 +160,18 @@ def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> floa
 
     if isinstance(config, MemorizeConfig):
         return kept(config.batch_size, question_tokens(config))
-    return kept(config.batch_size, config.max_tokens) + kept(config.rehearsal, question_tokens(first))
+    return kept(config.batch_size, config.max_tokens) + kept(_rehearsed(config), question_tokens(first))
+
+
+def _rehearsed(config: RankConfig) -> int:
+    """Questions of stage 1 in one forward pass."""
+    return -(-config.rehearsal // config.accumulate)
 
 
 def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
     """Of the label space (stage 2) and of stage 1's questions: words against words and some codes, codes against all."""
     ranks = isinstance(config, RankConfig)
-    asked, number = (first, config.rehearsal) if ranks else (config, config.batch_size)
+    asked, number = (first, _rehearsed(config)) if ranks else (config, config.batch_size)
     counts = Questions.of(asked.systems)
     share = counts.definitions / questions_a_pass(asked)  # of the questions, those answered in words
     candidates = shape.words + asked.undivided_codes + 5 * number

@@ -189,7 +189,7 @@ def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[
         samples *= max(cohort.visits - 1, 0)
         length = min(PROFILE_TOKENS + cohort.visits / 2 * (VISIT_TOKENS + cohort.codes), config.max_tokens)
     steps = int(config.passes * samples / a_step)
-    rehearsed = steps * config.accumulate * config.rehearsal * question_tokens(first)
+    rehearsed = steps * config.rehearsal * question_tokens(first)
     return steps, int(config.passes * samples * length + rehearsed)
 
 

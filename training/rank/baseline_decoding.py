@@ -72,7 +72,7 @@ class SequenceBatches(Dataset):
         batch = self.collate(self._batches[step], rng)
         if self._rehearsal:
             drawn = self._rehearsal[step * self.config.rehearsal : (step + 1) * self.config.rehearsal]
-            batch["questions"] = self.questions.batch(drawn, rng)
+            batch |= self.questions.batch(drawn, rng)
         return batch
 
     def collate(self, samples: Sequence[tuple[Patient, int]], rng: random.Random) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def sequence_loss(model: MeraModel, batch: dict, config: RankConfig) -> Tensor:
     scores, eov = model.scores(hidden[batch["row"], batch["position"]], batch["seen"])
     loss = F.cross_entropy(torch.cat([scores, eov[:, None]], 1), batch["target"])
     if questions:
-        loss = loss + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+        loss = loss + config.rehearsal_weight * answer_loss(model, batch, recalled)
     return loss
 
 

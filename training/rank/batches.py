@@ -76,7 +76,7 @@ class HistoryBatches(Dataset):
             drawn = rng.sample(samples, int(len(samples) * (1 if index < whole else part)))
             self._batches += batches_by_length(drawn, LENGTHS[config.batches], config.batch_size * self.parts, rng)
         if questions is not None and config.rehearsal:
-            drawn, a_step = [], config.rehearsal * self.parts
+            drawn, a_step = [], config.rehearsal
             while len(drawn) < a_step * len(self._batches):
                 drawn += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
             self._rehearsal = [drawn[i : i + a_step] for i in range(0, len(drawn), a_step)]
@@ -89,7 +89,7 @@ class HistoryBatches(Dataset):
         rng = random.Random(self.config.seed * 1_000_003 + step)
         batch = self.collate(self._batches[step], rng, part)
         if self.questions is not None and self.config.rehearsal:
-            batch["questions"] = self.questions.batch(self._rehearsal[step][part :: self.parts], rng)
+            batch |= self.questions.batch(self._rehearsal[step], rng, part=part, parts=self.parts)
         return batch
 
     def collate(self, patients: Sequence[Patient], rng: random.Random, part: int = 0) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ patient. METHOD.md, "Dynamic confidence threshold"; what was tried is in docs/ch
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,12 @@ class LabelCounts:
                 visits += 1
                 counts[[index[code] for code in visit.codes]] += 1
         return cls(labels, (counts + 0.5) / (visits + 1))
+
+
+def drawn(patients: list[Patient], labels: int, seed: int) -> list[Patient]:
+    """Those that a cut is fitted on: all, or as many as `CUT_SCORES` allows, drawn by the seed."""
+    most = max(1, CUT_SCORES // labels)
+    return patients if len(patients) <= most else random.Random(seed).sample(patients, most)
 
 
 def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict[str, Any], Calibration]:
@@ -208,7 +215,7 @@ def own_thresholds(margin: np.ndarray, calibration: Calibration) -> np.ndarray:
 def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
     """Fit a checkpoint's cut and probabilities again, on the validation part of `data`, and write the result to `out`.
 
-    The network stays as it is. For a population of one's own: where a cut belongs and how likely a score is differ
+    The network's files stay to the byte. For a population of one's own: where a cut belongs and how likely a score is differ
     from one source to another.
 
     Raises:
@@ -221,12 +228,12 @@ def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
     cohort = read_once(data, format)
     parts = in_parts(with_codes(cohort.patients), cohort.report.format)
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
-    rate = np.exp(-model.head.rarity.numpy()) if model.head.copy else LabelCounts.of(parts["train"]).rate
-    most = max(1, CUT_SCORES // len(manifest.label_space))
-    cut, calibration = fit_cut(engine, validation[:most], LabelCounts(manifest.label_space, rate))
+    rate = np.exp(-model.head.rarity.cpu().numpy()) if model.head.copy else LabelCounts.of(parts["train"]).rate
+    chosen = drawn(validation, len(manifest.label_space), manifest.method.get("rank", {}).get("seed", 1))
+    cut, calibration = fit_cut(engine, chosen, LabelCounts(manifest.label_space, rate))
     manifest.method["cut"] = cut | {"fitted_on": f"validation part of {Path(data).name}"}
     manifest.calibration.clear()
     manifest.calibration.update(calibration.to_dict())
     manifest.metrics.clear()
-    save_checkpoint(model, manifest, out, dtype=torch.float16)
+    save_checkpoint(model, manifest, out, network=checkpoint)
     return manifest

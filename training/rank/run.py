@@ -45,7 +45,7 @@ def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, 
     of_step = batch.get("target_weight", weight.sum())  # a part divides by the step's mean, not by its own sum
     total = (target_losses(model, states, batch, hierarchy, config) * weight).sum() / of_step.clamp_min(1e-9)
     if questions:
-        total = total + config.rehearsal_weight * answer_loss(model, questions, recalled, 512)
+        total = total + config.rehearsal_weight * answer_loss(model, batch, recalled)
     return total
 
 

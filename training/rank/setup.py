@@ -6,7 +6,6 @@ The one place where a run is set up: `rank.run` makes a checkpoint of it, and ex
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from training.common.config import RankConfig
 from training.common.split import SPLIT_RULE, in_parts, read_once, with_codes
 from training.memorize.questions import QuestionSampler
 from training.rank.batches import HistoryBatches
-from training.rank.cut import CUT_SCORES, LabelCounts, fit_cut
+from training.rank.cut import LabelCounts, drawn, fit_cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +50,8 @@ class Setup:
 
     @property
     def for_cut(self) -> list[Patient]:
-        """The validation patients that the cut is fitted on: all, or as many as `CUT_SCORES` allows, drawn by the seed."""
-        most = max(1, CUT_SCORES // len(self.counts.labels))
-        if len(self.validation) <= most:
-            return self.validation
-        return random.Random(self.config.seed).sample(self.validation, most)
+        """The validation patients that the cut is fitted on."""
+        return drawn(self.validation, len(self.counts.labels), self.config.seed)
 
     def batches(self) -> HistoryBatches:
         """The run's batches of histories."""

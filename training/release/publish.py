@@ -24,6 +24,7 @@ from mera_core.common.formatting import difference_words as points
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking.ranking import NOTICE
 from training.evaluate import run as evaluate
+from training.evaluate.baseline_table import put_tuned
 from training.memorize import recall_eval as memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
@@ -36,11 +37,21 @@ POPULATIONS = {
 BEGIN, END = "<!-- results: begin", "<!-- results: end"
 
 
-def run(source: Path, out: Path, data: str = "", format: str = "auto", readme: Path | None = None) -> Manifest:
+def run(
+    source: Path,
+    out: Path,
+    data: str = "",
+    format: str = "auto",
+    readme: Path | None = None,
+    baselines: Path | None = None,
+) -> Manifest:
     """Measure the run in `source` and put a copy with its figures and a model card at `out`.
 
     Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights. A
     run that memorized only is stored in half precision; it takes no data.
+
+    Args:
+        baselines: the table of tuned baselines, measured beside this run; without one, quick ones are fitted.
     """
     manifest = read_manifest(source)
     if not manifest.label_space:
@@ -57,8 +68,15 @@ def run(source: Path, out: Path, data: str = "", format: str = "auto", readme: P
     for result in (ranked, validated):
         result.pop("checkpoint")  # the hash covers the model card, which holds these figures
     metrics = {"recall": recalled, "test": ranked, "validation": validated}
+    if baselines is not None:
+        put_tuned(metrics, baselines, evaluate.COMPARED)
     manifest = Manifest(**{**vars(manifest), "name": out.name, "metrics": metrics})
     manifest.data["commit"] = commit()
+    return put(manifest, source, out, readme)
+
+
+def put(manifest: Manifest, source: Path, out: Path, readme: Path | None = None) -> Manifest:
+    """Write the files of `source` with this manifest and its card to `out`, and its figures into the README."""
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -217,6 +235,7 @@ def card(manifest: Manifest) -> str:
         "| baseline | recall@10 | recall@20 | weighted F1 (oracle) | ours − it, recall@10 | recall@20 | weighted F1 |",
         "|---|---|---|---|---|---|---|",
         *(_baseline_row(row) for row in test["baselines"]),
+        *(["", f"They are tuned: {test['baselines_tuned']}"] if "baselines_tuned" in test else []),
         "",
         f"The learned cut ({percent(test['cuts']['learned'])} weighted F1) beside others chosen on the same validation patients:",
         "",
@@ -244,13 +263,15 @@ def results(manifest: Manifest) -> str:
     shown = ("recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut")
     lines = [
         f"The bundled checkpoint, on {test['patients']:,} UCI patients that it never saw (their last visit as target; 95 % "
-        "intervals over patients), beside baselines fitted on the same training patients:",
+        f"intervals over patients), beside {'tuned ' * ('baselines_tuned' in test)}baselines fitted on the same training patients:",
         "",
         "| | recall@10 | recall@20 | weighted F1, oracle cut | weighted F1, own cut |",
         "|---|---|---|---|---|",
         "| **MERA (mera-mini)** | " + " | ".join(percent(test["metrics"][name]) for name in shown) + " |",
         *(
-            f"| {row['name']} | " + " | ".join(percent(row["metrics"][name]) for name in shown[:3]) + " | |"
+            f"| {row['name']} | "
+            + " | ".join(percent(row["metrics"][name]) if name in row["metrics"] else "" for name in shown)
+            + " |"
             for row in test["baselines"]
         ),
         "",

@@ -33,14 +33,14 @@ MODES = {"next": "Predict each next visit", "held out": "Hold out the last visit
 PATIENTS_SHOWN = 15
 LISTED = 3  # predicted codes named beside a patient
 _NOTES = {
-    "unread": "codes left out",
-    "ambiguous": "codes left out for having two meanings",
-    "duplicate": "codes named twice in a visit",
-    "repaired": "codes read with a digit for a letter",
-    "as_category": "codes that are not in the code set, read as the ones above",
-    "rolled_up": "codes read as broader ones",
-    "mapped": "codes translated between code books",
-    "truncated": "histories shortened",
+    "unread": ("code", "codes", "left out"),
+    "ambiguous": ("code", "codes", "left out for having two meanings"),
+    "duplicate": ("code", "codes", "named twice in a visit"),
+    "repaired": ("code", "codes", "read with a digit for a letter"),
+    "as_category": ("code", "codes", "not in the code set, read as the one above"),
+    "rolled_up": ("code", "codes", "read as a broader one"),
+    "mapped": ("code", "codes", "translated between code systems"),
+    "truncated": ("history", "histories", "shortened"),
 }
 _FIGURES = {
     "recall@10": "Recall at 10: true codes among the first ten",
@@ -181,7 +181,9 @@ def show_summary(scoring: CohortScoring) -> None:
         st.metric("Codes predicted, a patient", f"{sizes.mean():.1f}")
         st.metric("Patients with none predicted", f"{int((sizes == 0).sum()):,}")
     lines = [f"{counted(count, 'patient')} not scored: {reason}" for reason, count in scoring.left_out.most_common()]
-    lines += [f"{count:,} {_NOTES.get(kind, kind)}" for kind, count in scoring.notes().most_common()]
+    for kind, count in scoring.notes().most_common():
+        one, several, done = _NOTES.get(kind, (f"note of the kind {kind}", f"notes of the kind {kind}", ""))
+        lines.append(f"{counted(count, one, several)} {done}")
     if lines:
         with st.expander("How the histories were read"):
             st.markdown("\n".join(f"- {plain(line)}" for line in lines))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mera_core.history.patient import OLDEST_AGE
+from mera_core.common.errors import InputError
 from mera_core.history.records import Patient
 from pages.shared.app.session import (
     can_undo,
@@ -20,6 +20,7 @@ from pages.shared.app.session import (
     open_demo,
     patient,
     plain,
+    sentence,
     shown_demo,
     slot_key,
     started_from,
@@ -85,14 +86,15 @@ def edit_profile(slot: str = "") -> None:
     st.session_state[sex] = person.sex
 
     def set_age() -> None:
-        years = st.session_state[age]
-        change(replace(patient(slot), age=None if years is None else float(years)), slot)
+        try:
+            change(replace(patient(slot), age=st.session_state[age]), slot)
+        except InputError as error:
+            st.session_state[slot_key("refused_age", slot)] = sentence(str(error))
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input(
             "Age at last visit",
-            min_value=0,
-            max_value=int(OLDEST_AGE),
+            step=1,
             key=age,
             on_change=set_age,
             placeholder="years",
@@ -109,6 +111,8 @@ def edit_profile(slot: str = "") -> None:
         read = engine().manifest["sequence"].get("patient_details", ())
         for name in read:
             _detail(person, name, slot)
+    if refusal := st.session_state.pop(slot_key("refused_age", slot), ""):
+        st.error(refusal, icon=":material/error:")
     others = {key: value for key, value in person.details.items() if key not in read}
     if others:
         words = " · ".join(f"{plain(key)}: {plain(value)}" for key, value in others.items())

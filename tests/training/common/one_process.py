@@ -20,11 +20,15 @@ from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy
 from mera_core.model.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, tiny_model
-from training.common import adapters, trainer
-from training.common.config import RankConfig
+from training.common import adapters, trainer, tuning
+from training.common.config import MemorizeConfig, RankConfig, RunConfig
+from training.memorize.loss import memorize_loss
+from training.memorize.questions import QuestionBatches, QuestionSampler
 from training.rank import run as rank
 from training.rank.batches import HistoryBatches
 
+BOOK = Ontology.load()
+SETTINGS = {"batch_size": 8, "passes": 2, "learning_rate": 1e-2, "log_every": 1, "save_every": 0}
 PATIENTS = 22
 """Not a multiple of the patients of a step: the last step of a pass is a short one."""
 
@@ -53,18 +57,34 @@ class Gradients(TrainerCallback):
 
 
 def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -> dict:
-    """What a run logged at each step, its first gradients, and its final weights."""
-    values = {
-        "batch_size": 8,
-        "passes": 2,
-        "learning_rate": 1e-2,
-        "log_every": 1,
-        "save_every": 0,
-        "start_weight": 0.25,
-        "rest_weight": 0.5,
-        "drop": 0.2,
-    }
-    config = RankConfig(**(values | settings))
+    """What a run of stage 2 logged at each step, its first gradients, and its final weights."""
+    values = {"start_weight": 0.25, "rest_weight": 0.5, "drop": 0.2, "rehearsal_hierarchy": 0.0}
+    config = RankConfig(**(SETTINGS | values | settings))
+    model = small_model(config)
+    questions = QuestionSampler(model.vocabulary, BOOK, list(CODES))
+    data = HistoryBatches(cohort(patients), CODES, Encoder(model.vocabulary, SequenceConfig()), config, questions)
+    hierarchy = Hierarchy.from_ontology(CODES, BOOK)
+    optimizer = rank.rank_optimizer(model, config)
+    return ran(
+        model,
+        data,
+        config,
+        out,
+        lambda m, batch: rank.rank_loss(m, batch, hierarchy, config),
+        optimizer,
+        extra_callbacks,
+    )
+
+
+def train_stage_1(out: Path, **settings) -> dict:
+    """The same of a run of stage 1."""
+    config = MemorizeConfig(**(SETTINGS | {"undivided_codes": 3, "hierarchy_share": 0.0} | settings))
+    model = small_model(config)
+    data = QuestionBatches(QuestionSampler(model.vocabulary, BOOK, list(CODES)), config)
+    return ran(model, data, config, out, memorize_loss, tuning.optimizer_of(model, config))
+
+
+def small_model(config: RunConfig):
     torch.manual_seed(config.seed)
     model = tiny_model(CODES)
     with torch.no_grad():  # weights of a usual size: large ones blow rounding up
@@ -72,19 +92,13 @@ def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -
             parameter.mul_(0.2 if parameter.ndim == 2 else 1)
     if config.tuning != "full":
         adapters.add_adapters(model, config)
-    data = HistoryBatches(cohort(patients), CODES, Encoder(model.vocabulary, SequenceConfig()), config)
-    hierarchy = Hierarchy.from_ontology(CODES, Ontology.load())
+    return model
+
+
+def ran(model, data, config: RunConfig, out: Path, loss, optimizer, extra_callbacks=()) -> dict:
     gradients = Gradients()
-    ran = trainer.run_trainer(
-        model,
-        data,
-        config,
-        out,
-        lambda m, batch: rank.rank_loss(m, batch, hierarchy, config),
-        rank.rank_optimizer(model, config),
-        [gradients, *extra_callbacks],
-    )
-    logged = [entry for entry in ran.state.log_history if "loss" in entry]
+    run = trainer.run_trainer(model, data, config, out, loss, optimizer, [gradients, *extra_callbacks])
+    logged = [entry for entry in run.state.log_history if "loss" in entry]
     return {
         "loss": [entry["loss"] for entry in logged],
         "grad_norm": [float(entry["grad_norm"]) for entry in logged],

@@ -70,10 +70,9 @@ def fixed_loss(model: MeraModel) -> float:
     sampler = questions.QuestionSampler(
         model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
     )
-    parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2))
-    torch.manual_seed(0)
+    batch = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:64], random.Random(2), 32)
     with torch.inference_mode():
-        return float(memorize_loss(model, parts, 32))
+        return float(memorize_loss(model, batch))
 
 
 def assert_same_ranking(one: Engine, other: Engine, tolerance: float) -> None:
@@ -195,9 +194,7 @@ def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
     sampler = questions.QuestionSampler(
         model.vocabulary, BOOK, list(model.vocabulary.ids), decoder_start=model.decoder_start
     )
-    parts = sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2))
-    torch.manual_seed(0)
-    memorize_loss(model, parts, 8).backward()
+    memorize_loss(model, sampler.batch(sampler.one_pass(random.Random(1), 1, 1)[:16], random.Random(2), 8)).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 

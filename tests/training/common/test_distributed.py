@@ -17,7 +17,7 @@ from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
 from tests.conftest import ROOT
 from tests.tiny import tiny_model
-from tests.training.common.one_process import PATIENTS, train
+from tests.training.common.one_process import PATIENTS, train, train_stage_1
 from training.common import trainer
 from training.common.config import MemorizeConfig, RankConfig
 
@@ -75,6 +75,21 @@ def assert_same_training(one: dict, other: dict, steps: int = STEPS) -> None:
 def test_accumulated_passes_give_the_step_of_one_pass(alone, tmp_path) -> None:
     assert_same_training(train(tmp_path / "two", batch_size=4, accumulate=2), alone)
     assert_same_training(train(tmp_path / "eight", batch_size=1, accumulate=8), alone)
+
+
+def test_rehearsal_in_accumulated_passes_is_that_of_one_pass(tmp_path) -> None:
+    whole = train(tmp_path / "whole", rehearsal=6)
+    assert_same_training(train(tmp_path / "two", batch_size=4, accumulate=2, rehearsal=6), whole)
+    assert_same_training(
+        train(tmp_path / "eight", batch_size=1, accumulate=8, rehearsal=6), whole
+    )  # two parts have none
+
+
+def test_stage_1_in_accumulated_passes_is_that_of_one_pass(tmp_path) -> None:
+    """The last step of a pass has four questions for eight parts: some ask nothing."""
+    whole = train_stage_1(tmp_path / "whole")
+    assert_same_training(train_stage_1(tmp_path / "two", batch_size=4, accumulate=2), whole, len(whole["loss"]))
+    assert_same_training(train_stage_1(tmp_path / "eight", batch_size=1, accumulate=8), whole, len(whole["loss"]))
 
 
 def test_the_mean_over_batches_would_be_another_loss(alone, tmp_path, monkeypatch) -> None:
@@ -185,7 +200,7 @@ def test_the_7b_configurations_for_fsdp_are_allowed_and_take_the_steps_of_one_gp
         trainer.refuse_with_shards(divided)
         whole = kind.load(folder / f"llama2-7b-{stage}-full.yaml")
         changed = {name for name, value in divided.to_dict().items() if value != getattr(whole, name)}
-        assert changed <= {"optimizer", "batch_size", "validate_every", "rehearsal"}
+        assert changed <= {"optimizer", "batch_size", "validate_every"}
         assert 8 * divided.batch_size == whole.batch_size
         with pytest.raises(InputError):
             trainer.refuse_with_shards(whole)

@@ -228,13 +228,16 @@ def test_rows_that_only_stand_against_an_answer_keep_still(model):
     codes = list(model.vocabulary.ids)
     sampler = QuestionSampler(model.vocabulary, BOOK, codes)
     asked, rng = codes[3:6], random.Random(1)
-    parts = sampler.batch([Question(DEFINITION, asked[0]), Question(CODE, asked[1], asked[1])], rng)
-    parts += sampler.batch([Question("chapter", asked[2], codes[0])], rng)
+    drawn = [
+        Question(DEFINITION, asked[0]),
+        Question(CODE, asked[1], asked[1]),
+        Question("chapter", asked[2], codes[0]),
+    ]
+    batch = sampler.batch(drawn, rng, 4)
     losses = {}
     for still in (False, True):
         model.zero_grad()
-        torch.manual_seed(1)
-        losses[still] = memorize_loss(model, parts, 4, others_still=still)
+        losses[still] = memorize_loss(model, batch, others_still=still)
         losses[still].backward()
         gradient = model.backbone.get_input_embeddings().weight.grad
         moved = {code for code, row in model.vocabulary.ids.items() if gradient[row].abs().sum() > 0}
@@ -352,4 +355,6 @@ def test_a_model_with_an_encoder_and_one_with_adapters_are_refused():
     from training.memorize.encoded_rows import refuse
 
     with pytest.raises(InputError, match="decoder-only"):
-        refuse(Reads())
+        refuse(Reads(), MemorizeConfig(encoded_passes=1.0))
+    with pytest.raises(InputError, match="a step can't be divided: set accumulate to 1"):
+        refuse(Reads(), MemorizeConfig(encoded_passes=1.0, accumulate=2))

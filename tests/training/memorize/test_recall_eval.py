@@ -47,7 +47,7 @@ def half_taught() -> tuple[MeraModel, list[Code]]:
     optimizer, rng = torch.optim.AdamW(model.parameters(), lr=1e-2), random.Random(0)
     torch.manual_seed(0)
     for _ in range(90):
-        loss = memorize_loss(model, source.batch(asked, rng), 64)
+        loss = memorize_loss(model, source.batch(asked, rng, 64))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

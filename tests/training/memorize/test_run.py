@@ -87,7 +87,7 @@ def test_labels_stand_where_the_answer_follows_and_nowhere_else() -> None:
     source = sampler()
     drawn = source.one_pass(random.Random(0), 1.0, 1.0)[:11]
     encoded = [source.encode(question, rng) for rng in [random.Random(7)] for question in drawn]
-    parts = source.batch(drawn, random.Random(7))
+    parts = source.batch(drawn, random.Random(7))["questions"]
     assert sum(len(part["input_ids"]) for part in parts) == 11
     rows = {}
     for part in parts:
@@ -125,7 +125,8 @@ def test_the_loss_is_the_mean_over_word_answers_plus_the_mean_over_code_answers(
     model = tiny_model((), source.vocabulary)
     vocabulary, rng = source.vocabulary, random.Random(1)
     drawn = source.one_pass(rng, 1.0, 1.0)[:24]
-    parts = source.batch(drawn, random.Random(3))
+    batch, wide = (source.batch(drawn, random.Random(3), undivided) for undivided in (0, 500))
+    parts = batch["questions"]
     words, codes = [], []
     asked = {int(i) for part in parts for i in part["input_ids"].flatten() if i > vocabulary.n_words}
     near = {c + step for c in asked for step in (-2, -1, 0, 1, 2)}
@@ -143,16 +144,15 @@ def test_the_loss_is_the_mean_over_word_answers_plus_the_mean_over_code_answers(
                     else:
                         codes.append(loss)
         expected = torch.stack(words).mean() + torch.stack(codes).mean()
-        assert float(memorize_loss(model, parts, 0)) == pytest.approx(float(expected), abs=1e-4)
-        torch.manual_seed(0)
-        with_codes = float(memorize_loss(model, parts, 500))
+        assert float(memorize_loss(model, batch)) == pytest.approx(float(expected), abs=1e-4)
+        with_codes = float(memorize_loss(model, wide))
     assert with_codes > float(expected)  # further candidates can only take probability away
 
 
 def test_rows_without_a_token_get_no_gradient_from_the_output_side() -> None:
     source = sampler()
     model = tiny_model((), source.vocabulary, tied=False)
-    memorize_loss(model, source.batch(source.one_pass(random.Random(1), 1, 1)[:8], random.Random(3)), 64).backward()
+    memorize_loss(model, source.batch(source.one_pass(random.Random(1), 1, 1)[:8], random.Random(3))).backward()
     gradient = model.backbone.get_output_embeddings().weight.grad
     assert gradient[len(source.vocabulary) :].abs().sum() == 0
     assert gradient[: source.vocabulary.n_words].abs().sum() > 0
@@ -172,7 +172,7 @@ def test_sixty_steps_teach_a_few_codes_both_ways() -> None:
     source.used_phrasings = 1
     losses = []
     for _ in range(60):
-        loss = memorize_loss(model, source.batch(asked, rng), 64)
+        loss = memorize_loss(model, source.batch(asked, rng, 64))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

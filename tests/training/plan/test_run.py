@@ -160,7 +160,8 @@ def scores(n):
     return n * len(labels)
 def codes(n):
     part = {"input_ids": torch.full((n, 1), 9), "labels": torch.full((n, 1), vocabulary.eov + 50)}
-    answer_loss(model, [part], [torch.randn(n, 1, 32, requires_grad=True)], 64).backward()
+    asked = {"questions": [part], "answers": torch.tensor([0.0, n]), "against": torch.zeros(0, dtype=torch.long)}
+    answer_loss(model, asked, [torch.randn(n, 1, 32, requires_grad=True)]).backward()
     return n * len(vocabulary)
 print(peak(scores, 500), peak(codes, 500))
 """

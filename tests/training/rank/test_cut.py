@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from mera_core.ranking.ranking import ranking_scores
 from tests.tiny import CODES, tiny_engine, tiny_manifest, tiny_model
 from tests.training.rank.test_run import patients
 from training.common.split import histories_and_truth, split_of
+from training.rank import cut
 from training.rank.cut import (
     AS_GOOD,
     COLLAPSE,
@@ -268,6 +270,44 @@ def test_a_cut_is_fitted_again_and_the_network_stays(ranked, tmp_path) -> None:
     assert {name for name in before if not torch.equal(before[name], after[name])} <= fitted
     assert np.ptp(Engine.load(tmp_path / "again").cut_offset) >= 0
     assert read_manifest(tmp_path / "again").metrics == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_cut_fitted_again_leaves_the_networks_files_to_the_byte(ranked, dtype, tmp_path) -> None:
+    save_checkpoint(tiny_model(seed=2), tiny_manifest(), tmp_path / "tiny", dtype)
+    refit(tmp_path / "tiny", str(ranked[1]), "table", tmp_path / "again")
+    before, after = (read_manifest(tmp_path / name).files for name in ("tiny", "again"))
+    assert {name for name in before if before[name] != after[name]} == {"score_head.safetensors"}
+    assert before.keys() == after.keys()
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that NumPy can't read where it is."""
+
+    def numpy(self, *args, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self, *args, **kwargs):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_cut_is_fitted_again_where_the_head_is_on_a_gpu(ranked, tmp_path, monkeypatch) -> None:
+    model, manifest = load_checkpoint(ranked[0])
+    model.head.rarity = model.head.rarity.as_subclass(OnGpu)
+    monkeypatch.setattr(cut, "load_checkpoint", lambda folder: (model, manifest))
+    assert refit(ranked[0], str(ranked[1]), "table", tmp_path / "again").method["cut"]["patients"] > 10
+
+
+def test_a_cut_is_fitted_again_on_the_patients_that_the_run_would_draw(ranked, tmp_path, monkeypatch) -> None:
+    fitted_on = []
+    real = cut.fit_cut
+    monkeypatch.setattr(
+        cut, "fit_cut", lambda engine, chosen, counts: fitted_on.append(chosen) or real(engine, chosen, counts)
+    )
+    monkeypatch.setattr(cut, "CUT_SCORES", 12 * len(CODES))
+    refit(ranked[0], str(ranked[1]), "table", tmp_path / "again")
+    validation = [p for p in cut.read_once(str(ranked[1]), "table").patients if split_of(p.id) == "validation"]
+    assert [p.id for p in fitted_on[0]] == [p.id for p in random.Random(1).sample(validation, 12)]
 
 
 def test_a_checkpoint_that_does_not_rank_has_no_cut_to_fit(ranked, tmp_path) -> None:

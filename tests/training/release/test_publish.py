@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -103,6 +104,30 @@ def test_the_readmes_results_stand_between_their_marks(published, tmp_path) -> N
     assert text.startswith("before\n") and text.endswith("after\n")
     publish.fill_readme(readme, manifest)
     assert readme.read_text(encoding="utf-8") == text  # again and again the same
+
+
+def test_tuned_baselines_stand_in_place_of_the_quick_ones_the_strongest_first(published, tmp_path) -> None:
+    manifest = read_manifest(published)
+    quick = {name: manifest.metrics[name]["metrics"] for name in ("test", "validation")}
+    compared = {name: {"value": 0.01, "low": 0.0, "high": 0.02} for name in evaluate.COMPARED}
+
+    def row(name: str, recall: float) -> dict:
+        metrics = quick["test"] | {"recall@20": {"value": recall, "low": recall, "high": recall}}
+        return {"name": name} | {part: {"metrics": metrics, "mera_minus_this": compared} for part in quick}
+
+    rows = [row("tuned regression", 0.4321), {"name": "absent", "not_run": "no environment"}, row("factorised", 0.4567)]
+    table = tmp_path / "baselines.json"
+    kept = {"mera": quick, "rows": rows, "patients": {"train": 70}, "budget": "eight settings.", "interval": "95 %"}
+    table.write_text(json.dumps(kept), encoding="utf-8")
+    publish.put_tuned(manifest.metrics, table, evaluate.COMPARED)
+    for text in (publish.results(manifest), publish.card(manifest)):
+        assert text.index("| factorised |") < text.index("| tuned regression |") and "| 45.7 % (45.7 to 45.7) |" in text
+        assert "logistic regression on the history" not in text and "absent" not in text
+    assert "They are tuned: eight settings. Intervals: 95 %." in publish.card(manifest)
+    kept["mera"] = quick | {"test": quick["test"] | {"recall@20": {"value": 0.9}}}
+    table.write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(InputError, match="stands beside another checkpoint"):
+        publish.put_tuned(manifest.metrics, table, evaluate.COMPARED)
 
 
 def test_a_readme_without_the_marks_is_refused(published, tmp_path) -> None:
