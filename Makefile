@@ -14,7 +14,7 @@ ICD10 := $(RUNS)/mera-icd10
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint format checkpoint checkpoint-icd10 clean data-named always
+.PHONY: help app test test-slow lint format checkpoint checkpoint-icd10 clean data-named always
 
 help: ## Show this list
 	@echo "MERA: diagnosis ranking from a patient's history. Research use, not for clinical decisions."
@@ -23,19 +23,22 @@ help: ## Show this list
 
 app: ## Start the app in the browser (PORT=8501 to change)
 	@.ci/prepare app
-	@echo "== MERA answers at http://127.0.0.1:$(PORT) once it has started; Ctrl+C stops it"
-	@exec $(BIN)/python -m streamlit run app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true
+	@exec $(BIN)/python -m mera_core app --port $(PORT)
 
-test: ## Run the tests (ARGS="-m slow", ARGS=tests/model/test_losses.py ...; WORKERS=2 at once)
+test: ## Run the tests (ARGS=tests/model/test_losses.py ...; WORKERS=2 at once)
 	@.ci/prepare test
 	@echo "== Running the tests"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-lint: ## Check style with ruff
+test-slow: ## Run the slow tests, minutes each; a release must pass them too
+	@$(MAKE) --no-print-directory test ARGS="-m slow $(ARGS)"
+
+lint: ## Check style with ruff and types with mypy
 	@.ci/prepare lint
-	@echo "== Checking style"
+	@echo "== Checking style and types"
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 
 format: ## Apply ruff's formatting and safe fixes
 	@.ci/prepare lint
@@ -90,5 +93,5 @@ $(RUNS)/data-used: always
 always:
 
 clean: ## Remove .venv and caches; runs/ and the checkpoint stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,10 @@ import streamlit as st
 
 from mera_core.common.formatting import counted
 from mera_core.history.records import Patient
-from pages.shared.app.session import ICONS, demos, engine, heading, open_session, page_files, page_name, plain
+from pages.shared.app.engines import engine
+from pages.shared.app.histories import demos
+from pages.shared.app.layout import heading, open_session, page_files, page_link, page_name
+from pages.shared.app.markdown import plain
 
 open_session("Home")
 
@@ -27,7 +30,7 @@ def show_model() -> None:
     facts = [
         f"**{plain(name)}**, fingerprint `{fingerprint}`",
         f"Ranks {plain(loaded.scope)}",
-        *(f"Code book: {plain(release)}" for release in loaded.manifest["icd_release"].values()),
+        *(f"ICD codes: {plain(release)}" for release in loaded.manifest["icd_release"].values()),
     ]
     st.markdown("  \n".join(facts))
 
@@ -57,16 +60,15 @@ def who(person: Patient) -> str:
 heading(
     "MERA",
     "MERA reads the diagnosis codes of a patient's earlier visits and ranks the diagnoses of the next one, with a "
-    "line that says where to stop. Its language model has learned the ICD code book by heart, so it knows what "
-    "each code means and where it belongs.",
+    "line below which a code is not predicted. Its language model has memorized the ICD codes, so it knows what each one "
+    "means and where it belongs.",
 )
 start, model = st.columns(2, gap="large")
 with start:
     st.subheader("Start", anchor=False)
     for path in page_files():
-        page = page_name(path)
-        label = f"**{page}**: {WHAT_FOR[page]}" if page in WHAT_FOR else f"**{page}**"
-        st.page_link(f"pages/{path.name}", label=label, icon=ICONS.get(page, ":material/article:"))
+        name = page_name(path)
+        page_link(path, f"**{name}**: {WHAT_FOR[name]}" if name in WHAT_FOR else f"**{name}**")
 with model:
     st.subheader("Model", anchor=False)
     show_model()

@@ -1,4 +1,4 @@
-"""The command line: python -m mera_core rank | recall | lookup | convert | score.
+"""The command line: mera rank | recall | lookup | convert | score | app, or python -m mera_core.
 
 Gathers arguments, calls the library, prints. Whatever the user can mend ends with exit status 2 and one plain
 sentence on standard error. The model's libraries are imported only by the commands that need a model.
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from mera_core.common.bundled import APP
 from mera_core.common.errors import InputError
 from mera_core.common.faults import describe_system_error
 
@@ -137,7 +138,7 @@ def lookup(
         raise InputError("the query is empty.")
     if system is not None and system not in SYSTEMS:
         raise InputError(f"--system must be {' or '.join(SYSTEMS)}, not {system!r}.")
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "system": match.code.system,
             "code": match.code.code,
@@ -176,11 +177,7 @@ def convert(
     job = Job(source, out, format, report, rules, to, _pairs(option, "--option"), _pairs(column, "--column"))
     with shown(sys.stderr) as progress:
         result = run(job, progress)
-    if as_json:
-        _print_json(result.to_dict())
-        return
-    for line in result.lines():
-        print(line)
+    _print_result(result, as_json)
 
 
 @app.command()
@@ -235,11 +232,16 @@ def score(
     except KeyboardInterrupt:
         print("what was scored is kept: the same command goes on from here.", file=sys.stderr)
         raise
-    if as_json:
-        _print_json(result.to_dict())
-        return
-    for line in result.lines():
-        print(line)
+    _print_result(result, as_json)
+
+
+@app.command("app")
+def start_app(port: Annotated[int, typer.Option(help="Where it answers.", min=1, max=65_535)] = 8501) -> None:
+    """Start the web app, for this machine only."""
+    print(f"MERA answers at http://127.0.0.1:{port} once it has started; Ctrl+C stops it.", flush=True)
+    options = {"address": "127.0.0.1", "port": str(port), "headless": "true"}
+    server = [word for name, value in options.items() for word in (f"--server.{name}", value)]
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP / "app.py"), *server])
 
 
 def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
@@ -274,7 +276,8 @@ def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
     try:
-        status = app(args=arguments, prog_name="python -m mera_core", standalone_mode=False)
+        name = "mera" if Path(sys.argv[0]).name == "mera" else "python -m mera_core"
+        status = app(args=arguments, prog_name=name, standalone_mode=False)
         if status == INTERRUPTED:  # typer turns the interruption into a status and gives it back
             raise KeyboardInterrupt
     except (InputError, TyperException) as error:
@@ -331,6 +334,11 @@ def _engine(checkpoint: Path | None, quantize: str | None) -> Any:
     from mera_core.engine import Engine
 
     return Engine.load(checkpoint, quantize)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    """What a conversion or a scoring came to."""
+    _print_json(result.to_dict()) if as_json else print("\n".join(result.lines()))
 
 
 def _print_json(value: Any) -> None:

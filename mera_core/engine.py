@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint
+from mera_core.common.bundled import SAMPLES
 from mera_core.common.errors import InputError
 from mera_core.history.records import Note, Patient, Visit, resolve
 from mera_core.history.translate import translate
@@ -25,7 +27,7 @@ from mera_core.model.sequence import Encoded, Encoder
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import Ranking, best_first, ranking_scores
 
-BUNDLED = Path(__file__).resolve().parent.parent / "sample_data" / "mera-mini"
+BUNDLED = SAMPLES / "mera-mini"
 
 
 class Engine:
@@ -45,9 +47,7 @@ class Engine:
         self.label_space: tuple[Code, ...] = manifest.label_space
         self.name = f"{manifest.name} {folder_hash(manifest)}"
         self._index = {code: i for i, code in enumerate(self.label_space)}
-        self._labels = np.empty(len(self.label_space), object)  # in an array a whole list is put in order at once
-        for i, code in enumerate(self.label_space):
-            self._labels[i] = code
+        self._labels = np.fromiter(self.label_space, object)  # in an array a whole list is put in order at once
         self.input_codes = frozenset(manifest.input_codes)
         self.calibration = Calibration.from_dict(manifest.calibration) if manifest.calibration else None
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
@@ -114,9 +114,8 @@ class Engine:
             raise InputError("The history holds no visit.")
         history, notes = self.read_history(patient)
         if not history.visits:
-            raise InputError(
-                "The history holds no code that this model can read: " + " ".join(n.message for n in notes[:5])
-            )
+            told = " ".join(note.message for note in notes[:5])
+            raise InputError(f"The history holds no code that this model can read: {told}")
         encoded = self.encode(history)
         return history, encoded, (*notes, *encoded.notes)
 
@@ -173,7 +172,7 @@ class Engine:
         return ranking_scores(scores, eov, head.cut_offset.cpu().numpy(), head.order_offset.cpu().numpy())
 
     def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
-        ranked = self.ranked(scores[None], eov[None])[0]
+        ranked = self.ranked(scores[None], np.array([eov]))[0]
         order = best_first(ranked, self.label_space)
         margin = scores.astype(np.float64) - eov
         share = np.exp(scores.astype(np.float64) - scores.max())
@@ -216,15 +215,7 @@ class Engine:
         for truth in reversed(self.ontology.ancestors(code)):
             kind = self.ontology.kind(truth)
             best = recall_ancestors(self.model, [code], kind)[0]
-            answers.append(
-                Recall(
-                    question_text(kind, code.code),
-                    best[0][0].code,
-                    truth.code,
-                    best[0][0] == truth,
-                    self._defined(best),
-                )
-            )
+            answers.append(self._answer(question_text(kind, code.code), best, [truth]))
         return answers
 
     @property
@@ -250,13 +241,7 @@ class Engine:
         subject = in_words(code, self.ontology.definition(code))
         best = recall_equivalents(self.model, [subject])[0]
         truths = self.ontology.equivalents(code, own[0])
-        return Recall(
-            question_text(EQUIVALENT, subject),
-            best[0][0].code,
-            ", ".join(truth.code for truth in truths),
-            best[0][0] in truths if truths else None,
-            self._defined(best),
-        )
+        return self._answer(question_text(EQUIVALENT, subject), best, truths)
 
     def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
         """The model's definition of each code, from memory, in one batch.
@@ -300,15 +285,15 @@ class Engine:
         best = recall_codes(self.model, [definition])[0]
         asked = definition.casefold()
         truths = [code for code in self.model.vocabulary.ids if self.ontology.definition(code).casefold() == asked]
-        exact = best[0][0] in truths if truths else None
         billable = [code for code in truths if self.ontology.is_billable(code)] or truths
-        return Recall(
-            question_text(CODE, definition),
-            best[0][0].code,
-            ", ".join(code.code for code in billable),
-            exact,
-            self._defined(best),
+        return replace(
+            self._answer(question_text(CODE, definition), best, truths), truth=", ".join(code.code for code in billable)
         )
+
+    def _answer(self, question: str, best: list[tuple[Code, float]], truths: Sequence[Code]) -> Recall:
+        """The likeliest code as the answer, right where it is one of the truths; neither right nor wrong without any."""
+        exact = best[0][0] in truths if truths else None
+        return Recall(question, best[0][0].code, ", ".join(code.code for code in truths), exact, self._defined(best))
 
     def _defined(self, codes: list[tuple[Code, float]]) -> tuple[tuple[Code, str, float], ...]:
         return tuple((code, self.ontology.definition(code), share) for code, share in codes)

@@ -1,4 +1,4 @@
-"""Recall: what the model knows of the code book by heart, beside what the book says."""
+"""Recall: what the model knows of the ICD codes without looking them up, beside the official text."""
 
 import streamlit as st
 
@@ -6,15 +6,18 @@ from mera_core.figures.memory import chapter_memory
 from mera_core.icd.ontology import SYSTEM_NAMES, Code
 from pages.shared.about.quiz_view import show_quiz
 from pages.shared.about.recall_view import show_ancestors, show_memory, show_recall
-from pages.shared.app.session import engine, footer, heading, open_session, or_stop, plain
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.layout import footer, heading, open_session
+from pages.shared.app.markdown import plain
 from pages.shared.editor.code_search import code_search
+from pages.shared.widgets.controls import button, choose
 
 open_session("Recall")
 
 QUESTIONS = {
     "code": "Code → definition",
     "definition": "Definition → code",
-    "chapters": "How well each chapter is remembered",
+    "chapters": "Recall by chapter",
     "quiz": "Quiz",
 }
 ASKING = "Asking the model …"
@@ -26,37 +29,33 @@ EQUIVALENCE = {
 EXAMPLES = {"ICD9": ("428.0", "250.40", "571.2"), "ICD10": ("I50.9", "E11.21", "K70.30")}
 
 
-def examples() -> list[Code]:
-    """Codes to begin with, of the first book that the model has memorized."""
-    system = loaded.manifest["systems"][0]
-    return [Code(system, code) for code in EXAMPLES[system]]
-
-
-def ask_code(code: Code) -> None:
-    """Keep the code that is asked about; it outlives a change of page."""
-    st.session_state["asked_code"] = code
-
-
-def ask_words(words: str) -> None:
-    """Put a definition into the field."""
-    st.session_state["definition_words"] = words
+def show_examples(field: str) -> None:
+    """Codes of the model's first code system, or their definitions, as buttons; a click puts one into the session's `field`."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("For example", width="content")
+        for code in (Code(systems[0], text) for text in EXAMPLES[systems[0]]):
+            value = code if field == "asked_code" else loaded.ontology.definition(code)
+            label = code.code if field == "asked_code" else plain(value)
+            button(label, f"example_{field}_{code}", "", st.session_state.update, {field: value})
 
 
 def from_code() -> None:
     """Ask for the definition of a code."""
-    systems = loaded.manifest["systems"]
     only = systems[0] if len(systems) == 1 and not loaded.knows_equivalents else None
-    code_search("recall", "Find a code", ask_code, system=only, why_only="This model has memorized {} only.")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("For example", width="content")
-        for code in examples():
-            st.button(code.code, key=f"example_{code}", on_click=ask_code, args=(code,))
+    code_search(
+        "recall",
+        "Find a code",
+        lambda code: st.session_state.update(asked_code=code),  # it outlives a change of page
+        system=only,
+        why_only="This model has memorized {} only.",
+    )
+    show_examples("asked_code")
     asked = st.session_state.get("asked_code")
     if asked is None:
         st.info("Find a code above, or take one of the examples.", icon=":material/arrow_upward:")
         return
     if loaded.knows_equivalents and asked.system not in systems:
-        other_book(asked)
+        other_system(asked)
         return
     st.subheader(f"What does {SYSTEM_NAMES[asked.system]} {asked.code} mean?", anchor=False)
     with st.spinner(ASKING):
@@ -67,10 +66,11 @@ def from_code() -> None:
         show_ancestors(asked, above, loaded.ontology)
 
 
-def other_book(asked: Code) -> None:
-    """Ask which code of the model's own book stands for one of the other book."""
-    own = SYSTEM_NAMES[loaded.manifest["systems"][0]]
-    st.subheader(f"Which {own} code stands for {SYSTEM_NAMES[asked.system]} {asked.code}?", anchor=False)
+def other_system(asked: Code) -> None:
+    """Ask which code of the model's own code system stands for one of the other."""
+    st.subheader(
+        f"Which {SYSTEM_NAMES[systems[0]]} code stands for {SYSTEM_NAMES[asked.system]} {asked.code}?", anchor=False
+    )
     st.markdown(plain(loaded.ontology.definition(asked)))
     with st.spinner(ASKING):
         answer = or_stop(lambda: loaded.recall_equivalent(asked))
@@ -85,11 +85,7 @@ def from_definition() -> None:
         placeholder="e.g. Congestive heart failure, unspecified",
         persist_state="session",
     )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("For example", width="content")
-        for code in examples():
-            text = loaded.ontology.definition(code)
-            st.button(plain(text), key=f"example_words_{code}", on_click=ask_words, args=(text,))
+    show_examples("definition_words")
     if not words or not words.strip():
         st.info("Type a definition and press Enter, or take one of the examples.", icon=":material/arrow_upward:")
         return
@@ -100,20 +96,12 @@ def from_definition() -> None:
 
 
 heading(
-    "Recall the code book",
-    "The answer comes from the model's memory alone; the book's text stands beside it for comparison.",
+    "Recall of ICD codes",
+    "The model answers without looking anything up; the official ICD text stands beside its answer.",
 )
 loaded = engine()
-question = st.segmented_control(
-    "Question",
-    list(QUESTIONS),
-    default="code",
-    format_func=QUESTIONS.get,
-    key="direction",
-    required=True,
-    label_visibility="collapsed",
-    persist_state="session",
-)
+systems = loaded.manifest["systems"]
+question = choose("Question", QUESTIONS, "direction", label_visibility="collapsed")
 if question == "code":
     from_code()
 elif question == "definition":

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from pages.shared.app.session import footer, heading, open_session, ranking_engine
+from pages.shared.app.engines import ranking_engine
+from pages.shared.app.layout import empty, footer, heading, open_session
 from pages.shared.cohort import cohort_view
 
 open_session("Cohort")
@@ -12,10 +13,7 @@ loaded = ranking_engine()
 with st.container():
     cohort = cohort_view.choose_cohort()
 if cohort is None:
-    st.html(
-        '<div class="mera-empty"><b>No cohort yet.</b><br>Upload records in any format known here, or take the invented '
-        "sample: distribution over chapters, new predictions and figures appear here.</div>"
-    )
+    empty("No cohort yet.", "Upload records in any format known here, or take the invented sample.")
 else:
     with st.container():
         scoring = cohort_view.score(loaded, cohort.patients)

@@ -5,11 +5,16 @@ import streamlit as st
 from mera_core.checkpoint.model_card import evaluations
 from mera_core.figures.memory import chapter_memory
 from pages.shared.about import model_card_view as view
-from pages.shared.app.session import engine, footer, heading, open_session, or_stop
+from pages.shared.about.recall_view import show_memory
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.layout import footer, heading, open_session
 
 open_session("Model Card")
 
-heading("Model card", "Everything here is read from the checkpoint's own `mera.json`; what it does not record is said.")
+heading(
+    "Model card",
+    "Everything here is read from the model's own `mera.json`; what that file does not record is marked so.",
+)
 loaded = engine()
 results = evaluations(loaded.manifest)
 view.show_facts(loaded, "Basic information", "Release", "Summary", "Uses and directions")
@@ -21,7 +26,8 @@ if chosen is not None:
     view.show_reliability(chosen, loaded.manifest)
 else:
     st.info("The manifest holds no figure measured on patients.", icon=":material/info:")
-view.show_memory(or_stop(lambda: chapter_memory(loaded.manifest)), loaded.ontology)
+st.subheader("Recall of ICD codes", anchor=False)
+show_memory(or_stop(lambda: chapter_memory(loaded.manifest)), loaded.ontology)
 view.show_facts(loaded, "Trust ingredients", "Resources")
 view.download(loaded)
 footer()

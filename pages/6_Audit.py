@@ -3,7 +3,8 @@
 import streamlit as st
 
 from pages.shared.about.audit_view import show_agreement, show_files, show_groups
-from pages.shared.app.session import engine, footer, heading, open_session
+from pages.shared.app.engines import engine
+from pages.shared.app.layout import footer, heading, open_session
 
 open_session("Audit")
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from mera_core.history.records import Patient, demo_patients, to_table, write_table
+from mera_core.history.records import Patient, demo_patients, write_visits
 
 OUT = Path(__file__).with_name("cohort.csv")
 VARIATIONS = 2
@@ -46,6 +46,5 @@ def cohort(seed: int = 2026) -> list[Patient]:
 
 
 if __name__ == "__main__":
-    table = to_table(cohort())
-    write_table(table, OUT)
-    print(f"{OUT.name}: {table['patient_id'].nunique()} patients, {len(table)} rows")
+    write_visits(cohort(), OUT)
+    print(f"{OUT.name}: {len(cohort())} patients")

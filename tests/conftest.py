@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Ontology
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +132,7 @@ def invented_patients(count: int = 150, seed: int = 1) -> list[Patient]:
 def invented_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A visits table (CSV) of `invented_patients`, in all three parts of the split."""
     path = tmp_path_factory.mktemp("cohort") / "invented.csv"
-    write_table(to_table(invented_patients()), path)
+    write_visits(invented_patients(), path)
     return path
 
 

@@ -5,22 +5,17 @@ import json
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import mera_core.__main__ as cli
-from mera_core.checkpoint.folder import Manifest, save_checkpoint
-from mera_core.history.records import demo_patients, from_table, read_table
-from mera_core.icd.ontology import Code, Ontology
-from mera_core.model.network import MeraModel
-from mera_core.model.vocabulary import Vocabulary
+from mera_core.checkpoint.folder import save_checkpoint
+from mera_core.icd.ontology import Code
+from mera_core.readers import read
 from sample_data import cohort_from_demo
-from training.common.backbone import word_tokenizer
+from tests.tiny import tiny_manifest, tiny_model, tiny_vocabulary
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 LABELS = tuple(sorted(Code("ICD9", code) for code in ("250", "401", "414", "427", "428", "486", "496")))
@@ -29,31 +24,8 @@ LABELS = tuple(sorted(Code("ICD9", code) for code in ("250", "401", "414", "427"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A real checkpoint, 32 wide with random weights, over seven categories."""
-    torch.manual_seed(7)
-    book = Ontology.load()
-    words = [book.definition(node.code) for node in book.nodes("ICD9")[:400]]
-    vocabulary = Vocabulary.extend(word_tokenizer(words, 500), LABELS)
-    backbone = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            tie_word_embeddings=True,
-        )
-    )
-    manifest = Manifest(
-        name="tiny",
-        stage="rank",
-        systems=("ICD9",),
-        icd_release={"ICD9": book.release("ICD9")},
-        label_space=LABELS,
-        label_level="3-digit categories",
-        input_codes=LABELS,
-    )
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save_checkpoint(MeraModel(backbone, vocabulary, LABELS), manifest, folder)
+    save_checkpoint(tiny_model(LABELS, tiny_vocabulary(LABELS)), tiny_manifest(LABELS), folder)
     return folder
 
 
@@ -148,36 +120,12 @@ def test_rank_reads_standard_input(run, checkpoint, tmp_path, monkeypatch):
     assert len(json.loads(from_pipe)["ranking"]) == len(LABELS)
 
 
-@pytest.mark.parametrize("demo", demo_patients(), ids=lambda demo: demo.id)
-def test_every_demo_patient_can_be_ranked(run, checkpoint, tmp_path, demo):
-    entries = json.loads((ROOT / "sample_data" / "demo_patients.json").read_text())
-    (entry,) = (entry for entry in entries if entry["id"] == demo.id)
-    # Seven categories are not enough to read every history; one of them in the last visit makes it readable.
-    entry["visits"][-1]["codes"].append("428.9")
-    status, out, _ = run("rank", write(tmp_path / "h.json", entry), "--json", "--checkpoint", checkpoint)
-    assert status == 0
-    assert len(json.loads(out)["ranking"]) == len(LABELS)
-
-
-BAD_HISTORIES = {
+BAD_HISTORIES = {  # the rest of what a history may not be: tests/history/test_records.py
     "not JSON": ("{", "is not JSON"),
     "empty file": ("", "is empty"),
-    "empty history": ({"visits": []}, "history is empty"),
-    "no codes": ({"visits": [{"codes": []}]}, "no visit names a code"),
     "unknown code": ({"visits": [{"codes": ["428.X5"]}]}, "'428.X5' .* nearest is ICD9:428"),
-    "unknown in system": (
-        {"visits": [{"codes": [{"system": "ICD10", "code": "B24.9"}]}]},
-        "B24.9.* nearest",
-    ),
-    "misplaced dot": ({"visits": [{"codes": [{"system": "ICD9", "code": "25.000"}]}]}, r"25\.000"),
     "ambiguous code": ({"visits": [{"codes": ["428.0", "E8021"]}]}, r"visits\[0\]\.codes\[1\].*ambiguous"),
-    "wrong system": ({"visits": [{"codes": [{"system": "ICD-11", "code": "1"}]}]}, "must be ICD9 or ICD10"),
-    "future": (
-        {"visits": [{"codes": ["428.0"], "time": (datetime.now() + timedelta(days=3)).isoformat()}]},
-        r"visits\[0\]\.time .* in the future",
-    ),
     "10,000 visits": ({"visits": [{"codes": ["428.0"]}] * 10_000}, "10,000 visits .* at most 1,000"),
-    "wrong sex": ({"sex": "x", "visits": [{"codes": ["428.0"]}]}, "sex must be"),
     "newline in a key": ({"a\nb": 1, "visits": []}, "not a known key"),
 }
 
@@ -200,24 +148,15 @@ def test_rank_refuses_files_it_cannot_read(refused, tmp_path):
 def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):
     path = history(tmp_path, "428.0")
     assert "no checkpoint folder" in refused("rank", path, "--checkpoint", tmp_path / "nowhere")
-    for name in sorted(file.name for file in checkpoint.iterdir()):
-        broken = tmp_path / f"without-{name}"
-        shutil.copytree(checkpoint, broken)
-        (broken / name).unlink()
-        assert name in refused("rank", path, "--checkpoint", broken)
-    for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        broken = tmp_path / f"altered-{name}"
-        shutil.copytree(checkpoint, broken)
-        content = bytearray((broken / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (broken / name).write_bytes(content)
-        message = refused("rank", path, "--checkpoint", broken)
-        assert name in message
-        assert "altered" in message
-    cut = tmp_path / "cut"
-    shutil.copytree(checkpoint, cut)
-    (cut / "mera.json").write_text((cut / "mera.json").read_text()[:100])
-    assert "mera.json" in refused("rank", path, "--checkpoint", cut)
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    content = bytearray((broken / "model.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (broken / "model.safetensors").write_bytes(content)
+    message = refused("rank", path, "--checkpoint", broken)
+    assert "model.safetensors" in message and "altered" in message
+    (broken / "mera.json").unlink()
+    assert "mera.json" in refused("rank", path, "--checkpoint", broken)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +242,7 @@ def test_convert_writes_a_table_and_says_what_it_kept(run, tmp_path, suffix):
     out = tmp_path / f"visits{suffix}"
     status, said, _ = run("convert", cohort_from_demo.OUT, "--format", "table", "--out", out)
     assert status == 0
-    assert from_table(read_table(out)) == cohort_from_demo.cohort()
+    assert read(out).patients == cohort_from_demo.cohort()
     assert "kept: 34 patients, 129 visits, 527 codes of 527 diagnosis entries" in said
     assert [file.name for file in tmp_path.iterdir()] == [out.name]
 

@@ -21,7 +21,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that 
 @app.command()
 def memorize(
     config: Config, out: Out, seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None
-):
+) -> None:
     """Stage 1: memorize the code book."""
     from training.common.config import MemorizeConfig
     from training.common.trainer import leave_processes
@@ -40,7 +40,7 @@ def rank(
     format: Annotated[str | None, typer.Option(help="Their format; overrides the config's.")] = None,
     start: Annotated[str | None, typer.Option(help="Stage-1 folder; overrides the config's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Overrides the config's.")] = None,
-):
+) -> None:
     """Stage 2: rank the next visit's codes."""
     from training.common.config import RankConfig
     from training.common.trainer import leave_processes
@@ -75,7 +75,7 @@ def evaluate(
     paper: Annotated[bool, typer.Option("--paper", help="The paper's cohort rules and figures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
-):
+) -> None:
     """Every figure of a checkpoint on patients it never saw, beside the baselines."""
     from training.evaluate import run as evaluation
 
@@ -113,7 +113,7 @@ def baselines(
         Path | None, typer.Option(help="Python of an environment with PyHealth 1.1.6, for its two rows.")
     ] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=10)] = 1000,
-):
+) -> None:
     """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
     from training.evaluate import compare_baselines as compare
 
@@ -135,7 +135,7 @@ def ablate(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds to run now; all of the table's by default.")] = "",
     minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
-):
+) -> None:
     """Run the ablation table, one run a row and seed; goes on where it stopped."""
     from training.ablate import run as ablation
 
@@ -167,7 +167,7 @@ def question(
     ] = Path("runs/ablate"),
     seeds: Annotated[str, typer.Option(help="Seeds; all of the table's by default.")] = "",
     out: Annotated[Path | None, typer.Option(help="The answer, as JSON.")] = None,
-):
+) -> None:
     """Answer an open question of the paper by experiment."""
     from training.ablate.results import write_json
     from training.open_questions import answer
@@ -182,7 +182,7 @@ def question(
 def report(
     checkpoint: Annotated[Path, typer.Option(help="Published checkpoint.")] = Path("sample_data/mera-mini"),
     folder: Annotated[Path, typer.Option(help="Folder of the evidence.")] = Path("docs/evidence"),
-):
+) -> None:
     """Build the evidence report from the JSON of the experiments."""
     from training.report import run as reporting
 
@@ -210,7 +210,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def recall(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-):
+) -> None:
     """Exact match of a checkpoint's memory over the whole code book."""
     from mera_core.checkpoint.folder import load_checkpoint
     from mera_core.icd.ontology import Ontology
@@ -232,7 +232,7 @@ def benchmark(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = Path("sample_data/mera-mini"),
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-):
+) -> None:
     """Measure time and memory, each figure beside its alternative in the same run."""
     from training import benchmark as benchmarks
     from training.benchmark.rows import show
@@ -264,7 +264,7 @@ def fit_cut(
     data: Annotated[str, typer.Option(help="Patient records; their validation part is used.")],
     out: Out,
     format: Annotated[str, typer.Option(help="Their format.")] = "auto",
-):
+) -> None:
     """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
     from mera_core.checkpoint.folder import make_room
     from training.rank import cut
@@ -296,7 +296,7 @@ def plan(
     tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
-):
+) -> None:
     """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
     from training.plan import run as planning
 
@@ -317,7 +317,7 @@ def merge(
     out: Out,
     base: Annotated[str | None, typer.Option(help="The base model, if it was moved since training.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
-):
+) -> None:
     """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
     from training.release import export as exporting
 
@@ -332,7 +332,7 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="Precision of the weights: bfloat16, float16 or float32; as they are by default.")
     ] = None,
-):
+) -> None:
     """Write a checkpoint's language model as a plain Hugging Face folder."""
     from training.release import export as exporting
 
@@ -351,7 +351,7 @@ def publish(
         Path | None,
         typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),
     ] = None,
-):
+) -> None:
     """Measure a finished run, write the figures and the model card, and put it in place."""
     from training.release import publish as publishing
 

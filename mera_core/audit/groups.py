@@ -206,4 +206,4 @@ def _agreement(kept: Sequence[Judgement], level: int | None, chapter: str | None
     kappa, shared = kappa_of_readers(verdicts)
     counts = [sum(each.verdict == verdict for each in kept) for verdict in VERDICTS]
     found = sum(each.found for each in kept)
-    return Agreement(level, chapter, len(kept), *counts, found, len(verdicts), kappa, shared)
+    return Agreement(level, chapter, len(kept), *counts, found=found, readers=len(verdicts), kappa=kappa, shared=shared)

@@ -22,9 +22,9 @@ SMALL_GROUP = 100  # patients; below, an interval is wide
 _PLAIN = ("size_mean", "_slope")  # figures that are no shares
 _NAMES = {
     "weighted_f1_oracle": "weighted F1, at the true number of codes",
-    "weighted_f1_cut": "weighted F1, at the model's cut",
-    "cut_precision": "precision of the cut",
-    "cut_recall": "recall of the cut",
+    "weighted_f1_cut": "weighted F1, at the model's cut-off",
+    "cut_precision": "precision of the predicted codes",
+    "cut_recall": "recall of the predicted codes",
     "cut_size_mean": "codes predicted, a patient",
     "true_size_mean": "codes in the next visit, a patient",
     "auprc_micro": "AUPRC, all patient-code pairs",
@@ -76,7 +76,7 @@ def sections(manifest: Manifest, name: str) -> dict[str, list[Fact]]:
             _fact("Release stage", m.get("stage", ""), "stage"),
             *_own(m, "Release date"),
             _fact("Release version", name.split()[-1], "files (hash of all files' hashes)"),
-            _fact("Code books", "; ".join(m.get("icd_release", {}).values()), "icd_release"),
+            _fact("ICD releases", "; ".join(m.get("icd_release", {}).values()), "icd_release"),
             _fact("Trained by the code at commit", str(data.get("commit", "")), "data.commit"),
             _fact("Libraries", versions, "versions"),
             *_own(m, "Global availability", "Regulatory approval"),
@@ -92,7 +92,7 @@ def sections(manifest: Manifest, name: str) -> dict[str, list[Fact]]:
         "Trust ingredients": [
             _fact(
                 "Outcomes and outputs",
-                ranked and f"Scores of {ranked:,} codes and of the end of the visit (the cut)",
+                ranked and f"Scores of {ranked:,} codes and of the end of the visit (the cut-off)",
                 "label_space",
             ),
             _fact("Model type", _architecture(memorize, m.get("copy")), "method.memorize"),
@@ -130,9 +130,9 @@ def _own(manifest: Manifest, *names: str) -> list[Fact]:
 def _summary(manifest: Manifest) -> str:
     books = " and ".join(SYSTEM_NAMES.get(system, system) for system in manifest.get("systems", ()))
     if not manifest.get("label_space"):
-        return f"Knows the code book of {books}; it does not rank."
+        return f"Has memorized {books}; it does not rank."
     return (
-        f"Knows the code book of {books} and ranks {len(manifest['label_space']):,} codes for a patient's next visit: "
+        f"Has memorized {books} and ranks {len(manifest['label_space']):,} codes for a patient's next visit: "
         f"{manifest.get('label_level') or 'level not recorded'}."
     )
 
@@ -287,7 +287,7 @@ def _derived_limits(manifest: Manifest) -> Iterator[str]:
     recalled = (manifest.get("metrics") or {}).get("recall") or {}
     exact = (recalled.get("code_to_definition") or {}).get("words")
     if exact is not None:
-        yield f"Of the code book it words {100 * exact:.1f} % of the definitions exactly from memory."
+        yield f"It recalls {100 * exact:.1f} % of the ICD definitions word for word."
     results = evaluations(manifest)
     if not results:
         yield "No figure measured on patients is recorded."

@@ -16,7 +16,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.common.files import Report as WriteReport
-from mera_core.common.files import written_whole
+from mera_core.common.files import refuse_target, written_whole
 from mera_core.history import cohort_rules
 from mera_core.history.cohort_rules import Flow
 from mera_core.history.records import TABLE_SUFFIXES
@@ -49,13 +49,9 @@ class Job:
             raise InputError(f"--to must be {', '.join((VISITS, *WRITERS))}, not {self.to!r}.")
         if self.to == VISITS and self.out.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {self.out.name!r}.")
-        for path in filter(None, (self.out, self.report)):
-            if not path.parent.is_dir():
-                raise InputError(f"there is no folder {path.parent} to write {path.name} to.")
-            if path.is_dir() and not (path == self.out and self.to != VISITS):
-                raise InputError(f"{path} is a folder, so no file can be written there.")
-            if path.exists() and self.source.exists() and path.samefile(self.source):
-                raise InputError(f"{path} is the source itself; write to another file.")
+        refuse_target(self.out, self.source, folder=self.to != VISITS)
+        if self.report is not None:
+            refuse_target(self.report, self.source)
         if self.report is not None and self.report.resolve() == self.out.resolve():
             raise InputError("--out and --report name the same file.")
         if self.rules is not None:
@@ -86,7 +82,7 @@ class Result:
 def run(job: Job, progress: Progress | None = None) -> Result:
     """Do one job. Raises InputError for whatever the user can mend; then neither file is written."""
     with ended_by_signals():
-        cohort = read_source(job, progress)
+        cohort = read_source(job.source, job.format, job.options, job.columns, progress)
         columns, flow = cohort.columns, None
         if not cohort.report.codes:
             reasons = [line for line in cohort.report.lines() if line.startswith(("left out", "unknown codes"))]
@@ -106,17 +102,19 @@ def run(job: Job, progress: Progress | None = None) -> Result:
     return result
 
 
-def read_source(job: Job, progress: Progress | None) -> Cohort:
-    """The source as the job asks for it, with the options of its format; InputError where one does not fit."""
-    options: dict[str, Any] = {}
-    if job.options or job.columns:
-        name = job.format if job.format != "auto" else "table" if job.columns else detect(job.source)[0]
+def read_source(
+    source: Path, format: str, options: Mapping[str, str], columns: Mapping[str, str], progress: Progress | None
+) -> Cohort:
+    """The source with the options of its format as text; InputError where one does not fit."""
+    found: dict[str, Any] = {}
+    if options or columns:
+        name = format if format != "auto" else "table" if columns else detect(source)[0]
         known = options_of(name)
-        if job.columns and "columns" not in known:
+        if columns and "columns" not in known:
             raise InputError(f"the format {name} has columns of its own, so --column is for the format table.")
-        options = {key: _of_kind(key, value, known.get(key)) for key, value in job.options.items()}
-        options |= {"columns": dict(job.columns)} if job.columns else {}
-    return read(job.source, job.format, progress=progress, **options)
+        found = {key: _of_kind(key, value, known.get(key)) for key, value in options.items()}
+        found |= {"columns": dict(columns)} if columns else {}
+    return read(source, format, progress=progress, **found)
 
 
 def _of_kind(name: str, value: str, default: object) -> object:

@@ -5,9 +5,8 @@ Boundary: results in, bytes out; runs no model, and leaves no file behind. What 
 
 from __future__ import annotations
 
-import io
+import shutil
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,12 +34,7 @@ def meds_archive(scoring: CohortScoring, tasks: Sequence[Task] = TASKS) -> bytes
     unwatched = {code for task in tasks for code in task.codes} - set(scoring.watch)
     if unwatched:
         raise InputError(f"The scoring did not watch {', '.join(sorted(map(str, unwatched)))}.")
-    packed = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="mera-meds-") as folder:
         root = Path(folder)
         write_predictions(samples, root / "predictions", tasks)
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted((root / "predictions").rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(root / "predictions").as_posix())
-    return packed.getvalue()
+        return Path(shutil.make_archive(str(root / "packed"), "zip", root / "predictions")).read_bytes()

@@ -1,7 +1,7 @@
 """Many patients scored chunk by chunk, and what they add up to: chapters, new predictions, figures on a held-out visit.
 
 Boundary: patients and an engine in, tables and figures out; no screen and no files. Of each ranking only its head is
-kept, so that a cohort of thousands fits in memory. Definitions of the figures: METHOD.md, "Evaluation".
+kept, so that a cohort of thousands fits in memory. Definitions of the figures: docs/method.md.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mera_core.cohort.targets import LeftOut, Ready, Target, Targets, truth_of
 from mera_core.common.errors import InputError
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate
 from mera_core.evaluation.truth import Truth, rows_of_labels
 from mera_core.history.records import Patient, resolve
-from mera_core.history.translate import nearest
 from mera_core.icd.chapters import FIELDS, field_of
 from mera_core.icd.ontology import Code
 from mera_core.ranking.ranking import Ranking
@@ -31,21 +31,6 @@ if TYPE_CHECKING:
 HEAD = 50  # best codes kept of a ranking; more where more are predicted or true
 KS = (10, 20)
 CHUNK = 32  # patients between two looks at the progress
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a held-out visit held, as label indices, and what the history before it held.
-
-    codes: of the visit, as they were read. missing: true codes that no label stands for; missing_seen: those of them that
-    the history held.
-    """
-
-    labels: frozenset[int]
-    seen: frozenset[int]
-    codes: frozenset[Code] = frozenset()
-    missing: int = 0
-    missing_seen: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +86,9 @@ class CohortScoring:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        if not self.engine.label_space:
-            raise InputError(f"The checkpoint {self.engine.name} knows the code book but was not trained to rank.")
         if not self.patients:
             raise InputError("There is no patient to score.")
-        self._stepping = Lock()
-        self._index = {code: i for i, code in enumerate(self.engine.label_space)}
+        self._targets, self._stepping = Targets(self.engine), Lock()
         self._field_names = list(FIELDS)
         fields = {name: i for i, name in enumerate(self._field_names)}
         self._fields = np.array([fields[field_of(code)] for code in self.engine.label_space])
@@ -125,20 +107,13 @@ class CohortScoring:
         """
         with self._stepping:
             chunk = self.patients[self.done : self.done + size]
-            kept: list[tuple[Patient, Target | None]] = []
-            left_out: Counter[str] = Counter()
-            for patient in chunk:
-                ready = self._ready(patient)
-                if isinstance(ready, str):
-                    left_out[ready] += 1
-                else:
-                    kept.append(ready)
-            rankings = self.engine.rank_many([history for history, _ in kept]) if kept else []
-            heads = [
-                self._head(history, ranking, target) for (history, target), ranking in zip(kept, rankings, strict=True)
+            found = [self._targets.ready(patient, self.hold_out) for patient in chunk]
+            ready = [one for one in found if isinstance(one, Ready)]
+            rankings = self.engine.rank_many([one.asked for one in ready]) if ready else []
+            self.scored += [
+                self._head(one.asked, ranking, one.target) for one, ranking in zip(ready, rankings, strict=True)
             ]
-            self.scored += heads
-            self.left_out += left_out
+            self.left_out.update(one.reason for one in found if isinstance(one, LeftOut))
             self.done += len(chunk)
 
     def settle(self) -> None:
@@ -146,44 +121,8 @@ class CohortScoring:
         with self._stepping:
             pass
 
-    def _ready(self, patient: Patient) -> tuple[Patient, Target | None] | str:
-        """The history to rank and its target, or why there is none."""
-        visits = tuple(visit for visit in patient.visits if visit.codes)
-        if not visits:
-            return "no visit with a code"
-        target = None
-        history = replace(patient, visits=visits)
-        if self.hold_out:
-            if len(visits) < 2:
-                return "fewer than two visits with codes, so none can be held out"
-            history = replace(patient, visits=visits[:-1], age=visits[-2].age)
-            target = self._target(patient, visits)
-            if target is None:
-                return "the held-out visit has no code that can be read"
-        if not self.engine.read_history(history)[0].visits:
-            return "no code that this model can read"
-        return history, target
-
-    def _target(self, patient: Patient, visits: tuple) -> Target | None:
-        """The last of the visits as labels: a code outside the label space counts at its nearest ancestor there."""
-        resolved, _ = resolve(replace(patient, visits=visits), self.engine.ontology)
-        true = resolved.visits[-1].codes
-        if not true:
-            return None
-        read, _ = self.engine.read_history(replace(resolved, visits=resolved.visits[:-1]))
-        as_labels = {code: nearest(code, self._index, self.engine.ontology) for code in true}
-        missed = [code for code, label in as_labels.items() if label is None]
-        held = {code for visit in resolved.visits[:-1] for code in visit.codes}
-        return Target(
-            labels=frozenset(self._index[label] for label in as_labels.values() if label is not None),
-            seen=frozenset(self._index[code] for visit in read.visits for code in visit.codes if code in self._index),
-            codes=frozenset(true),
-            missing=len(missed),
-            missing_seen=sum(code in held for code in missed),
-        )
-
     def _head(self, history: Patient, ranking: Ranking, target: Target | None) -> Scored:
-        order = np.array([self._index[code] for code in ranking.codes])
+        order = np.array([self._targets.index[code] for code in ranking.codes])
         true = len(target.labels) + target.missing if target else 0
         size = min(max(HEAD, ranking.predicted, true), len(order))
         past = np.zeros(len(FIELDS))
@@ -260,17 +199,9 @@ class CohortScoring:
         if not self.hold_out or not self.scored:
             raise InputError("There are no held-out visits to measure on.")
         targets = [one.target for one in self.scored]
-        truth = Truth.from_sets(
-            [target.labels for target in targets],
-            [target.seen for target in targets],
-            len(self.engine.label_space),
-            [target.missing for target in targets],
-            [target.missing_seen for target in targets],
-        )
-        bootstrap = Bootstrap(len(targets), draws)
-        width = min(HEAD, len(self.engine.label_space))
-        top = np.stack([one.labels[:width] for one in self.scored])
         n = len(self.engine.label_space)
+        truth, bootstrap = truth_of(targets, n), Bootstrap(len(targets), draws)
+        top = np.stack([one.labels[: min(HEAD, n)] for one in self.scored])
         best = rows_of_labels([one.labels[:size] for one, size in zip(self.scored, truth.size, strict=True)], n)
         above = rows_of_labels([one.labels[: one.predicted] for one in self.scored], n)
 

@@ -43,6 +43,16 @@ class Report:
         return [f"written: {self.path} ({self.format}, {files}): {counts}", *self.remarks]
 
 
+def refuse_target(target: Path, source: Path, folder: bool = False) -> None:
+    """Raise InputError where `target` can't be written: no folder to write to, a folder of its name, or the source itself."""
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent} to write {target.name} to.")
+    if target.is_dir() and not folder:
+        raise InputError(f"{target} is a folder, so no file can be written there.")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the source itself; write to another file.")
+
+
 @contextmanager
 def written_whole(target: Path, folder: bool) -> Iterator[Path]:
     """A temporary path to write to, which becomes `target` when the block ends, and vanishes when it fails.

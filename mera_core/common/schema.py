@@ -43,7 +43,7 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True)
 def checked(kind: type[T]) -> type[T]:
     """A frozen dataclass whose values must be of the types that its fields declare; raises InputError where they are not."""
-    made = dataclass(frozen=True, config=STRICT)(kind)
+    made: Any = dataclass(frozen=True, config=STRICT)(kind)
     plain = made.__init__
 
     @wraps(plain)

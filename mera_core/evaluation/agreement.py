@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
@@ -43,7 +44,7 @@ def fleiss_kappa(items: Sequence[Sequence[Hashable]]) -> float | None:
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def kappa_of_readers(verdicts: Mapping[str, Mapping[Hashable, Hashable]]) -> tuple[float | None, int]:
+def kappa_of_readers(verdicts: Mapping[str, Mapping[Any, Hashable]]) -> tuple[float | None, int]:
     """Kappa over the items that every reader judged, and their number: Cohen's for two readers, Fleiss' for more.
 
     verdicts: reader -> item -> verdict. None with fewer than two readers.

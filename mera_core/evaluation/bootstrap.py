@@ -2,7 +2,7 @@
 
 Knows numbers, not what they measure.
 Whole patients are drawn with replacement, as often as there are patients; intervals are percentiles of the
-figure over the draws (METHOD.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which
+figure over the draws (docs/method.md, "Evaluation"). Two models drawn from one `Bootstrap` are drawn alike, which
 is what makes their difference a paired one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Estimate:
         return estimate(self.value - other.value, self.draws - other.draws)
 
 
-def estimate(value: float, draws: np.ndarray) -> Estimate:
+def estimate(value: SupportsFloat, draws: np.ndarray) -> Estimate:
     """A figure with the 2.5th and 97.5th percentile of its draws; draws that are NaN are left out."""
     defined = draws[~np.isnan(draws)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)

@@ -1,7 +1,7 @@
 """How good rankings and cuts are, against what the next visit held: arrays in, figures with intervals out.
 
 Knows patients as rows and labels as columns, and nothing of codes, models or files; label order is code
-order, and ties in a score break by it. Definitions: METHOD.md, "Evaluation". A true code outside the label
+order, and ties in a score break by it. Definitions: docs/method.md, "Evaluation". A true code outside the label
 space can't be ranked and counts as missed wherever true codes are counted.
 """
 
@@ -86,11 +86,11 @@ def weighted_f1(predicted: sparse.csr_matrix, truth: Truth, bootstrap: Bootstrap
     """
     wanted = _ever_true(truth)
     parts = [as_csr(part)[:, wanted] for part in (predicted.multiply(truth.positive), predicted, truth.positive)]
-    value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), truth.missing.sum())
+    value = _weighted_f1(*(np.asarray(part.sum(0)) for part in parts), missing=truth.missing.sum())
     draws = []
     for start in range(0, len(bootstrap.counts), 100):
         counts = bootstrap.counts[start : start + 100].astype(np.float64)
-        draws.append(_weighted_f1(*((part.T @ counts.T).T for part in parts), counts @ truth.missing))
+        draws.append(_weighted_f1(*((part.T @ counts.T).T for part in parts), missing=counts @ truth.missing))
     return estimate(value[0], np.concatenate(draws))
 
 
@@ -242,21 +242,29 @@ def evaluate_ranking(
         metrics["auprc_macro"], n_macro = macro_average_precision(by, truth.positive, bootstrap)
         for seen, figures in split.items():
             figures["auprc_micro"] = average_precision(label_pairs(by, truth, seen), bootstrap)
-    curve: list[dict[str, float]] = []
-    frequent = FrequentLabels()
+    curve, frequent = [], FrequentLabels()
     if probability is not None:
-        pairs = label_pairs(probability, truth)
-        metrics["ece"], curve = reliability(pairs, bootstrap)
-        metrics["calibration_slope"] = calibration_slope(pairs, bootstrap)
-        metrics["brier"] = brier(pairs, bootstrap)
-        shown = top_labels(scores, max(ks))
-        rows = np.repeat(np.arange(len(truth)), shown.shape[1])
-        outcome = np.asarray(truth.positive[rows, shown.ravel()]).ravel() > 0
-        listed = Pairs(rows, probability[rows, shown.ravel()], outcome)
-        metrics[f"ece_top{max(ks)}"], _ = reliability(listed, bootstrap)
-        frequent = frequent_label_calibration(probability, truth.positive, bootstrap)
-        metrics |= frequent.figures
+        calibration, curve, frequent = _calibration(probability, truth, top, bootstrap)
+        metrics |= calibration | frequent.figures
     return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
+
+
+def _calibration(
+    probability: np.ndarray, truth: Truth, top: np.ndarray, bootstrap: Bootstrap
+) -> tuple[dict[str, Estimate], list[dict[str, float]], FrequentLabels]:
+    """Figures of probabilities [patients, labels] over all pairs and over the labels listed [patients, k], and the curve."""
+    pairs = label_pairs(probability, truth)
+    error, curve = reliability(pairs, bootstrap)
+    rows = np.repeat(np.arange(len(truth)), top.shape[1])
+    outcome = np.asarray(truth.positive[rows, top.ravel()]).ravel() > 0
+    listed = Pairs(rows, probability[rows, top.ravel()], outcome)
+    figures = {
+        "ece": error,
+        "calibration_slope": calibration_slope(pairs, bootstrap),
+        "brier": brier(pairs, bootstrap),
+        f"ece_top{top.shape[1]}": reliability(listed, bootstrap)[0],
+    }
+    return figures, curve, frequent_label_calibration(probability, truth.positive, bootstrap)
 
 
 def evaluate_subgroups(

@@ -220,7 +220,7 @@ def frequent_label_calibration(
     draws = np.array([one.draws for one in own])
     figures = {
         "ece_frequent": together,
-        "ece_frequent_mean": _centered(np.mean([one.value for one in own]), draws.mean(0)),
+        "ece_frequent_mean": _centered(float(np.mean([one.value for one in own])), draws.mean(0)),
         "ece_frequent_max": _centered(max(one.value for one in own), draws.max(0)),
         "ece_frequent_mean_if_right": estimate(np.mean(luck), np.array([np.nan])),
     }

@@ -5,7 +5,7 @@ Knows patients as rows and labels as columns; nothing of codes, scores or models
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class Truth:
     @classmethod
     def from_sets(
         cls,
-        targets: Sequence[Sequence[int]],
-        seen: Sequence[Sequence[int]],
+        targets: Sequence[Collection[int]],
+        seen: Sequence[Collection[int]],
         n_labels: int,
         missing: Sequence[int] | None = None,
         missing_seen: Sequence[int] | None = None,
@@ -78,7 +78,7 @@ class Truth:
         return Truth(self.positive[rows], self.seen[rows], self.missing[rows], self.missing_seen[rows])
 
 
-def rows_of_labels(sets: Sequence[Sequence[int]], n_labels: int) -> sparse.csr_matrix:
+def rows_of_labels(sets: Sequence[Collection[int]], n_labels: int) -> sparse.csr_matrix:
     """Collections of label indices as a 0/1 csr matrix [len(sets), n_labels], indices rising within a row."""
     rows = [sorted(set(labels)) for labels in sets]
     if any(row and not 0 <= row[0] <= row[-1] < n_labels for row in rows):

@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from mera_core.common.errors import InputError
+from mera_core.history.columns import VisitColumns
 from mera_core.history.history_json import patient_to_json
-from mera_core.history.records import Patient, to_table
+from mera_core.history.records import Patient
 from mera_core.icd.ontology import SYSTEM_NAMES, Ontology
 from mera_core.ranking.ranking import NOTICE, Ranking
 
@@ -146,7 +147,7 @@ def history_csv(patients: Patient | Sequence[Patient]) -> str:
         patients = [patients]
     if len(patients) == 1 and not patients[0].id:
         patients = [replace(patients[0], id="history")]
-    table = to_table(patients)
+    table = VisitColumns.named(patients).table()
     table["time"] = [None if pd.isna(time) else time.isoformat() for time in table["time"]]
     return to_csv(table)
 

@@ -95,7 +95,7 @@ def predicted_sizes(sizes: np.ndarray, largest: int = 15) -> go.Figure:
         hovertemplate="%{x} codes: %{y:,} patients<extra></extra>",
     )
     axes = {
-        "xaxis": {"type": "category", "title": {"text": "codes above the cut"}, "fixedrange": True},
+        "xaxis": {"type": "category", "title": {"text": "codes predicted"}, "fixedrange": True},
         "yaxis": style.BARE | {"range": [0, 1.15 * int(counts.max(initial=1))]},
     }
     return go.Figure(bars, layout("How many codes are predicted for a patient", 280, bottom=40) | axes)

@@ -16,7 +16,6 @@ from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, horizon
 from mera_core.icd.chapters import FIELDS, field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.icd.readings import reading
-from mera_core.ranking.compare import Pair
 
 MOST_BARS = 30
 
@@ -105,8 +104,8 @@ def mirrored_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
             [field_colour(field) for field in fields],
             "%{customdata[0]}<br>%{customdata[1]} in %{customdata[2]}",
             name=escaped(names[side - 1]),
-            text=[percent(row[side]) for row in shown],
-            customdata=[[FIELDS[row[0]][0], percent(row[side]), escaped(names[side - 1])] for row in shown],
+            text=[percent(float(row[side])) for row in shown],
+            customdata=[[FIELDS[row[0]][0], percent(float(row[side])), escaped(names[side - 1])] for row in shown],
         )
         for side, sign in ((1, -1), (2, 1))
     ]
@@ -139,20 +138,6 @@ def describe_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
         if round(1000 * (second - first))
     ]
     return f"The shares differ most in {' and '.join(said)}." if said else "The shares of all chapters are the same."
-
-
-def pairs_frame(pairs: Sequence[Pair], names: tuple[str, str], ontology: Ontology) -> pd.DataFrame:
-    """Pairs as a table: code, diagnosis, rank and score on both sides, and what changed."""
-    rows = []
-    for pair in pairs:
-        row = {"code": pair.code.code, "diagnosis": ontology.definition(pair.code)}
-        for name, side in zip(names, (pair.first, pair.second), strict=True):
-            row[f"rank, {name}"] = "not ranked" if side is None else str(side.rank)
-            row[f"score, {name}"] = "–" if side is None else f"{side.strength:.0f}"
-        row["Δ rank"] = "–" if pair.climbed is None else signed(pair.climbed, 0)
-        row["Δ score"] = "–" if pair.gained is None else signed(pair.gained)
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _name(effect: Effect, ontology: Ontology) -> str:

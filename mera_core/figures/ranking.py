@@ -78,7 +78,7 @@ def describe(ranking: Ranking, ontology: Ontology) -> str:
 
 
 def _tree_figure(trace: go.Treemap | go.Sunburst) -> go.Figure:
-    return go.Figure(trace, layout("Share of ranking mass over the code book", 460) | {"uniformtext": LEGIBLE})
+    return go.Figure(trace, layout("Share of ranking mass over the ICD", 460) | {"uniformtext": LEGIBLE})
 
 
 def _tree_arguments(nodes: list[Mass]) -> dict:

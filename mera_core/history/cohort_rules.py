@@ -1,17 +1,16 @@
 """Who belongs to an experiment: cohort rules as configuration, applied step by step, each step's count kept.
 
-Knows cohorts as columns and the code books; reads no file and trains nothing. The published rules are those of METHOD.md's
+Knows cohorts as columns and the code books; reads no file and trains nothing. The published rules are those of docs/method.md's
 paper mode, in the order in which the public code of the field applies them; the honest rules keep everyone who can be used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from mera_core.common.errors import InputError
 from mera_core.common.formatting import records_counted
@@ -99,10 +98,6 @@ class Flow:
     rules: CohortRules
     steps: list[Step] = field(default_factory=list)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a step."""
-        return pd.DataFrame([vars(step) for step in self.steps])
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the rules and their steps."""
         return {"rules": vars(self.rules), "steps": [vars(step) for step in self.steps]}
@@ -128,44 +123,42 @@ def apply(columns: VisitColumns, rules: CohortRules, ontology: Ontology | None =
 
     Raises InputError when a rule needs a fact that the cohort doesn't have.
     """
-    flow = Flow(rules, [Step("as read", len(columns.ids), len(columns.person), len(columns.code))])
-
-    def take(what: str, change: Callable[[VisitColumns], VisitColumns | tuple[VisitColumns, str]]) -> None:
-        nonlocal columns
+    flow = Flow(rules, [Step("as read", *_sizes(columns))])
+    for what, change in _steps(rules, ontology):
         changed = change(columns)
         after, note = changed if isinstance(changed, tuple) else (changed, "")
-        flow.steps.append(
-            Step(
-                what,
-                len(after.ids),
-                len(after.person),
-                len(after.code),
-                len(columns.ids) - len(after.ids),
-                len(columns.person) - len(after.person),
-                len(columns.code) - len(after.code),
-                note,
-            )
-        )
+        left = _sizes(after)
+        out = (before - now for before, now in zip(_sizes(columns), left, strict=True))
+        flow.steps.append(Step(what, *left, *out, note))
         columns = after
-
-    if rules.after_year is not None:
-        take(f"visits after {rules.after_year}", lambda c: c.keep_visits(_years(c) > rules.after_year))
-    if rules.min_visits > 1:
-        take(f"patients with at least {rules.min_visits} visits", lambda c: _with_visits(c, rules.min_visits))
-    if rules.system is not None:
-        take(
-            f"codes in terms of {SYSTEM_NAMES[rules.system]}",
-            lambda c: _translated(c, rules, ontology or Ontology.load()),
-        )
-    if rules.drop_patients_with_empty_visit:
-        take("patients all of whose visits have codes", _without_empty)
-    if rules.drop_empty_visits:
-        take("visits with codes", lambda c: c.keep_visits(c.codes_a_visit > 0))
-        if rules.min_visits > 1:
-            take(f"patients with at least {rules.min_visits} visits left", lambda c: _with_visits(c, rules.min_visits))
-    if rules.sample is not None:
-        take(f"{rules.sample:,} patients drawn with seed {rules.seed}", lambda c: _sampled(c, rules.sample, rules.seed))
     return columns, flow
+
+
+def _sizes(columns: VisitColumns) -> tuple[int, int, int]:
+    """Patients, visits, codes."""
+    return len(columns.ids), len(columns.person), len(columns.code)
+
+
+def _steps(
+    rules: CohortRules, ontology: Ontology | None
+) -> Iterator[tuple[str, Callable[[VisitColumns], VisitColumns | tuple[VisitColumns, str]]]]:
+    """What each step keeps, in words and as a change of the cohort."""
+    if rules.after_year is not None:
+        yield f"visits after {rules.after_year}", lambda c: c.keep_visits(_years(c) > rules.after_year)
+    if rules.min_visits > 1:
+        yield f"patients with at least {rules.min_visits} visits", lambda c: _with_visits(c, rules.min_visits)
+    if rules.system is not None:
+        what = f"codes in terms of {SYSTEM_NAMES[rules.system]}"
+        yield what, lambda c: _translated(c, rules, ontology or Ontology.load())
+    if rules.drop_patients_with_empty_visit:
+        yield "patients all of whose visits have codes", _without_empty
+    if rules.drop_empty_visits:
+        yield "visits with codes", lambda c: c.keep_visits(c.codes_a_visit > 0)
+        if rules.min_visits > 1:
+            yield f"patients with at least {rules.min_visits} visits left", lambda c: _with_visits(c, rules.min_visits)
+    if rules.sample is not None:
+        what = f"{rules.sample:,} patients drawn with seed {rules.seed}"
+        yield what, lambda c: _sampled(c, rules.sample, rules.seed)
 
 
 def _years(columns: VisitColumns) -> np.ndarray:
@@ -243,7 +236,7 @@ PUBLISHED_RULE = (
 
 
 def published(columns: VisitColumns, format: str) -> tuple[VisitColumns, Flow, dict[str, list[str]]]:
-    """METHOD.md's paper mode for the records of a format: the cohort that is left, its steps, and ids by part.
+    """docs/method.md's paper mode for the records of a format: the cohort that is left, its steps, and ids by part.
 
     Raises InputError for records of which the paper reports no split, and where too few patients are left for it.
     """
@@ -255,7 +248,7 @@ def published(columns: VisitColumns, format: str) -> tuple[VisitColumns, Flow, d
 
 
 def published_split(columns: VisitColumns, split: PublishedSplit) -> dict[str, list[str]]:
-    """Patient ids by part, as METHOD.md's paper mode has it.
+    """Patient ids by part, as docs/method.md's paper mode has it.
 
     For each code the first patient that has it goes to train, then the patient with most visits; the rest is shuffled and
     fills train, then validation, then test. Where ids are whole numbers the shuffle starts from the order in which the

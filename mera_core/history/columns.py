@@ -3,6 +3,14 @@
 Boundary: the same facts as a list of `Patient`s, in a shape that holds millions of rows; knows no source format and no
 code book. `patients()` and `table()` give the forms that the rest of the engine uses; `batches()` gives the visits
 table piece by piece, so that a large cohort is written without standing in memory as a whole.
+
+The visits table has one row a diagnosis, in the columns of VISITS_TABLE_COLUMNS:
+    patient_id text · visit int, 0-based in time order · time timestamp or empty · system 'ICD9' | 'ICD10',
+    empty where the code is text that nobody resolved yet · code dotted, upper case · position int, the rank
+    recorded in the source · age years at the last visit · sex 'F' | 'M' | 'U'
+then further profile words, one text column each, then facts of the single visit in columns whose name begins
+with 'visit.' ('visit.age' in years, the rest text: 'visit.admission', 'visit.discharge' ...). A visit without
+codes is one row with neither system, code nor position, so that writing and reading lose nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +23,10 @@ import pandas as pd
 import pyarrow as pa
 
 from mera_core.common.errors import InputError
-from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, Visit
+from mera_core.history.patient import Patient, Visit
 from mera_core.icd.ontology import Code
 
+VISITS_TABLE_COLUMNS = ("patient_id", "visit", "time", "system", "code", "position", "age", "sex")
 ROWS_A_BATCH = 500_000
 LARGEST_POSITION = 2**31 - 2  # and -LARGEST_POSITION the smallest: positions are held in 32 bits
 NO_TIME = np.datetime64("NaT", "us")
@@ -44,7 +53,7 @@ class VisitColumns:
     visit: np.ndarray
     code: np.ndarray
     position: np.ndarray
-    codes: tuple[Code | str, ...]
+    codes: tuple[Code, ...]
     person_words: Words = field(default_factory=dict)
     visit_words: Words = field(default_factory=dict)
 
@@ -128,63 +137,55 @@ class VisitColumns:
             visit_words=_gathered([visit.details for visit in visits]),
         )
 
+    @classmethod
+    def named(cls, patients: Sequence[Patient]) -> VisitColumns:
+        """`of` for a table, where each patient needs an id of their own and a visit. Raises InputError where one lacks it."""
+        seen: set[str] = set()
+        for patient in patients:
+            if not patient.id:
+                raise InputError("every patient in a visits table needs an id, and one has none.")
+            if patient.id in seen:
+                raise InputError(f"two patients share the id {patient.id!r}.")
+            if not patient.visits:
+                raise InputError(f"patient {patient.id!r} has no visits, so the visits table has no row for them.")
+            seen.add(patient.id)
+        return cls.of(patients)
+
     def keep_visits(self, kept: np.ndarray) -> VisitColumns:
         """The visits that a mask [m] names, and the people who still have one; ages follow the last visit kept."""
-        entries = kept[self.visit]
-        moved = np.cumsum(kept) - 1
-        smaller = replace(
-            self,
-            person=self.person[kept],
-            time=self.time[kept],
-            visit_age=self.visit_age[kept],
-            visit_words=_filtered(self.visit_words, kept),
-            visit=moved[self.visit[entries]].astype(np.int32),
-            code=self.code[entries],
-            position=self.position[entries],
-        )
+        smaller = self._rows(np.arange(len(self.ids)), np.flatnonzero(kept), np.flatnonzero(kept[self.visit]))
         return smaller.keep_people(smaller.visits_a_person > 0).with_last_ages()
 
     def keep_people(self, kept: np.ndarray) -> VisitColumns:
         """The people that a mask [n] names, with their visits."""
-        stays = kept[self.person]
-        entries = stays[self.visit]
-        moved_people, moved_stays = np.cumsum(kept) - 1, np.cumsum(stays) - 1
-        return replace(
-            self,
-            ids=[identity for identity, keep in zip(self.ids, kept.tolist(), strict=True) if keep],
-            sex=self.sex.filter(pa.array(kept)),
-            age=self.age[kept],
-            person_words=_filtered(self.person_words, kept),
-            person=moved_people[self.person[stays]].astype(np.int32),
-            time=self.time[stays],
-            visit_age=self.visit_age[stays],
-            visit_words=_filtered(self.visit_words, stays),
-            visit=moved_stays[self.visit[entries]].astype(np.int32),
-            code=self.code[entries],
-            position=self.position[entries],
-        )
+        return self.take_people(np.flatnonzero(kept))
 
     def take_people(self, rows: np.ndarray) -> VisitColumns:
         """Some people (each row once) in another order, with their visits."""
-        place = np.full(len(self.ids), -1, np.int64)
-        place[rows] = np.arange(len(rows))
-        stays = np.argsort(place[self.person], kind="stable")
-        stays = stays[place[self.person[stays]] >= 0]
-        moved = np.full(len(self.person), -1, np.int64)
-        moved[stays] = np.arange(len(stays))
-        entries = np.argsort(moved[self.visit], kind="stable")
-        entries = entries[moved[self.visit[entries]] >= 0]
+        stays = _in_order(_places(rows, len(self.ids))[self.person])
+        return self._rows(rows, stays, _in_order(_places(stays, len(self.person))[self.visit]))
+
+    def slice_people(self, first: int, last: int) -> VisitColumns:
+        """The people from `first` up to `last` with their visits, and no codes but theirs."""
+        stays = np.searchsorted(self.person, [first, last])
+        entries = np.searchsorted(self.visit, stays)
+        some = self._rows(*(np.arange(*bounds) for bounds in ((first, last), stays, entries)))
+        met, code = np.unique(some.code, return_inverse=True)
+        return replace(some, code=code.astype(np.int32), codes=tuple(self.codes[row] for row in met.tolist()))
+
+    def _rows(self, people: np.ndarray, stays: np.ndarray, entries: np.ndarray) -> VisitColumns:
+        """Some people, visits and diagnoses by their rows; those that a row belongs to are among them."""
         return replace(
             self,
-            ids=[self.ids[row] for row in rows.tolist()],
-            sex=self.sex.take(pa.array(rows)),
-            age=self.age[rows],
-            person_words={name: texts.take(pa.array(rows)) for name, texts in self.person_words.items()},
-            person=place[self.person[stays]].astype(np.int32),
+            ids=[self.ids[row] for row in people.tolist()],
+            sex=self.sex.take(pa.array(people)),
+            age=self.age[people],
+            person_words={name: texts.take(pa.array(people)) for name, texts in self.person_words.items()},
+            person=_places(people, len(self.ids))[self.person[stays]].astype(np.int32),
             time=self.time[stays],
             visit_age=self.visit_age[stays],
             visit_words={name: texts.take(pa.array(stays)) for name, texts in self.visit_words.items()},
-            visit=moved[self.visit[entries]].astype(np.int32),
+            visit=_places(stays, len(self.person))[self.visit[entries]].astype(np.int32),
             code=self.code[entries],
             position=self.position[entries],
         )
@@ -218,7 +219,7 @@ class VisitColumns:
         return replace(self, age=np.where(np.isnan(last), self.age, last))
 
     def table(self) -> pd.DataFrame:
-        """The visits table, as `records.to_table` makes it of the patients."""
+        """The visits table as a pandas frame."""
         return pa.Table.from_batches(self.batches(), self.schema()).to_pandas()
 
     def schema(self) -> pa.Schema:
@@ -226,6 +227,8 @@ class VisitColumns:
         for name in self.person_words:
             if name in VISITS_TABLE_COLUMNS or name.startswith("visit."):
                 raise InputError(f"a detail of a patient can't be called {name!r}: the visits table uses that name.")
+        if "age" in self.visit_words:
+            raise InputError("a detail of a visit can't be called 'age': the visits table uses that name.")
         columns = {name: pd.Series(dtype="str") for name in ("patient_id", "visit", "time", "system", "code")}
         columns["visit"] = pd.Series(dtype="int64")
         columns["time"] = pd.Series(dtype="datetime64[us]")
@@ -300,9 +303,17 @@ def _gathered(details: list) -> Words:
     return {name: words([row.get(name) for row in details]) for name in names}
 
 
-def _filtered(columns: Words, kept: np.ndarray) -> Words:
-    mask = pa.array(kept)
-    return {name: texts.filter(mask) for name, texts in columns.items()}
+def _places(rows: np.ndarray, size: int) -> np.ndarray:
+    """Where each of `size` rows stands among `rows`, -1 where it does not."""
+    places = np.full(size, -1, np.int64)
+    places[rows] = np.arange(len(rows))
+    return places
+
+
+def _in_order(places: np.ndarray) -> np.ndarray:
+    """The rows that have a place, in the order of their places."""
+    rows = np.argsort(places, kind="stable")
+    return rows[places[rows] >= 0]
 
 
 def _any(texts: pa.DictionaryArray) -> bool:

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mera_core.common.bundled import SAMPLES
 from mera_core.common.errors import InputError, shown
 from mera_core.common.limits import Limits, current_limits, refuse_depth
 from mera_core.history.patient import Patient, Visit, in_utc
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_VISITS = Limits().visits  # by default; `current_limits().visits` is what holds
 MAX_CODES = Limits().codes
-DEMO_PATIENTS = Path(__file__).resolve().parents[2] / "sample_data" / "demo_patients.json"
+DEMO_PATIENTS = SAMPLES / "demo_patients.json"
 
 _SHIFTED = "shifted"
 _FARTHEST_ZONE = timedelta(hours=14)  # somewhere on earth it is already this much later than UTC

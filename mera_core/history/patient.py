@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import AS_CATEGORY, REPAIRED, AmbiguousCodeError, Code, Ontology, UnknownCodeError
@@ -33,11 +33,22 @@ class Visit:
     Raises InputError for a code that is neither a Code nor a non-empty string, or an impossible age or time.
     """
 
-    codes: tuple[Code | str, ...] = ()
+    codes: tuple[Code, ...] = ()
     time: datetime | None = None
     age: float | None = None
     details: Mapping[str, str] = field(default_factory=dict, hash=False)
     positions: tuple[int, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            codes: Sequence[Code | str] = (),
+            time: date | None = None,
+            age: float | None = None,
+            details: Mapping[str, str] = ...,
+            positions: Sequence[int] = (),
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if isinstance(self.codes, str):
@@ -72,6 +83,17 @@ class Patient:
     age: float | None = None
     id: str = ""
     details: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            visits: Sequence[Visit] = (),
+            sex: str = "U",
+            age: float | None = None,
+            id: str = "",
+            details: Mapping[str, str] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         visits = tuple(self.visits)

@@ -1,12 +1,12 @@
-"""A cohort held as columns -> a visits-table file (parquet, CSV, JSON lines), piece by piece, whole or not at all.
+"""A cohort -> a visits-table file (parquet, CSV, JSON lines), piece by piece, whole or not at all.
 
-The same files as `records.write_table` writes, without the table ever standing in memory.
+What the table holds: `history.columns`. `mera_core.readers.read(path, "table")` reads it back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,22 +15,25 @@ import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
 from mera_core.common.files import written_whole
-from mera_core.history.columns import VisitColumns
-from mera_core.history.records import TABLE_SUFFIXES, VISITS_TABLE_COLUMNS
+from mera_core.history.columns import VISITS_TABLE_COLUMNS, VisitColumns
+from mera_core.history.patient import Patient
 
 
 def write_visits(
-    columns: VisitColumns, path: str | Path, progress: Callable[[str, int, int], None] | None = None
+    cohort: VisitColumns | Sequence[Patient],
+    path: str | Path,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Write the visits table of a cohort as .parquet, .csv or .jsonl.
 
-    Raises InputError for another suffix or a folder that can't be written to; then nothing is left behind.
+    Raises InputError for another suffix, a folder that can't be written to, a patient without an id of their own or
+    without visits, or a detail whose name the table uses; then nothing is left behind.
     """
     target = Path(path)
-    writers = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_json_lines}
-    write = writers.get(target.suffix.lower())
+    write = _WRITERS.get(target.suffix.lower())
     if write is None:
         raise InputError(f"{target.name} must end in {', '.join(TABLE_SUFFIXES)} to be written.")
+    columns = cohort if isinstance(cohort, VisitColumns) else VisitColumns.named(cohort)
     with written_whole(target, folder=False) as aside:
         write(_told(columns, target.name, progress), columns.schema(), aside)
 
@@ -80,3 +83,7 @@ def _write_json_lines(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path
                     if cell is not None or name in VISITS_TABLE_COLUMNS
                 }
                 file.write(json.dumps(cells, ensure_ascii=False) + "\n")
+
+
+_WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_json_lines}
+TABLE_SUFFIXES = tuple(_WRITERS)

@@ -182,7 +182,7 @@ def _held_together(heads: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...
 
 
 def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    return [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr]
 
 
 def _after(model: MeraModel, sequences: Sequences, begun: _Begun, batch_size: int, tokens: int) -> Batches:

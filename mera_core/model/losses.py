@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from mera_core.common.errors import InputError
 if TYPE_CHECKING:
     from mera_core.icd.ontology import Code, Ontology
 
-ThresholdForm = Literal["adaptive", "independent"]
+FORMS = ("adaptive", "independent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +203,7 @@ def _gathered_sum(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
 
 
 def threshold_loss(
-    scores: Tensor, eov_score: Tensor, positive: Tensor, form: ThresholdForm = "adaptive", positive_weight: float = 1.0
+    scores: Tensor, eov_score: Tensor, positive: Tensor, form: str = "adaptive", positive_weight: float = 1.0
 ) -> Tensor:
     """Loss [targets] that puts the true codes above the score of the end of the visit (EOV) and all others below.
 
@@ -218,8 +218,8 @@ def threshold_loss(
     _check_shapes(scores, positive)
     if eov_score.shape != scores.shape[:1]:
         raise InputError(f"There are {len(scores)} targets and an EOV score of shape {tuple(eov_score.shape)}.")
-    if form not in get_args(ThresholdForm):
-        raise InputError(f"The threshold form must be one of {', '.join(get_args(ThresholdForm))}, not {form!r}.")
+    if form not in FORMS:
+        raise InputError(f"The threshold form must be one of {', '.join(FORMS)}, not {form!r}.")
     scores = _in_full_precision(scores)
     eov = eov_score.to(scores.dtype)
     target, label = positive.nonzero(as_tuple=True)

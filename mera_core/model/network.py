@@ -31,6 +31,12 @@ class ScoreHead(nn.Module):
     over EOV of such a code is corrected, `m -> slope m + seen[c] . shift`, as fitted on validation patients.
     """
 
+    cut_offset: Tensor
+    order_offset: Tensor
+    rarity: Tensor
+    recorded_slope: Tensor
+    recorded_shift: Tensor
+
     def __init__(self, hidden_size: int, n_labels: int, copy: bool = True):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_labels))
@@ -96,6 +102,8 @@ class MeraModel(nn.Module):
         encoder_decoder: whether it reads with an encoder and answers with a decoder, as T5 does.
         labels: the label space, in a fixed order (sorted); `scored_ids` [C + 1] holds their token ids, then that of EOV.
     """
+
+    scored_ids: Tensor
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
         super().__init__()

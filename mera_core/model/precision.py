@@ -40,6 +40,6 @@ def refuse_unknown(quantize: str | None) -> None:
         raise InputError(f'quantize is "{quantize}"; it can be None, {known}.')
 
 
-def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype | str) -> BitsAndBytesConfig:
     """4-bit weights (NF4, blocks of 64) with arithmetic in `dtype`: one form for training on top of them and serving."""
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

@@ -93,7 +93,7 @@ class Calibration:
         if kind == "platt":
             return cls("platt", *_platt(*pooled))
         margin, probability = _isotonic(*pooled)
-        return cls("isotonic", margin=margin, probability=probability)
+        return cls("isotonic", margin=tuple(margin), probability=tuple(probability))
 
     def curve(self, margin: np.ndarray) -> np.ndarray:
         """Probability at each margin, any shape: never falls as the margin rises."""

@@ -9,7 +9,6 @@ format's libraries cost nothing until then.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -33,8 +32,8 @@ READERS: dict[str, str] = {
     "fhir": "mera_core.readers.fhir.reader",
     "table": "mera_core.readers.table.reader",
 }
+FORMATS = tuple(READERS)
 AS_CATEGORY = "as_category"  # an option of every format
-FORMATS = ("mimic3", "mimic4", "eicu", "meds", "omop", "fhir", "uci_diabetes130", "synpuf", "table")
 
 
 def read(
@@ -78,8 +77,6 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
     where = source if isinstance(source, Source) else Source(source)
     found = []
     for name in READERS:
-        if find_spec(READERS[name]) is None:
-            continue
         why = _reader(name).detect(where)
         if why:
             found.append((name, why))
@@ -93,8 +90,7 @@ def detect(source: str | Path | Source) -> tuple[str, str]:
     if found:
         return found[0]
     for name in READERS:
-        why = getattr(_reader(name), "expects", _nothing)(where)
-        if why:
+        if (expects := getattr(_reader(name), "expects", None)) and (why := expects(where)):
             return name, why
     refuse_damaged(where)
     raise InputError(
@@ -126,13 +122,7 @@ def options_of(format: str) -> dict[str, Any]:
     return {**own, AS_CATEGORY: True}
 
 
-def _nothing(source: Source) -> None:
-    """What a format expects that doesn't say."""
-
-
 def _reader(name: str) -> ModuleType:
-    if name in READERS and find_spec(READERS[name]) is not None:
+    if name in READERS:
         return import_module(READERS[name])
-    if name in FORMATS:
-        raise InputError(f"the reader for {name} isn't there yet; there are {', '.join(READERS)}.")
     raise InputError(f"there is no format {name!r}; formats are auto, {', '.join(FORMATS)}.")

@@ -7,6 +7,7 @@ order is a guess, and counted. `icd9code` may hold several codes, such as "401.9
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +21,17 @@ from mera_core.readers.common.delimited import Delimited, read_delimited
 from mera_core.readers.common.keyed import (
     NOWHERE,
     distinct,
+    first_rows,
     in_words,
     is_empty,
     leave_out_by,
     numbers,
+    remark_backwards,
     replaced,
     rows_at,
     rows_of,
     taken,
+    taken_rows,
 )
 
 FORMAT = "eicu"
@@ -117,8 +121,7 @@ def _refuse_shared(units: Delimited, hospital: np.ndarray) -> None:
 
 def _people(units: Delimited, first: np.ndarray) -> People:
     ids = units["uniquepid"]
-    one = np.full(len(ids.dictionary), len(units), np.int64)
-    np.minimum.at(one, rows_at(ids), np.arange(len(units)))
+    one = first_rows(rows_at(ids), len(ids.dictionary))
     sexes = replaced(units.get("gender"), lambda text: {"MALE": "M", "FEMALE": "F"}.get(text.upper(), "U"))
     return People(
         ids.dictionary,
@@ -131,13 +134,7 @@ def _visits(units: Delimited, first: np.ndarray, report: ImportReport) -> Visits
     person = rows_at(units["uniquepid"])[first]
     year, age = numbers(units, "hospitaldischargeyear")[first], _ages(units)[first]
     span = numbers(units, "hospitaldischargeoffset")[first] - numbers(units, "hospitaladmitoffset")[first]
-    backwards = span < 0
-    if backwards.any():
-        line = units.line(int(first[np.argmax(backwards)]))
-        report.remarks.append(
-            f"{int(backwards.sum()):,} hospital stays end before they begin (first: {units.path.name}, line {line}, column "
-            "'hospitaldischargeoffset'); the visits are kept, the length of stay is not"
-        )
+    remark_backwards(report, "hospital stays", span < 0, taken_rows(units, first), "hospitaldischargeoffset")
     older = int((age == OLDEST).sum())
     if older:
         report.remarks.append(
@@ -146,8 +143,6 @@ def _visits(units: Delimited, first: np.ndarray, report: ImportReport) -> Visits
     order = np.lexsort((first, np.nan_to_num(age), np.nan_to_num(year), person))
     same = (person[order][1:] == person[order][:-1]) & ~_differs(year[order]) & ~_differs(age[order])
     report.guessed_order += int((np.r_[same, False] | np.r_[False, same]).sum()) if len(order) > 1 else 0
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
     left = in_words(units.get("hospitaldischargelocation"), "discharge")
     died = replaced(units.get("hospitaldischargestatus"), lambda text: "died" if text.lower() == "expired" else None)
     days = [
@@ -155,7 +150,7 @@ def _visits(units: Delimited, first: np.ndarray, report: ImportReport) -> Visits
     ]
     return Visits(
         person,
-        order=place,
+        order=np.argsort(order),
         age=age,
         words={
             "source": taken(in_words(units.get("hospitaladmitsource"), "source"), first),
@@ -177,17 +172,8 @@ def _differs(values: np.ndarray) -> np.ndarray:
 
 
 def _ages(units: Delimited) -> np.ndarray:
-    column = units.get("age")
-    ages = []
-    for row, text in enumerate(column.dictionary.to_pylist()):
-        if text.replace(" ", "") == ">89":
-            ages.append(OLDEST)
-            continue
-        try:
-            ages.append(float(text) if text else np.nan)
-        except ValueError:
-            raise units.fault(int(np.argmax(rows_at(column) == row)), "age", "there is no age") from None
-    ages = np.array(ages, float)[rows_at(column)] if ages else np.full(len(units), np.nan)
+    hidden = replaced(units.get("age"), lambda text: str(OLDEST) if text.replace(" ", "") == ">89" else text)
+    ages = numbers(replace(units, columns={"age": hidden}), "age")
     return np.where((ages < 0) | (ages > 130), np.nan, ages)
 
 
@@ -241,7 +227,4 @@ def _ranks(diagnoses: Delimited, units: Delimited, row: np.ndarray, unit: np.nda
         visit,
     )
     order = np.lexsort((np.arange(len(row)), *keys))
-    starts = np.searchsorted(visit[order], visit[order])
-    rank = np.empty(len(row), np.int64)
-    rank[order] = np.arange(len(row)) - starts + 1
-    return rank
+    return np.argsort(order) - np.searchsorted(visit[order], visit) + 1

@@ -18,12 +18,10 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import NO_CODE, REPEATED, Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited, read_delimited
-from mera_core.readers.common.keyed import is_empty, replaced, rows_at, taken_rows, times
+from mera_core.readers.common.keyed import is_empty, remark_backwards, replaced, rows_at, taken_rows, times, years
 
 FORMAT = "synpuf"
 KINDS = ("inpatient", "outpatient", "carrier")
-DAY = np.timedelta64(1, "D")
-_DAYS_A_YEAR = 365.2425
 _KEYS = ("desynpuf_id", "clm_id", "clm_from_dt")
 _DIAGNOSES = tuple(f"icd9_dgns_cd_{number}" for number in range(1, 11))
 _OPTIONAL = ("segment", "clm_admsn_dt", "clm_thru_dt", "clm_utlztn_day_cnt", *_DIAGNOSES)
@@ -163,7 +161,7 @@ def _claims(table: Delimited, people: _People, report: ImportReport) -> dict[str
     admitted, began = times(table, "clm_admsn_dt"), times(table, "clm_from_dt")
     began = np.where(np.isnat(admitted), began, admitted)
     births = np.array([people.told.get(name, (np.datetime64("NaT", "us"),))[0] for name in ids.dictionary.to_pylist()])
-    age = (began - births.astype("datetime64[us]")[rows_at(ids)]) / DAY / _DAYS_A_YEAR
+    age = years(births.astype("datetime64[us]")[rows_at(ids)], began)
     faults = {"wrong segment": ~first, "no date": np.isnat(began), "visit before birth": age < 0}
     cells = [name for name in _DIAGNOSES if name in table]
     told = np.stack([~is_empty(table[name]) for name in cells])
@@ -184,12 +182,7 @@ def _claims(table: Delimited, people: _People, report: ImportReport) -> dict[str
         position.append(np.full(int(kept.sum()), number))
     mask = pa.array(sound)
     ended = times(table, "clm_thru_dt")
-    backwards = sound & (ended < began)
-    if backwards.any():
-        report.remarks.append(
-            f"{int(backwards.sum()):,} claims of {table.path.name} end before they begin (first: line "
-            f"{table.line(int(np.argmax(backwards)))}, column 'clm_thru_dt'); they are kept"
-        )
+    remark_backwards(report, "claims", sound & (ended < began), table, "clm_thru_dt", rest="")
     return {
         "person": people.rows(ids.filter(mask)),
         "time": began[sound],

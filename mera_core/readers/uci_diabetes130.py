@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,16 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited, read_delimited
-from mera_core.readers.common.keyed import distinct, latest, replaced, rows_at, whole_numbers
+from mera_core.readers.common.keyed import (
+    distinct,
+    first_rows,
+    latest,
+    remark_backwards,
+    replaced,
+    rows_at,
+    whole_numbers,
+)
+from mera_core.readers.common.record_words import LISTS
 
 FORMAT = "uci_diabetes130"
 MISSING = ("?", "", "None", "NULL")
@@ -34,60 +43,6 @@ _RACE = {
 }
 _DECADE = re.compile(r"\[(\d+)-(\d+)\)")
 
-# The three id lists are those of IDS_mapping.csv, which comes with the data; ids that say "not available",
-# "NULL", "not mapped" or "unknown" are absent here, and the detail is then left out.
-ADMISSION = {"1": "emergency", "2": "urgent", "3": "elective", "4": "newborn", "7": "trauma"}
-SOURCE = {
-    "1": "physician referral",
-    "2": "clinic referral",
-    "3": "insurer referral",
-    "4": "transfer from hospital",
-    "5": "transfer from skilled nursing facility",
-    "6": "transfer from other facility",
-    "7": "emergency room",
-    "8": "court or law enforcement",
-    "10": "transfer from hospital",  # a critical access hospital
-    "11": "birth",
-    "12": "birth",
-    "13": "birth",
-    "14": "birth",
-    "18": "transfer from home health agency",
-    "19": "transfer from home health agency",
-    "22": "transfer within hospital",
-    "23": "birth",
-    "24": "birth",
-    "25": "transfer from ambulatory surgery center",
-    "26": "transfer from hospice",
-}
-DISCHARGE = {
-    "1": "home",
-    "2": "transfer to hospital",
-    "3": "skilled nursing facility",
-    "4": "intermediate care facility",
-    "5": "transfer to other inpatient care",
-    "6": "home health care",
-    "7": "left against advice",
-    "8": "home health care",  # under a home intravenous provider
-    "9": "admitted to this hospital",
-    "10": "transfer to hospital",  # neonatal aftercare
-    "11": "died",
-    "12": "still patient",
-    "13": "hospice",
-    "14": "hospice",
-    "15": "swing bed",
-    "16": "outpatient services",
-    "17": "outpatient services",
-    "19": "died",
-    "20": "died",
-    "21": "died",
-    "22": "rehabilitation",
-    "23": "long-term care hospital",
-    "24": "nursing facility",
-    "27": "transfer to federal health care facility",
-    "28": "psychiatric hospital",
-    "29": "transfer to hospital",  # a critical access hospital
-    "30": "transfer to other facility",
-}
 _COUNTS = {
     "stay": "time_in_hospital",  # days
     "inpatient": "number_inpatient",  # visits in the year before this encounter, as are the next two
@@ -113,7 +68,7 @@ _READ = (
     "medical_specialty", "payer_code", "a1cresult", "max_glu_serum", "insulin", "diabetesmed",
     *_COUNTS.values(), *_DRUGS,
 )  # fmt: skip
-Word = pa.DictionaryArray
+Word: TypeAlias = pa.DictionaryArray
 
 
 def uci_split(patient_id: str) -> Literal["test", "validation", "train"]:
@@ -162,11 +117,8 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
     known = {name: _known(rows.get(name)) for name in _READ}
     ids, person = np.unique(rows_at(rows["patient_nbr"]), return_inverse=True)
     known[_COUNTS["stay"]] = _lengths(rows, known[_COUNTS["stay"]], report)
-    first = np.full(len(ids), before, np.int64)
-    np.minimum.at(first, person, np.arange(len(person)))
-    place = np.empty(len(ids), np.int64)
-    place[np.argsort(first)] = np.arange(len(ids))  # patients in the order of their first row
-    person, ids = place[person], ids[np.argsort(first)]
+    in_order = np.argsort(first_rows(person, len(ids)))  # patients in the order of their first row
+    person, ids = np.argsort(in_order)[person], ids[in_order]
     at = order.to_numpy(zero_copy_only=False).astype("datetime64[us]")  # stands in for a time, to find the latest row
     sexes = latest(person, at, replaced(known["gender"], _SEX.get), len(ids)).fill_null("U")
     entries = [_entries(known[name], position, report) for position, name in enumerate(DIAGNOSES, start=1)]
@@ -206,11 +158,7 @@ def _lengths(rows: Delimited, days: Word, report: ImportReport) -> Word:
     """Days in hospital, null where they are negative; the report says of how many."""
     kept = replaced(days, lambda text: None if text.startswith("-") else text)
     negative = np.asarray(days.is_valid()) & np.asarray(kept.is_null())
-    if negative.any():
-        report.remarks.append(
-            f"{int(negative.sum()):,} encounters end before they begin (first: {rows.path.name}, line "
-            f"{rows.line(int(np.argmax(negative)))}, column 'time_in_hospital'); they are kept, the length of stay is not"
-        )
+    remark_backwards(report, "encounters", negative, rows, "time_in_hospital")
     return kept
 
 
@@ -233,17 +181,14 @@ def _middle(band: str) -> float:
 def _details(known: dict[str, Word]) -> dict[str, Word]:
     """Detail -> the word of each row, null where unknown; details always in this order."""
 
-    def translated(name: str, names: dict[str, str]) -> Word:
-        return replaced(known[name], names.get)
-
     return {
-        "admission": translated("admission_type_id", ADMISSION),
-        "source": translated("admission_source_id", SOURCE),
-        "discharge": translated("discharge_disposition_id", DISCHARGE),
+        "admission": replaced(known["admission_type_id"], LISTS["UCI admission"].get),
+        "source": replaced(known["admission_source_id"], LISTS["UCI source"].get),
+        "discharge": replaced(known["discharge_disposition_id"], LISTS["UCI discharge"].get),
         "specialty": known["medical_specialty"],
         **{word: known[name] for word, name in _COUNTS.items()},
-        "a1c": translated("a1cresult", _LAB_WORDS),
-        "glucose": translated("max_glu_serum", _LAB_WORDS),
+        "a1c": replaced(known["a1cresult"], _LAB_WORDS.get),
+        "glucose": replaced(known["max_glu_serum"], _LAB_WORDS.get),
         "insulin": replaced(known["insulin"], str.lower),
         "diabetes_medication": replaced(known["diabetesmed"], str.lower),
         "payer": known["payer_code"],

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
-from mera_core.cohort import convert as importing
+from mera_core.cohort.convert import ended_by_signals, read_source
 from mera_core.common.errors import InputError
+from mera_core.common.files import refuse_target
 from mera_core.engine import BUNDLED
 from mera_core.export.tables import source_fingerprint
 from mera_core.history.columns import VisitColumns
@@ -42,7 +42,7 @@ _LIBRARIES = ("numpy", "pyarrow", "tokenizers", "torch", "transformers")
 class Job:
     """What to score, by whom, and where to.
 
-    out: .parquet or .csv, or a new folder for MEDS (`settings.tasks`). options, columns: as in `importing.Job`. workers: how many
+    out: .parquet or .csv, or a new folder for MEDS (`settings.tasks`). options, columns: as in `convert.Job`. workers: how many
     score at once. address: of a Ray cluster. restart: begin anew where an earlier run was stopped.
     Raises InputError for what can be seen to fail before anything is read.
     """
@@ -70,14 +70,9 @@ class Job:
             raise InputError(f"there must be at least one worker, not {self.workers}.")
         if not self.settings.tasks and self.out.suffix.lower() not in TABLES:
             raise InputError(f"--out must end in {' or '.join(TABLES)}, not {self.out.name!r}.")
-        if not self.out.parent.is_dir():
-            raise InputError(f"there is no folder {self.out.parent} to write {self.out.name} to.")
+        refuse_target(self.out, self.source, folder=bool(self.settings.tasks))
         if self.settings.tasks and self.out.exists() and not self._may_stand():
             raise InputError(f"{self.out} is there already; name a folder that is new or empty.")
-        if not self.settings.tasks and self.out.is_dir():
-            raise InputError(f"{self.out} is a folder, so no file can be written there.")
-        if self.out.exists() and self.source.exists() and self.out.samefile(self.source):
-            raise InputError(f"{self.out} is the source itself; write to another file.")
 
     def _may_stand(self) -> bool:
         """Whether a folder where the MEDS tables are to be is empty, or was put there by this run just before it was stopped."""
@@ -142,9 +137,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
 
     Raises InputError for whatever the user can mend; parts that were finished by then are kept.
     """
-    with importing.ended_by_signals():
+    with ended_by_signals():
         name = _checked(job)
-        cohort = importing.read_source(_import(job), progress)
+        cohort = read_source(job.source, job.format, job.options, job.columns, progress)
         columns = cohort.columns
         if not columns.ids:
             raise InputError(f"{job.source} holds no patient to score.")
@@ -170,26 +165,8 @@ def run(job: Job, progress: Progress | None = None) -> Result:
 
 def slice_of(columns: VisitColumns, number: int, size: int) -> Part:
     """A part: `size` people in a row, with their visits."""
-    first, last = number * size, min((number + 1) * size, len(columns.ids))
-    stays = slice(*np.searchsorted(columns.person, [first, last]).tolist())
-    entries = slice(*np.searchsorted(columns.visit, [stays.start, stays.stop]).tolist())
-    met, code = np.unique(columns.code[entries], return_inverse=True)
-    chosen = replace(
-        columns,
-        ids=columns.ids[first:last],
-        sex=columns.sex[first:last],
-        age=columns.age[first:last],
-        person=columns.person[stays] - first,
-        time=columns.time[stays],
-        visit_age=columns.visit_age[stays],
-        visit=columns.visit[entries] - stays.start,
-        code=code.astype(np.int32),
-        position=columns.position[entries],
-        codes=tuple(columns.codes[row] for row in met.tolist()),  # a part goes to another process: no more than its own
-        person_words={name: words[first:last] for name, words in columns.person_words.items()},
-        visit_words={name: words[stays] for name, words in columns.visit_words.items()},
-    )
-    return Part(number, first, chosen)
+    first = number * size
+    return Part(number, first, columns.slice_people(first, min(first + size, len(columns.ids))))
 
 
 def _checked(job: Job) -> str:
@@ -201,13 +178,6 @@ def _checked(job: Job) -> str:
         raise InputError(f"The checkpoint {name} knows the code book but was not trained to rank.")
     check_files(folder, manifest.files)
     return name
-
-
-def _import(job: Job) -> importing.Job:
-    out = job.out.with_name(
-        f"{job.out.name}.visits.parquet"
-    )  # never written: only the source's side of an import is used
-    return importing.Job(job.source, out, job.format, options=job.options, columns=job.columns)
 
 
 def _facts(job: Job, name: str, columns: VisitColumns) -> dict[str, Any]:

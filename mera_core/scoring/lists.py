@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import in_order
 
-AT_ONCE = 1 << 18  # scores worked on at once: what they come to stays in a core's cache
 Ranked = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -31,30 +30,13 @@ class Lists:
     probability: np.ndarray | None
 
 
-def best(scores: np.ndarray, eov: np.ndarray, ranked: Ranked, top: int, calibration: Calibration | None) -> Lists:
+def best(scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None) -> Lists:
     """The `top` best codes of each history, all above the cut where these are more.
 
     Args:
-        scores: [N, C] logits, N > 0. eov: [N] end-of-visit logits.
-        ranked: both, of some histories, to the scores that lists are sorted by (`Engine.ranked`).
+        scores: [N, C] logits. eov: [N] end-of-visit logits.
+        ranked_by: both, of some histories, to the scores that lists are sorted by (`Engine.ranked`).
     """
-    size = max(1, AT_ONCE // scores.shape[1])
-    pieces = [
-        _best(scores[begin : begin + size], eov[begin : begin + size], ranked, top, calibration, begin)
-        for begin in range(0, len(scores), size)
-    ]
-    return Lists(**{each.name: _joined([getattr(piece, each.name) for piece in pieces]) for each in fields(Lists)})
-
-
-def shares(scores: np.ndarray) -> np.ndarray:
-    """Softmax of each row [N, C], as `Ranking.share`."""
-    mass = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
-    return mass / mass.sum(1, keepdims=True)
-
-
-def _best(
-    scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None, first: int
-) -> Lists:
     ranked = ranked_by(scores, eov)
     order = in_order(ranked)
     predicted = (ranked > eov[:, None]).sum(1)
@@ -67,10 +49,10 @@ def _best(
         margin = scores.astype(np.float64) - eov[:, None]
         whole = map(calibration.of_list, margin, order)
         probability = np.concatenate([one[:size] for one, size in zip(whole, sizes.tolist(), strict=True)])
-    return Lists(
-        row + first, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], probability
-    )
+    return Lists(row, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], probability)
 
 
-def _joined(pieces: list[np.ndarray | None]) -> np.ndarray | None:
-    return None if pieces[0] is None else np.concatenate(pieces)
+def shares(scores: np.ndarray) -> np.ndarray:
+    """Softmax of each row [N, C], as `Ranking.share`."""
+    mass = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    return mass / mass.sum(1, keepdims=True)

@@ -7,18 +7,17 @@ one kind of machine, with one number of torch threads).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from mera_core.cohort.targets import LeftOut, Ready, Targets
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.columns import VisitColumns
-from mera_core.history.records import Note, Patient, resolve
-from mera_core.history.translate import nearest
-from mera_core.icd.ontology import Code
+from mera_core.history.records import Patient
 from mera_core.model.forward import TOKENS
 from mera_core.model.precision import refuse_unknown
 from mera_core.model.sequence import Encoded, Encoder, SequenceConfig
@@ -28,12 +27,9 @@ from mera_core.writers.predictions import Sample, Task, judged
 
 LEFT_OUT = ("patient_id", "order_key", "reason", "message")
 NO_VISIT = "no visit"
-NO_CODE = "no visit with a code"
-NO_READABLE_CODE = "no code that this model can read"
-ONE_VISIT = "fewer than two visits with codes, so none can be held out"
-NO_TRUTH = "the held-out visit has no code that can be read"
 NO_DATE = "the last visit before the held-out one has no date, and MEDS tables need a prediction_time"
 
+AT_ONCE = 1 << 18  # scores put in order at once: what they come to stays in a core's cache
 BLOCK = 4_000_000  # scores held at once: whole parts of a small label space, fewer patients of a large one
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 
@@ -98,13 +94,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A history to rank. asked: as recorded, without a held-out visit; read: in the checkpoint's terms."""
+    """A history to rank, its tokens, and its place in the population."""
 
     place: int
-    asked: Patient
-    read: Patient
+    history: Ready
     encoded: Encoded
-    target: frozenset[Code]
 
 
 def schema(hold_out: bool) -> pa.Schema:
@@ -134,14 +128,10 @@ class Scorer:
     """An engine made ready for many patients; not to be shared between threads, nor kept longer than its population."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        if not engine.label_space:
-            raise InputError(f"The checkpoint {engine.name} knows the code book but was not trained to rank.")
-        self.engine, self.settings = engine, settings
+        self.engine, self.settings, self._targets = engine, settings, Targets(engine)
         sequence = SequenceConfig(**engine.manifest["sequence"])
         # words of a profile come back with every other patient: their tokens are looked up once
         self._encoder = Encoder(engine.model.vocabulary, sequence, remember=True)
-        self._index = {code: place for place, code in enumerate(engine.label_space)}
-        self._labels: dict[Code, Code | None] = {}
         self._systems = pa.array([code.system for code in engine.label_space])
         self._codes = pa.array([code.code for code in engine.label_space])
         watched = {code for task in settings.tasks for code in task.codes}
@@ -154,62 +144,49 @@ class Scorer:
         scored = Scored(part.number, empty, len(part.columns.ids))
         ready: list[_Ready] = []
         for place, (identity, patient) in enumerate(_everyone(part.columns), start=part.first):
-            found = self._ready(patient, place, scored)
-            if isinstance(found, _Ready):
-                ready.append(found)
-            else:
-                scored.left_out.append((identity, place, *found))
-        block = max(self.settings.rows, BLOCK // len(self._index))
+            found = self._ready(patient)
+            if isinstance(found, LeftOut):
+                scored.left_out.append((identity, place, found.reason, found.message))
+                continue
+            encoded = self._encoder.encode(found.read)
+            for note in (*found.notes, *encoded.notes):
+                scored.notes[note.kind] += 1
+                if note.kind in ("unread", "ambiguous") and note.code:
+                    scored.unread[note.code] += 1
+            ready.append(_Ready(place, found, encoded))
+        block = max(self.settings.rows, BLOCK // len(self.engine.label_space))
         made = self._samples if self.settings.tasks else self._rows
         tables = [made(ready[begin : begin + block]) for begin in range(0, len(ready), block)]
         if tables or self.settings.tasks:
             scored.table = pa.concat_tables(tables or [made([])]).unify_dictionaries().combine_chunks()
         return scored
 
-    def _ready(self, patient: Patient | None, place: int, scored: Scored) -> _Ready | tuple[str, str]:
-        """The history to rank, or (reason, what is known of it)."""
-        visits = () if patient is None else tuple(visit for visit in patient.visits if visit.codes)
-        if patient is None or not visits:
-            return (NO_VISIT if patient is None else NO_CODE), ""
-        whole = len(visits) == len(patient.visits)
-        asked, target = patient if whole else replace(patient, visits=visits), frozenset[Code]()
-        if self.settings.hold_out:
-            if len(visits) < 2:
-                return ONE_VISIT, ""
-            last = replace(patient, visits=visits[-1:])
-            target = frozenset(resolve(last, self.engine.ontology)[0].visits[-1].codes)
-            asked = replace(patient, visits=visits[:-1], age=visits[-2].age)
-            if not target:
-                return NO_TRUTH, ", ".join(map(str, visits[-1].codes))
-            if self.settings.tasks and visits[-2].time is None:
-                return NO_DATE, ""
-        read, notes = self.engine.read_history(asked)
-        if not read.visits:
-            return NO_READABLE_CODE, " ".join(note.message for note in notes)
-        encoded = self._encoder.encode(read)
-        self._count((*notes, *encoded.notes), scored)
-        return _Ready(place, asked, read, encoded, target)
-
-    @staticmethod
-    def _count(notes: Sequence[Note], scored: Scored) -> None:
-        for note in notes:
-            scored.notes[note.kind] += 1
-            if note.kind in ("unread", "ambiguous") and note.code:
-                scored.unread[note.code] += 1
+    def _ready(self, patient: Patient | None) -> Ready | LeftOut:
+        if patient is None:
+            return LeftOut(NO_VISIT)
+        found = self._targets.ready(patient, self.settings.hold_out)
+        if self.settings.tasks and isinstance(found, Ready) and found.asked.visits[-1].time is None:
+            return LeftOut(NO_DATE)
+        return found
 
     def _scores(self, ready: Sequence[_Ready]) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, C] and end-of-visit logits [N]."""
-        read = [(one.read, one.encoded) for one in ready]
+        read = [(one.history.read, one.encoded) for one in ready]
         return self.engine.scores(read, self.settings.rows, self.settings.tokens)
 
     def _rows(self, ready: Sequence[_Ready]) -> pa.Table:
         """The best codes of each history, as `Engine.rank` gives them."""
         scores, eov = self._scores(ready)
+        size = max(1, AT_ONCE // scores.shape[1])
+        pieces = (slice(begin, begin + size) for begin in range(0, len(ready), size))
+        return pa.concat_tables([self._listed(ready[piece], scores[piece], eov[piece]) for piece in pieces])
+
+    def _listed(self, ready: Sequence[_Ready], scores: np.ndarray, eov: np.ndarray) -> pa.Table:
         lists = best(scores, eov, self.engine.ranked, self.settings.top, self.engine.calibration)
         row, label = lists.row, lists.label
         codes, count = pa.array(label), len(row)
         columns = {
-            "patient_id": pa.array([one.asked.id for one in ready], pa.string()).take(pa.array(row)),
+            "patient_id": pa.array([one.history.asked.id for one in ready], pa.string()).take(pa.array(row)),
             "order_key": np.array([one.place for one in ready], np.int64)[row],
             "rank": (lists.place + 1).astype(np.int32),
             "system": self._systems.take(codes).dictionary_encode(),
@@ -220,28 +197,21 @@ class Scorer:
             if lists.probability is None
             else lists.probability.astype(np.float32),
             "above_cut": lists.above,
-            "recurrent": self._marked([_codes(one.read) for one in ready])[row, label],
+            "recurrent": self._marked([self._targets.labels_in(one.history.read) for one in ready])[row, label],
             "checkpoint": _same(self.engine.name, count),
             "notice": _same(NOTICE, count),
         }
         if self.settings.hold_out:
-            true = [filter(None, map(self._label, one.target)) for one in ready]
-            columns["came_true"] = self._marked(true)[row, label]
+            columns["came_true"] = self._marked([one.history.target.labels for one in ready])[row, label]
         shape = schema(self.settings.hold_out)
         return pa.table({name: columns[name] for name in shape.names}, schema=shape)
 
-    def _marked(self, codes: Sequence[Iterable[Code]]) -> np.ndarray:
-        """Which labels [N, C] are among the codes of each of N."""
-        marked = np.zeros((len(codes), len(self._index)), bool)
-        for own, some in zip(marked, codes, strict=True):
-            own[[self._index[code] for code in some if code in self._index]] = True
+    def _marked(self, labels: Sequence[frozenset[int]]) -> np.ndarray:
+        """Which labels [N, C] are among those of each of N."""
+        marked = np.zeros((len(labels), len(self.engine.label_space)), bool)
+        for own, some in zip(marked, labels, strict=True):
+            own[list(some)] = True
         return marked
-
-    def _label(self, code: Code) -> Code | None:
-        """The label that a true code counts at: itself, or its nearest ancestor that is ranked."""
-        if code not in self._labels:
-            self._labels[code] = nearest(code, self._index, self.engine.ontology)
-        return self._labels[code]
 
     def _samples(self, ready: Sequence[_Ready]) -> pa.Table:
         """Labels and predictions of each task for each history."""
@@ -263,7 +233,7 @@ class Scorer:
                 ontology=self.engine.ontology,
                 probability=None if probability is None else probability[n, watched],
             )
-            samples.append(Sample(one.asked, one.target, ranking))
+            samples.append(Sample(one.history.asked, one.history.target.codes, ranking))
         return judged(samples, self.settings.tasks, self.engine.ontology)
 
 
@@ -274,11 +244,6 @@ def _everyone(columns: VisitColumns) -> list[tuple[str, Patient | None]]:
         (identity, next(patients) if visits else None)
         for identity, visits in zip(columns.ids, columns.visits_a_person.tolist(), strict=True)
     ]
-
-
-def _codes(patient: Patient) -> Iterator[Code]:
-    """All codes of a history that is in the checkpoint's terms."""
-    return (code for visit in patient.visits for code in visit.codes)
 
 
 def _same(text: str, count: int) -> pa.DictionaryArray:

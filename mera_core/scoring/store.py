@@ -13,7 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,9 +80,8 @@ class Store:
 
     def get(self, number: int) -> Scored:
         """A part as it was put."""
-        path = self._path(number)
-        facts = self._facts(path)
-        table = pq.read_table(path).replace_schema_metadata(None)
+        facts = self._facts(self._path(number))
+        table = pq.read_table(self._path(number)).replace_schema_metadata(None)
         left_out = [tuple(row) for row in facts["left_out"]]
         return Scored(number, table, facts["patients"], left_out, Counter(facts["notes"]), Counter(facts["unread"]))
 
@@ -211,10 +210,9 @@ def _tidy(folder: Path) -> None:
 
 
 def _hold(lock: IO[str], out: Path) -> None:
-    if fcntl is None:
-        return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"another process is writing {out}; let it end first.") from error
     except OSError:  # a file system without locks: parts are whole and the same whoever writes them
@@ -222,29 +220,24 @@ def _hold(lock: IO[str], out: Path) -> None:
 
 
 def _same_run(folder: Path, job: Mapping[str, Any]) -> None:
-    """Write down what run this is, or see that it is the one that began here."""
-    path = folder / JOB
-    if not path.exists():
-        strange = [each.name for each in folder.iterdir() if each.name != _BUSY]
-        if strange:
-            raise InputError(f"{folder} holds {sorted(strange)[0]}, which is no part of a scoring; name another --out.")
+    """Write down what run this is, or see that it is the one that began here. Without a part nothing could be lost."""
+    path, now = folder / JOB, json.loads(_text(job))
+    strange = sorted(each.name for each in folder.iterdir() if each.name != _BUSY)
+    earlier: dict[str, Any] = {}
+    if path.exists():
+        with suppress(ValueError):
+            earlier = json.loads(path.read_bytes())
+        if earlier != now and any(folder.glob("part-*")):
+            changed = [words for name, words in _WORDS.items() if earlier.get(name) != now.get(name)]
+            raise InputError(
+                f"{folder} holds parts of a run with {' and '.join(changed) or 'another form of parts'}, so it can't go on; "
+                f"--restart throws them away, another --out keeps them."
+            )
+    elif strange:
+        raise InputError(f"{folder} holds {strange[0]}, which is no part of a scoring; name another --out.")
+    if earlier != now:
         with _renamed(path) as aside:
             aside.write_bytes(_text(job))
-        return
-    try:
-        earlier = json.loads(path.read_bytes())
-    except ValueError:
-        earlier = {}
-    if not any(folder.glob("part-*")) and earlier != json.loads(_text(job)):  # it came to nothing that could be lost
-        with _renamed(path) as aside:
-            aside.write_bytes(_text(job))
-        return
-    changed = [words for name, words in _WORDS.items() if earlier.get(name) != json.loads(_text(job)).get(name)]
-    if changed or earlier != json.loads(_text(job)):
-        raise InputError(
-            f"{folder} holds parts of a run with {' and '.join(changed) or 'another form of parts'}, so it can't go on; "
-            f"--restart throws them away, another --out keeps them."
-        )
 
 
 @contextmanager

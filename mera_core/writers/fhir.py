@@ -22,6 +22,7 @@ import numpy as np
 
 from mera_core.common.files import Report
 from mera_core.history.columns import VisitColumns
+from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.readers.fhir.resources import AGE, CODE_SYSTEMS, DETAIL, PATIENT_ID, RACE, RANK, VISIT_NUMBER
 from mera_core.writers.subjects import completed
@@ -65,91 +66,73 @@ def write(columns: VisitColumns, part: Path, ontology: Ontology, progress: Calla
 
 def resources(columns: VisitColumns, ontology: Ontology, urls: bool = False) -> Iterator[list[Resource]]:
     """The resources of each patient in turn. urls: references are urn:uuid, as a Bundle has them, not Type/id."""
-    book = _Book(columns, ontology)
-    visits_of, codes_of = columns.visits_of.tolist(), columns.codes_of.tolist()
-    for row in range(len(columns.ids)):
-        patient = _patient(columns, book, row)
-        group = [patient]
-        for number, visit in enumerate(range(visits_of[row], visits_of[row + 1]), start=1):
-            entries = range(codes_of[visit], codes_of[visit + 1])
-            group += _visit(book, visit, number, entries, _reference("Patient", patient["id"], urls), urls)
+    concepts = {code: _concept(code, ontology) for code in columns.codes}
+    ends = iter(completed(columns.time, columns.visit_words.get("stay")).tolist())
+    place = 0  # of a visit among all
+    for patient in columns.patients():
+        group = [_patient(patient)]
+        about = _reference("Patient", group[0]["id"], urls)
+        for number, visit in enumerate(patient.visits, start=1):
+            place += 1
+            group += _visit(visit, (place, number), next(ends), about, concepts, urls)
         yield group
 
 
-class _Book:
-    """The columns as Python values, and the CodeableConcept of each distinct code."""
-
-    def __init__(self, columns: VisitColumns, ontology: Ontology) -> None:
-        end = completed(columns.time, columns.visit_words.get("stay"))
-        self.start, self.end = columns.time.tolist(), end.tolist()
-        self.age = [None if age != age else age for age in columns.visit_age.tolist()]
-        self.person_age = [None if age != age else age for age in columns.age.tolist()]
-        self.sex = columns.sex.to_pylist()
-        self.words = {name: texts.to_pylist() for name, texts in columns.visit_words.items()}
-        self.person_words = {name: texts.to_pylist() for name, texts in columns.person_words.items()}
-        self.position = columns.position.tolist()
-        self.concept = [_concept(code, ontology) for code in columns.codes]
-        self.code = columns.code.tolist()
-
-
-def _patient(columns: VisitColumns, book: _Book, row: int) -> Resource:
-    identity = columns.ids[row]
+def _patient(patient: Patient) -> Resource:
     extension = []
-    words = {name: texts[row] for name, texts in book.person_words.items() if texts[row]}
-    if "ethnicity" in words:  # for other tools; the exact word follows
-        extension.append({"url": RACE, "extension": [{"url": "text", "valueString": words["ethnicity"]}]})
-    extension += _details(words)
-    if book.person_age[row] is not None:
-        extension.append({"url": AGE, "valueDecimal": book.person_age[row]})
-    resource: Resource = {
-        "resourceType": "Patient",
-        "id": fhir_id(identity),
-        "meta": {"security": [_RESEARCH]},
-        "extension": extension,
-        "identifier": [{"system": PATIENT_ID, "value": identity}],
-        "gender": _GENDERS[book.sex[row]],
-    }
-    return _told(resource)
+    if "ethnicity" in patient.details:  # for other tools; the exact word follows
+        told = {"url": "text", "valueString": patient.details["ethnicity"]}
+        extension.append({"url": RACE, "extension": [told]})
+    return _told(
+        {
+            "resourceType": "Patient",
+            "id": fhir_id(patient.id),
+            "meta": {"security": [_RESEARCH]},
+            "extension": extension + _details(patient.details) + _age(patient.age),
+            "identifier": [{"system": PATIENT_ID, "value": patient.id}],
+            "gender": _GENDERS[patient.sex],
+        }
+    )
 
 
-def _visit(book: _Book, visit: int, number: int, entries: range, patient: Resource, urls: bool) -> Iterator[Resource]:
-    """The Encounter of one visit, then its Conditions."""
-    name = f"visit-{visit + 1}"
-    start, end = book.start[visit], book.end[visit]
-    words = {name: texts[visit] for name, texts in book.words.items() if texts[visit]}
-    stay = {
-        "admitSource": {"text": words["source"]} if "source" in words else None,
-        "dischargeDisposition": {"text": words["discharge"]} if "discharge" in words else None,
-    }
-    extension = [{"url": VISIT_NUMBER, "valueInteger": number}]
-    if book.age[visit] is not None:
-        extension.append({"url": AGE, "valueDecimal": book.age[visit]})
-    conditions = [f"{name}-{place}" for place in range(1, len(entries) + 1)]
+def _visit(
+    visit: Visit,
+    place: tuple[int, int],
+    end: datetime | None,
+    patient: Resource,
+    concepts: dict[Code, Resource],
+    urls: bool,
+) -> Iterator[Resource]:
+    """The Encounter of one visit, then its Conditions. place: its number among all visits, and among the patient's."""
+    name, words = f"visit-{place[0]}", visit.details
+    shown = {"admitSource": "source", "dischargeDisposition": "discharge"}
+    conditions = [f"{name}-{rank}" for rank in range(1, len(visit.codes) + 1)]
+    positions = visit.positions or range(1, len(visit.codes) + 1)
     yield _told(
         {
             "resourceType": "Encounter",
             "id": name,
             "meta": {"security": [_RESEARCH]},
-            "extension": extension + _details(words),
+            "extension": [{"url": VISIT_NUMBER, "valueInteger": place[1]}, *_age(visit.age), *_details(words)],
             "status": "finished",
             "class": _INPATIENT if "stay" in words else _UNKNOWN_CLASS,
             "subject": patient,
-            "period": _told({"start": _time(start), "end": _time(end) if "stay" in words else None}),
+            "period": _told({"start": _time(visit.time), "end": _time(end) if "stay" in words else None}),
             "diagnosis": [
-                {"condition": _reference("Condition", condition, urls), **_rank(book.position[entry])}
-                for condition, entry in zip(conditions, entries, strict=True)
+                {"condition": _reference("Condition", condition, urls), **_rank(position)}
+                for condition, position in zip(conditions, positions, strict=True)
             ],
-            "hospitalization": _told(stay),
+            "hospitalization": {element: {"text": words[word]} for element, word in shown.items() if word in words},
         }
     )
-    for condition, entry in zip(conditions, entries, strict=True):
+    for condition, code in zip(conditions, visit.codes, strict=True):
         yield _told(
             {
                 "resourceType": "Condition",
                 "id": condition,
                 "meta": {"security": [_RESEARCH]},
                 "category": [_CATEGORY],
-                "code": book.concept[book.code[entry]],
+                "code": concepts[code],
                 "subject": patient,
                 "encounter": _reference("Encounter", name, urls),
                 "recordedDate": _time(end),
@@ -188,6 +171,10 @@ def _details(words: dict[str, str]) -> list[Resource]:
         {"url": DETAIL, "extension": [{"url": "name", "valueString": name}, {"url": "value", "valueString": word}]}
         for name, word in words.items()
     ]
+
+
+def _age(age: float | None) -> list[Resource]:
+    return [] if age is None else [{"url": AGE, "valueDecimal": age}]
 
 
 def _time(time: datetime | None) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +55,7 @@ DATA = pa.schema(
 )
 CODES = pa.schema([("code", pa.string()), ("description", pa.string()), ("parent_codes", pa.list_(pa.string()))])
 SPLIT = pa.schema([("subject_id", pa.int64()), ("split", pa.string())])
+_NO_EVENTS = dict.fromkeys(("time", "text_value", "visit", RANK_COLUMN, AGE_COLUMN, INVENTED_COLUMN), ())
 _SEXES = {"F": "GENDER//F", "M": "GENDER//M"}
 _DAYS_A_YEAR = 365.2425
 _ONE_BIRTH = 1.1  # years within which the births that a person's ages imply must agree
@@ -106,7 +108,14 @@ def write(
             done += len(rows)
             report.files += 1
             progress(f"data/{split}", done, len(columns.ids))
-    _write_metadata(part, columns, code_names, met, numbers, splits, named, dataset_name, ontology)
+    folder = part / "metadata"
+    folder.mkdir(parents=True, exist_ok=True)
+    icd = dict(zip(code_names, columns.codes, strict=True))
+    described = pa.Table.from_pylist([_described(name, icd.get(name), ontology) for name in met], schema=CODES)
+    pq.write_table(described, folder / "codes.parquet")
+    split_table = pa.table({"subject_id": numbers, "split": pa.array(splits, pa.string())}, schema=SPLIT)
+    pq.write_table(split_table, folder / "subject_splits.parquet")
+    (folder / "dataset.json").write_text(json.dumps(_dataset(dataset_name, named), indent=2) + "\n", encoding="utf-8")
     report.files += 3
     undated = int(np.isnat(columns.time).sum())
     if undated:
@@ -130,93 +139,56 @@ def _shard(
     stayed = np.zeros(len(time), bool) if stay is None else np.asarray(stay.is_valid())
     people, visits = np.arange(len(subject)), np.arange(len(time))
     born = _births(columns)
-    rows = _Rows()
     sex = np.array([_SEXES.get(name, "") for name in columns.sex.to_pylist()], dtype=object)
-    rows.add(people[sex != ""], code=sex[sex != ""])
-    aged = ~np.isnan(columns.age)
-    rows.add(people[aged], code=AGE_AT_LAST_VISIT, age=columns.age[aged])
+    aged, known, undated = ~np.isnan(columns.age), ~np.isnat(born), np.isnat(columns.time)
+    groups = [
+        _events(people[sex != ""], sex[sex != ""]),
+        _events(people[aged], AGE_AT_LAST_VISIT, age=columns.age[aged]),
+    ]
     for name, texts in columns.person_words.items():
         told = np.flatnonzero(np.asarray(texts.is_valid()))
+        words = texts.take(pa.array(told)).to_pylist()
         if name == "ethnicity":  # for other tools; the exact word follows
-            rows.add(
-                told, code=np.array([f"ETHNICITY//{word}" for word in texts.take(pa.array(told)).to_pylist()], object)
-            )
-        rows.add(told, code=f"{PROFILE}//{name}", text=texts.take(pa.array(told)))
-    known = ~np.isnat(born)
-    rows.add(people[known], time=born[known], code=BIRTH)
-    undated = np.isnat(columns.time)
-    rows.add(columns.person, time, VISIT_START, visit=visits, age=columns.visit_age, invented=undated)
-    rank = columns.position
-    diagnoses = np.array(code_names, dtype=object)[columns.code] if len(code_names) else np.empty(0, object)
+            groups.append(_events(told, np.array([f"ETHNICITY//{word}" for word in words], object)))
+        groups.append(_events(told, f"{PROFILE}//{name}", text_value=words))
+    groups.append(_events(people[known], BIRTH, time=born[known]))
+    began = {"time": time, "visit": visits, "age": columns.visit_age, INVENTED_COLUMN: undated}
+    groups.append(_events(columns.person, VISIT_START, **began))
     at = columns.visit
-    rows.add(columns.person[at], end[at], diagnoses, visit=at, rank=rank, invented=undated[at])
+    diagnoses = np.array([*code_names, ""], dtype=object)[columns.code]
+    coded = {"time": end[at], "visit": at, RANK_COLUMN: columns.position, INVENTED_COLUMN: undated[at]}
+    groups.append(_events(columns.person[at], diagnoses, **coded))
     for name, texts in columns.visit_words.items():
         told = np.flatnonzero(np.asarray(texts.is_valid()))
-        words = texts.take(pa.array(told))
-        rows.add(columns.person[told], end[told], f"{VISIT_DETAIL}//{name}", words, visit=told, invented=undated[told])
-    rows.add(columns.person[stayed], end[stayed], VISIT_END, visit=visits[stayed], invented=undated[stayed])
-    table = rows.table(subject, visit_number)
+        said = {"text_value": texts.take(pa.array(told)).to_pylist(), INVENTED_COLUMN: undated[told]}
+        groups.append(_events(columns.person[told], f"{VISIT_DETAIL}//{name}", time=end[told], visit=told, **said))
+    ended = {"time": end[stayed], "visit": visits[stayed], INVENTED_COLUMN: undated[stayed]}
+    groups.append(_events(columns.person[stayed], VISIT_END, **ended))
+    table = _in_order(groups, subject, visit_number)
     if named:
-        names = pa.array(columns.ids, pa.string()).take(table.column("person"))
-        table = table.append_column(NAME_COLUMN, names)
+        table = table.append_column(NAME_COLUMN, pa.array(columns.ids, pa.string()).take(table["person"]))
     return table.drop_columns(["person"]), int((~known).sum())
 
 
-class _Rows:
-    """Groups of events of one kind, gathered into one table."""
+def _events(person: np.ndarray, code: str | np.ndarray, **columns: Any) -> pa.Table:
+    """Events of some people, a row each. code: one for all or one for each; `visit`: index into the shard's visits."""
+    codes = pa.array([code] * len(person) if isinstance(code, str) else code, pa.string())
+    kinds = {"person": pa.int64(), "visit": pa.int64()} | dict(zip(DATA.names, DATA.types, strict=True))
+    given = {name: pa.array(values, kinds[name], from_pandas=True) for name, values in columns.items()}
+    return pa.table({"person": pa.array(person, pa.int64()), "code": codes, **given})
 
-    def __init__(self) -> None:
-        self._groups: list[dict[str, pa.Array]] = []
 
-    def add(
-        self,
-        person: np.ndarray,
-        time: np.ndarray | None = None,
-        code: str | np.ndarray = "",
-        text: pa.Array | None = None,
-        visit: np.ndarray | None = None,
-        rank: np.ndarray | None = None,
-        age: np.ndarray | None = None,
-        invented: np.ndarray | None = None,
-    ) -> None:
-        """Events of some people. code, text: one for all or one for each. visit: index into the shard's visits."""
-        size = len(person)
-        self._groups.append(
-            {
-                "person": pa.array(person, pa.int64()),
-                "time": pa.nulls(size, pa.timestamp("us")) if time is None else pa.array(time, pa.timestamp("us")),
-                "code": pa.array([code] * size if isinstance(code, str) else code, pa.string()),
-                "text_value": pa.nulls(size, pa.large_string()) if text is None else text.cast(pa.large_string()),
-                "visit": pa.nulls(size, pa.int64()) if visit is None else pa.array(visit, pa.int64()),
-                RANK_COLUMN: pa.nulls(size, pa.int64()) if rank is None else pa.array(rank, pa.int64()),
-                AGE_COLUMN: pa.nulls(size, pa.float64())
-                if age is None
-                else pa.array(age, pa.float64(), from_pandas=True),
-                INVENTED_COLUMN: pa.array(np.zeros(size, bool) if invented is None else invented),
-            }
-        )
-
-    def table(self, subject: np.ndarray, visit_number: np.ndarray) -> pa.Table:
-        """All events by person and time, static ones first; those of one time in the order they were added."""
-        table = pa.concat_tables([pa.table(group) for group in self._groups])
-        person = table.column("person").to_numpy()
-        time = table.column("time").to_numpy().astype("datetime64[us]").astype(np.int64)  # NaT is the least
-        table = table.take(pa.array(np.lexsort((time, person))))
-        person = table.column("person").to_numpy()
-        visit = table.column("visit")
-        numbers = pa.array(visit_number, pa.int64()).take(visit) if len(visit_number) else visit
-        return pa.table(
-            {
-                "subject_id": pa.array(subject[person] if len(subject) else person, pa.int64()),
-                "time": table.column("time"),
-                "code": table.column("code"),
-                "numeric_value": pa.nulls(len(table), pa.float32()),
-                "text_value": table.column("text_value"),
-                VISIT_COLUMN: numbers,
-                **{name: table.column(name) for name in (RANK_COLUMN, AGE_COLUMN, INVENTED_COLUMN)},
-            },
-            schema=DATA,
-        ).append_column("person", table.column("person"))
+def _in_order(groups: list[pa.Table], subject: np.ndarray, visit_number: np.ndarray) -> pa.Table:
+    """All events by person and time, static ones first; those of one time in the order in which they are given."""
+    table = pa.concat_tables([_events(np.zeros(0), "", **_NO_EVENTS), *groups], promote_options="default")
+    time = table["time"].to_numpy().astype("datetime64[us]").astype(np.int64)  # NaT is the least
+    table = table.take(pa.array(np.lexsort((time, table["person"].to_numpy()))))
+    columns = {name: table[name] for name in DATA.names if name in table.column_names}
+    columns["subject_id"] = pa.array(subject, pa.int64()).take(table["person"])
+    columns[VISIT_COLUMN] = pa.array(visit_number, pa.int64()).take(table["visit"])
+    columns["numeric_value"] = pa.nulls(len(table), pa.float32())
+    columns[INVENTED_COLUMN] = table[INVENTED_COLUMN].fill_null(False)
+    return pa.table(columns, schema=DATA).append_column("person", table["person"])
 
 
 def _births(columns: VisitColumns) -> np.ndarray:
@@ -247,42 +219,22 @@ def _diagnosis(code: Code) -> str:
     return f"DIAGNOSIS//ICD//{code.system.removeprefix('ICD')}//{code.code.replace('.', '')}"
 
 
-def _write_metadata(
-    part: Path,
-    columns: VisitColumns,
-    code_names: list[str],
-    met: dict[str, None],
-    numbers: np.ndarray,
-    splits: np.ndarray,
-    named: bool,
-    dataset_name: str,
-    ontology: Ontology,
-) -> None:
-    folder = part / "metadata"
-    folder.mkdir(parents=True, exist_ok=True)
-    icd = dict(zip(code_names, columns.codes, strict=True))
-    described = []
-    for name in met:
-        code = icd.get(name)
-        known = code is not None and code in ontology
-        described.append(
-            {
-                "code": name,
-                "description": ontology.definition(code) if known else _WORDS_OF_OURS.get(name),
-                "parent_codes": None if code is None else [f"{code.system}CM/{code.code}"],
-            }
-        )
-    pq.write_table(pa.Table.from_pylist(described, schema=CODES), folder / "codes.parquet")
-    pq.write_table(
-        pa.table({"subject_id": numbers, "split": pa.array(splits, pa.string())}, schema=SPLIT),
-        folder / "subject_splits.parquet",
-    )
+def _described(name: str, code: Code | None, ontology: Ontology) -> dict[str, Any]:
+    """The row of an event's code in metadata/codes.parquet; code: the ICD code that it names."""
+    if code is None:
+        return {"code": name, "description": _WORDS_OF_OURS.get(name)}
+    description = ontology.definition(code) if code in ontology else _WORDS_OF_OURS.get(name)
+    return {"code": name, "description": description, "parent_codes": [f"{code.system}CM/{code.code}"]}
+
+
+def _dataset(name: str, named: bool) -> dict[str, Any]:
+    """metadata/dataset.json."""
     try:
         etl_version = version("mera")
     except PackageNotFoundError:  # run from a checkout
         etl_version = "0"
-    told = {
-        "dataset_name": dataset_name,
+    return {
+        "dataset_name": name,
         "dataset_version": "1",
         "etl_name": "mera_core.writers.meds",
         "etl_version": etl_version,
@@ -291,4 +243,3 @@ def _write_metadata(
         "raw_source_id_columns": [VISIT_COLUMN, *([NAME_COLUMN] if named else [])],
         "other_extension_columns": [RANK_COLUMN, AGE_COLUMN, INVENTED_COLUMN],
     }
-    (folder / "dataset.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -28,19 +28,9 @@ def test_a_changed_a_missing_and_an_added_word():
     ]
 
 
-def test_nothing_against_something_and_nothing_at_all():
-    assert [(run.kind, run.words) for run in word_diff("", "Heart failure")] == [("second", "Heart failure")]
-    assert word_diff("", "  ") == []
-
-
 @given(WORDS, WORDS)
 def test_both_texts_can_be_read_off_the_runs(first, second):
     runs = word_diff(first, second)
     assert said(runs, "same", "first") == first
     assert said(runs, "same", "second") == second
     assert all(run.words for run in runs)
-
-
-@given(WORDS)
-def test_equal_texts_are_one_run(text):
-    assert {run.kind for run in word_diff(text, text)} <= {"same"}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -30,7 +30,8 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 DEADLINE = 90  # seconds for the server to answer
-PATIENCE = 60_000  # milliseconds for something to appear: the first page loads the model
+TIMEOUT = 60_000  # milliseconds for something to appear: the first page loads the model
+expect.set_options(timeout=TIMEOUT)
 
 
 class NoBrowserError(RuntimeError):
@@ -80,7 +81,7 @@ def running_app() -> Iterator[Running]:
                 },
             )
         try:
-            _await(running.address, server)
+            await_answer(running.address, server)
             yield replace(running, process=server.pid)
         except BaseException:
             print(running.output.read_text(errors="replace")[-4000:], file=sys.stderr)
@@ -93,7 +94,7 @@ def running_app() -> Iterator[Running]:
                 server.kill()
 
 
-def _await(address: str, server: subprocess.Popen) -> None:
+def await_answer(address: str, server: subprocess.Popen) -> None:
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         if server.poll() is not None:
@@ -126,12 +127,32 @@ def open_browser(playwright: Playwright) -> Browser:
 
 
 def settle(page: Page) -> None:
-    """Wait until the app has finished the run that was asked for last."""
-    page.wait_for_timeout(250)
+    """Wait until the app has stood idle for a moment: a click reaches the server a little after it was made."""
+    page.evaluate("window.meraIdleSince = null")
     page.wait_for_function(
         "() => { const app = document.querySelector('[data-testid=stApp]');"
-        " return app && app.getAttribute('data-test-script-state') === 'notRunning'"
-        " && !document.querySelector('[data-testid=stSkeleton]'); }",
-        timeout=PATIENCE,
+        " const idle = app && app.getAttribute('data-test-script-state') === 'notRunning'"
+        " && !document.querySelector('[data-testid=stSkeleton]');"
+        " window.meraIdleSince = idle ? window.meraIdleSince ?? performance.now() : null;"
+        " return idle && performance.now() - window.meraIdleSince > 300; }",
+        timeout=TIMEOUT,
     )
-    page.wait_for_timeout(250)
+
+
+def go_to(page: Page, name: str) -> None:
+    """Change to another page by its link in the sidebar."""
+    page.get_by_role("link", name=name).first.click()
+    page.wait_for_url(f"**/{name}*")
+    settle(page)
+
+
+def send_file(page: Page, path: Path) -> None:
+    """Put a file into the page's field for files."""
+    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
+
+
+def downloaded(page: Page, name: str, exact: bool = False) -> bytes:
+    """Click a download button and return the file's bytes."""
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=name, exact=exact).click()
+    return Path(saved.value.path()).read_bytes()

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.app_server import DESKTOP, PATIENCE, Running, open_browser, running_app, settle
+from tests.browser.app_server import DESKTOP, TIMEOUT, Running, open_browser, running_app, settle
 
 # On a deep link such as /Predict, Streamlit's own client first asks /Predict for the server's health and settings,
 # is told 404, and asks again at the root. Chromium logs that as two errors; they are not the app's.
@@ -89,7 +89,7 @@ def visit(app: str, browser: Browser):
 
     def go(path: str = "/", viewport: dict = DESKTOP, scheme: str = "light") -> Page:
         context = browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT)
         opened.append((context, Watch(context, app)))
         page = context.new_page()
         page.goto(app + path)

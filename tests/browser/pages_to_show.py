@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import PATIENCE, settle
+from tests.browser.app_server import settle
 
 PAGES = {
     "home": "/",
@@ -34,7 +34,7 @@ def choose(page: Page, option: str) -> None:
 
 def _compare(page: Page) -> None:
     page.get_by_role("button", name="Take a demo patient").click()
-    expect(page.locator(".mera-pairs")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".mera-pairs")).to_be_visible()
     settle(page)
     for switch in page.get_by_text("Look at it and edit it").all():
         box = switch.locator("xpath=ancestor::label").locator("input")
@@ -60,7 +60,7 @@ def _cohort(page: Page) -> None:
     page.get_by_role("button", name="Use the invented sample cohort").click()
     settle(page)
     page.get_by_role("button", name=re.compile(r"^Score [\d,]+ patients")).click()
-    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".stPlotlyChart .main-svg").first).to_be_visible()
 
 
 _FIRST: dict[str, Callable[[Page], None]] = {

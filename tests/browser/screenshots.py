@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.app_server import DESKTOP, PATIENCE, PHONE, ROOT, open_browser, running_app, settle
+from tests.browser.app_server import DESKTOP, PHONE, ROOT, TIMEOUT, open_browser, running_app, settle
 from tests.browser.pages_to_show import PAGES, prepare
 
 FOLDER = ROOT / "docs" / "images"
@@ -24,10 +24,10 @@ SCHEMES = ("light", "dark")
 README = {"width": 1280, "height": 1500}  # the list and the first chart
 SHOWN = {
     "home": "The way to the pages, the loaded checkpoint, invented patients to start from.",
-    "predict": "The history on the left; on the right the ranked diagnoses with the cut, and under them the code book, why, "
-    "what if and downloads.",
+    "predict": "The history on the left; on the right the ranked diagnoses with the cut-off, and under them their chapters, "
+    "why, what if and downloads.",
     "compare": "Two histories, or one history under two checkpoints: what differs stands first.",
-    "recall": "What the model knows of the code book by heart, beside what the book says.",
+    "recall": "What the model knows of the ICD codes without looking them up, beside the official text.",
     "cohort": "Many patients scored at once: where their next visits point.",
     "model-card": "What the checkpoint says of itself: data, limits, figures with intervals.",
     "audit": "Does the tree group what a clinician would group? A group with an intruder, and the reader's verdict.",
@@ -82,7 +82,7 @@ def gallery(folder: str) -> str:
 def take(browser: Browser, address: str, name: str, viewport: dict, targets: dict[str, Path]) -> None:
     """Open a page, do what a reader would do first, and write what is seen then. targets: colour scheme -> file."""
     context = browser.new_context(viewport=viewport, color_scheme=next(iter(targets)))
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     page.goto(address + PAGES[name])
     page.wait_for_selector("[data-testid=stApp]")

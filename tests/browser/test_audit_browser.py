@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from playwright.sync_api import Page, expect
 
 from mera_core.audit.file import from_sqlite
-from tests.browser.app_server import settle
+from tests.browser.app_server import downloaded, settle
 from tests.browser.pages_to_show import PAGES, prepare
 
 
@@ -19,7 +17,7 @@ def _asks(page: Page) -> bool:
     )
 
 
-def test_a_verdict_is_asked_about_until_it_is_saved(visit, tmp_path):
+def test_a_verdict_is_asked_about_until_it_is_saved(visit):
     page = visit(PAGES["audit"])
     prepare(page, "audit")
     assert not _asks(page)
@@ -27,11 +25,9 @@ def test_a_verdict_is_asked_about_until_it_is_saved(visit, tmp_path):
     expect(page.get_by_text("1 of ")).to_be_visible()
     settle(page)
     assert _asks(page)
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Save my 1 verdict").click()
+    (kept,) = from_sqlite(downloaded(page, "Save my 1 verdict"), "saved")
     settle(page)
     assert not _asks(page)
-    (kept,) = from_sqlite(Path(saved.value.path()).read_bytes(), "saved")
     assert (kept.reader, kept.verdict) == ("A reader", "unsure")
     page.get_by_role("button", name="Take back the last verdict").click()
     expect(page.get_by_text("0 of ")).to_be_visible()

@@ -13,15 +13,9 @@ from playwright.sync_api import Page, expect
 
 from mera_core.export.tables import history_csv
 from mera_core.history.records import Patient, demo_patients
-from tests.browser.app_server import PATIENCE, settle
+from tests.browser.app_server import TIMEOUT, downloaded, go_to, send_file, settle
 
 MANY = 1600  # so many that Cancel can be pressed long before the last is scored
-
-
-def _downloaded(page: Page, name: str) -> bytes:
-    with page.expect_download() as saved:
-        page.get_by_role("button", name=name).click()
-    return Path(saved.value.path()).read_bytes()
 
 
 def _rows(content: bytes) -> list[dict[str, str]]:
@@ -31,8 +25,8 @@ def _rows(content: bytes) -> list[dict[str, str]]:
 def _upload(page: Page, people: list[Patient], path: Path) -> None:
     """Send a table of these patients, and wait until it is read: a click while the page still runs is lost."""
     path.write_text(history_csv(people), encoding="utf-8")
-    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(path)
-    expect(page.get_by_role("button", name=f"Score {len(people):,} patients")).to_be_visible(timeout=PATIENCE)
+    send_file(page, path)
+    expect(page.get_by_role("button", name=f"Score {len(people):,} patients")).to_be_visible()
     settle(page)
 
 
@@ -55,26 +49,22 @@ def test_a_scoring_is_cancelled_keeps_what_it_has_and_goes_on(visit, tmp_path):
     page = visit("/Cohort")
     _upload(page, many, tmp_path / "many.csv")
     page.get_by_role("button", name=f"Score {MANY:,} patients").click()
-    expect(page.get_by_text(re.compile(rf"^[1-9][\d,]* of {MANY:,} patients"))).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(rf"^[1-9][\d,]* of {MANY:,} patients"))).to_be_visible()
     page.get_by_role("button", name="Cancel").click()
     stopped = page.get_by_text(re.compile(rf"Stopped after [\d,]+ of {MANY:,} patients"))
-    expect(stopped).to_be_visible(timeout=PATIENCE)
+    expect(stopped).to_be_visible()
     settle(page)
     done = int(re.search(r"after ([\d,]+)", stopped.inner_text())[1].replace(",", ""))
     assert 0 < done < MANY
     expect(page.locator(".stPlotlyChart").first).to_be_visible()
-    page.get_by_role("link", name="Recall").first.click()
-    page.wait_for_url("**/Recall")
-    settle(page)
-    page.get_by_role("link", name="Cohort").first.click()
-    page.wait_for_url("**/Cohort")
-    settle(page)
+    go_to(page, "Recall")
+    go_to(page, "Cohort")
     page.get_by_role("button", name=f"Go on with the other {MANY - done:,}").click()
     expect(page.get_by_role("button", name=f"Predictions of {MANY:,} patients (CSV)")).to_be_visible(
-        timeout=3 * PATIENCE
+        timeout=3 * TIMEOUT
     )
     settle(page)
-    rows = _rows(_downloaded(page, "(CSV)"))
+    rows = _rows(downloaded(page, "(CSV)"))
     assert len({row["patient_id"] for row in rows}) == MANY
     assert all(row["patient_id"].startswith("'") for row in rows)
 
@@ -87,13 +77,13 @@ def test_held_out_visits_are_measured_and_taken_along(visit):
     settle(page)
     page.get_by_role("button", name=re.compile(r"^Score \d+ patients")).click()
     measured = page.get_by_role("cell", name=re.compile("^Recall at 20"))
-    expect(measured).to_be_visible(timeout=PATIENCE)
+    expect(measured).to_be_visible()
     settle(page)
-    rows = _rows(_downloaded(page, "(CSV)"))
+    rows = _rows(downloaded(page, "(CSV)"))
     assert {row["came_true"] for row in rows} == {"True", "False"}
-    table = pq.read_table(io.BytesIO(_downloaded(page, "(Parquet)"))).to_pandas()
+    table = pq.read_table(io.BytesIO(downloaded(page, "(Parquet)"))).to_pandas()
     assert table["concept"].tolist() == [row["concept"] for row in rows]
     assert table["came_true"].sum() == sum(row["came_true"] == "True" for row in rows)
-    with zipfile.ZipFile(io.BytesIO(_downloaded(page, "(MEDS)"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(downloaded(page, "(MEDS)"))) as archive:
         judged = pq.read_table(io.BytesIO(archive.read("predictions/heart_failure/0.parquet")))
     assert 0 < judged.num_rows <= table["patient_id"].nunique()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import PATIENCE, settle
+from tests.browser.app_server import downloaded, go_to, settle
 
 CHIPS = '[class*="st-key-chip_"] button:visible'
 
@@ -38,7 +37,7 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     expect(chips).to_have_count(1)
     picked = chips.first.inner_text().split()[0]
     assert second.startswith(picked)
-    expect(page.locator(".mera-list")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".mera-list")).to_be_visible()
     settle(page)
     first_ranking = _rows(page)
 
@@ -47,7 +46,7 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     page.get_by_role("option", name="A new visit").click()
     settle(page)
     page.get_by_role("tab", name="Paste a list").click()
-    page.get_by_role("textbox", name=re.compile("Codes parted by")).fill("250.00; 585.9 | I10, foo")
+    page.get_by_role("textbox", name=re.compile("Codes separated by")).fill("250.00; 585.9 | I10, foo")
     page.get_by_role("button", name="Add the list").click()
     expect(page.get_by_text("Not read, and kept as typed: foo")).to_be_visible()
     settle(page)
@@ -91,44 +90,26 @@ def test_a_new_user_from_the_first_letters_to_the_second_page(visit):
     # exports FHIR
     page.get_by_role("radio", name="Download").click()
     settle(page)
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="FHIR").click()
-    bundle = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
+    bundle = json.loads(downloaded(page, "FHIR"))
     assert bundle["resourceType"] == "Bundle"
     assert any(entry["resource"]["resourceType"] == "RiskAssessment" for entry in bundle["entry"])
 
     # finds the same history on page Compare
-    page.get_by_role("link", name="Compare").first.click()
-    page.wait_for_url("**/Compare")
-    settle(page)
+    go_to(page, "Compare")
     main = page.locator("[data-testid=stMain]")
     expect(main).to_contain_text(f"Visit 1: {picked}")
     expect(main).to_contain_text("Visit 2: 250.00, I10, foo")
     page.get_by_role("button", name="Take a demo patient").click()
-    expect(page.locator(".mera-pairs")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".mera-pairs")).to_be_visible()
     settle(page)
 
     # and back: nothing typed is lost, nothing of it stood in an address
-    page.get_by_role("link", name="Predict").first.click()
-    page.wait_for_url("**/Predict")
+    go_to(page, "Predict")
     expect(chips).to_have_count(4)
     settle(page)
     (watch,) = visit.watches()
     assert any(address.endswith("/Compare") for address in watch.addresses)
     assert not re.search(r"foo|250\.00|585\.9|heart.?fail|428", " ".join(watch.addresses))
-
-
-def test_undo_brings_a_code_back(visit):
-    page = visit("/Predict?demo=demo-heart-failure")
-    chips = page.locator(CHIPS)
-    count = chips.count()
-    chips.last.click()
-    expect(chips).to_have_count(count - 1)
-    settle(page)
-    assert "demo" not in page.url
-    page.get_by_role("button", name="Undo").click()
-    expect(chips).to_have_count(count)
-    settle(page)
 
 
 def test_why_is_asked_with_the_keyboard_alone(visit):
@@ -141,22 +122,6 @@ def test_why_is_asked_with_the_keyboard_alone(visit):
     expect(page.get_by_text(f"Points of score that each entry adds to {code}")).to_be_visible()
 
 
-def test_a_pinned_history_is_kept_over_pages(visit):
-    page = visit("/Predict?demo=demo-copd")
-    page.get_by_role("radio", name="What if").click()
-    page.get_by_role("button", name="Pin this history").click()
-    settle(page)
-    page.get_by_role("link", name="Recall").first.click()
-    page.wait_for_url("**/Recall")
-    settle(page)
-    page.get_by_role("link", name="Predict").first.click()
-    page.wait_for_url("**/Predict*")
-    settle(page)
-    page.locator(CHIPS).last.click()
-    settle(page)
-    expect(page.get_by_text(re.compile("Compared with the pinned history: without"))).to_be_visible()
-
-
 def test_a_reload_asks_before_an_edited_history_is_lost(visit):
     page = visit("/Predict?demo=demo-copd")
     asked: list[str] = []
@@ -167,10 +132,26 @@ def test_a_reload_asks_before_an_edited_history_is_lost(visit):
     assert asked == []  # a demo patient is there again
     page.locator(CHIPS).last.click()
     settle(page)
-    page.get_by_role("link", name="Recall").first.click()
-    page.wait_for_url("**/Recall")
-    settle(page)
+    go_to(page, "Recall")
     assert asked == []
     page.reload()
     settle(page)
     assert asked == ["beforeunload"]
+
+
+def test_a_demo_patient_of_the_home_page_is_ranked_and_a_tile_of_its_map_opens(visit):
+    page = visit("/")
+    page.get_by_role("link", name="Heart failure after a heart attack").click()
+    tiles = page.locator(".stPlotlyChart .treemaplayer .slice")
+    expect(tiles.first).to_be_visible()
+    settle(page)
+    assert page.url.endswith("/Predict?demo=demo-heart-failure")
+    assert len(_rows(page)) >= 10
+    whole = tiles.count()
+    circulatory = tiles.filter(has_text="Circulatory").first
+    circulatory.scroll_into_view_if_needed()
+    box = circulatory.bounding_box()
+    page.mouse.click(box["x"] + 40, box["y"] + 8)
+    expect(page.locator(".stPlotlyChart .pathbar")).not_to_have_count(0)
+    expect(tiles).not_to_have_count(whole)
+    assert tiles.count() < whole

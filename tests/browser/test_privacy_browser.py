@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.app_server import PATIENCE, ROOT, Running, settle
+from tests.browser.app_server import ROOT, Running, go_to, send_file, settle
 
 # a word to search for, pasted codes and an unread piece, a profile word, names and ids of files and their patients
 SECRETS = (
@@ -35,10 +35,10 @@ def _type_a_history(page: Page) -> None:
     page.keyboard.type("kwashiorkor", delay=10)
     page.keyboard.press("Enter")
     chips = page.locator('[class*="st-key-chip_"] button:visible')
-    expect(chips).to_have_count(1, timeout=PATIENCE)
+    expect(chips).to_have_count(1)
     settle(page)
     page.get_by_role("tab", name="Paste a list").click()
-    page.get_by_role("textbox", name="Codes parted by").fill("W56.22XA; I10 | zyqxophilia")
+    page.get_by_role("textbox", name="Codes separated by").fill("W56.22XA; I10 | zyqxophilia")
     page.get_by_role("button", name="Add the list").click()
     expect(page.get_by_text("Not read, and kept as typed: zyqxophilia")).to_be_visible()
     settle(page)
@@ -56,27 +56,24 @@ def _type_a_history(page: Page) -> None:
 
 def _open_files(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Open or save").click()
-    field = page.locator("[data-testid=stFileUploaderDropzoneInput]")
     for name, content in (("zorblax-broken.csv", BROKEN), ("zorblax.json", json.dumps(HISTORY))):
         (folder / name).write_text(content, encoding="utf-8")
-    field.set_input_files(folder / "zorblax-broken.csv")
-    expect(page.get_by_role("alert").filter(has_text="orblax-broken")).to_be_visible(timeout=PATIENCE)
+    send_file(page, folder / "zorblax-broken.csv")
+    expect(page.get_by_role("alert").filter(has_text="orblax-broken")).to_be_visible()
     settle(page)
-    field.set_input_files(folder / "zorblax.json")
-    expect(page.locator('[class*="st-key-chip_"]').filter(has_text="V91.07XD")).to_be_visible(timeout=PATIENCE)
+    send_file(page, folder / "zorblax.json")
+    expect(page.locator('[class*="st-key-chip_"]').filter(has_text="V91.07XD")).to_be_visible()
 
 
 def _score_a_cohort(page: Page, folder: Path) -> None:
-    page.get_by_role("link", name="Cohort").first.click()
-    page.wait_for_url("**/Cohort")
-    settle(page)
+    go_to(page, "Cohort")
     (folder / "zorblax-cohort.csv").write_text(COHORT, encoding="utf-8")
-    page.locator("[data-testid=stFileUploaderDropzoneInput]").set_input_files(folder / "zorblax-cohort.csv")
+    send_file(page, folder / "zorblax-cohort.csv")
     score = page.get_by_role("button", name="Score 2 patients")
-    expect(score).to_be_visible(timeout=PATIENCE)
+    expect(score).to_be_visible()
     settle(page)
     score.click()
-    expect(page.get_by_role("cell", name="Grumplethwaite").first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("cell", name="Grumplethwaite").first).to_be_visible()
     settle(page)
 
 
@@ -87,9 +84,7 @@ def test_what_is_typed_stays_in_the_session(visit, served: Running, tmp_path: Pa
     _open_files(page, tmp_path)
     stored = page.evaluate(_STORED)
     _score_a_cohort(page, tmp_path)
-    page.get_by_role("link", name="Compare").first.click()
-    page.wait_for_url("**/Compare")
-    settle(page)
+    go_to(page, "Compare")
     expect(page.locator("[data-testid=stMain]")).to_contain_text("V91.07XD")
     stored += page.evaluate(_STORED)
     page.reload()

@@ -102,7 +102,7 @@ def test_what_is_not_recorded_is_said_and_taken_up_where_it_is():
 
 def test_an_all_but_empty_manifest_makes_a_card():
     bare = {"systems": ("ICD9",), "label_space": [], "icd_release": {}}
-    assert facts(bare)["Summary"] == "Knows the code book of ICD-9-CM; it does not rank."
+    assert facts(bare)["Summary"] == "Has memorized ICD-9-CM; it does not rank."
     assert limits(bare) == ["It was not trained to rank."]
     assert evaluations(bare) == {}
 
@@ -136,7 +136,7 @@ def test_figures_stand_with_their_intervals():
 def test_limits_are_worked_out_from_the_figures():
     lines = limits(MANIFEST)
     assert lines[0] == "It can predict no code outside its 10 (a handful of codes)."
-    assert "Of the code book it words 85.1 % of the definitions exactly from memory." in lines
+    assert "It recalls 85.1 % of the ICD definitions word for word." in lines
     assert any("not calibrated" in line for line in lines)
     (weak,) = [line for line in lines if "Not shown to be better" in line]
     assert weak == (

@@ -78,20 +78,6 @@ def test_no_ranking_is_kept_whole(engine, patients):
         assert all(array.base is None for array in (one.labels, one.scores, one.share, one.recurrent))
 
 
-def test_it_stops_anywhere_and_goes_on(engine, patients):
-    scoring = CohortScoring(engine, patients)
-    scoring.step(10)
-    scoring.step(10)
-    assert (scoring.done, scoring.finished) == (20, False)
-    first = [one.patient_id for one in scoring.scored]
-    while not scoring.finished:
-        scoring.step(10)
-    assert [one.patient_id for one in scoring.scored][: len(first)] == first
-    assert scoring.done == len(patients)
-    scoring.step(10)
-    assert scoring.done == len(patients)
-
-
 def test_a_step_that_is_broken_off_changes_nothing(engine, patients, monkeypatch):
     people = [Patient((Visit(()),), id="empty"), *patients]
     scoring = CohortScoring(engine, people)

@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
@@ -18,8 +16,8 @@ from mera_core.cohort.convert import Job, run
 from mera_core.common.errors import InputError
 from mera_core.common.progress import shown
 from mera_core.history.columns import VisitColumns
-from mera_core.history.records import demo_patients, from_table, read_table, to_table
-from mera_core.history.visits_file import write_visits
+from mera_core.history.records import demo_patients
+from mera_core.readers import read
 from training.tools.make_test_tables import invent, write_mimic4
 
 EICU = "patientunitstayid,patienthealthsystemstayid,uniquepid\n1,2,3\n"
@@ -45,21 +43,10 @@ def test_the_report_is_written_beside_the_table(source, tmp_path, capsys):
     written = json.loads(report.read_text())
     assert (written["rows"], written["codes"], written["unknown_codes"]) == (9, 4, {"Q99": 1})
     assert [step["patients"] for step in written["cohort"]["steps"]] == [2, 1, 1, 1]
-    assert [patient.id for patient in from_table(read_table(out))] == ["7"]
+    assert [patient.id for patient in read(out).patients] == ["7"]
     said = capsys.readouterr().out
     assert "left out: 1 patient, 1 visit, 1 code" in said
     assert left_behind(tmp_path) == ["diabetic_data.csv", "out.parquet", "report.json"]
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_columns_and_records_write_the_same_table(tmp_path, suffix):
-    patients = [demo.patient for demo in demo_patients()]
-    columns = VisitColumns.of(patients)
-    frame, expected = columns.table(), to_table(patients)
-    pd.testing.assert_frame_equal(frame, expected[frame.columns.tolist()])
-    assert set(frame.columns) == set(expected.columns)
-    write_visits(columns, tmp_path / f"t{suffix}")
-    assert from_table(read_table(tmp_path / f"t{suffix}")) == patients
 
 
 def test_a_visit_is_never_parted_and_pieces_make_the_whole():
@@ -98,7 +85,7 @@ def test_options_of_the_format_and_columns_of_a_table(tmp_path, source):
     named = {"patient_id": "pid", "time": "when", "code": "dx", "system": "v", "visit.ward": "ward"}
     result = run(Job(table, out, columns=named))
     assert result.report.left_out == {"no date": 1}
-    (patient,) = from_table(read_table(out))
+    (patient,) = read(out).patients
     assert [[str(code) for code in visit.codes] for visit in patient.visits] == [
         ["ICD9:401.9", "ICD9:428.0"],
         ["ICD10:I10"],
@@ -182,19 +169,6 @@ def test_an_ended_process_leaves_nothing_behind(tmp_path, ending):
     assert process.returncode == 130
     assert err.decode().strip().endswith("stopped.")
     assert left_behind(out) == []
-
-
-def test_parquet_says_its_types(tmp_path, source):
-    run(Job(source, tmp_path / "v.parquet"))
-    schema = pq.read_schema(tmp_path / "v.parquet")
-    assert [str(schema.field(name).type) for name in ("visit", "time", "position", "age")] == [
-        "int64",
-        "timestamp[us]",
-        "int64",
-        "double",
-    ]
-    assert pd.read_parquet(tmp_path / "v.parquet")["position"].dtype == "Int64"
-    assert np.issubdtype(pd.read_parquet(tmp_path / "v.parquet")["visit"].dtype, np.integer)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):

@@ -28,7 +28,7 @@ from mera_core.common import faults
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.history_json import patient_from_json
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd import tables as icd_tables
 from mera_core.icd.ontology import Code, Ontology
 from tests.repository.test_privacy import nodes
@@ -55,7 +55,7 @@ def source(tmp_path_factory) -> Path:
     """A table of 20,000 rows: some seconds of nothing for a fault to fall into, and half a megabyte to write."""
     path = tmp_path_factory.mktemp("source") / "rows.csv"
     people = [Patient([Visit(["428.0", "401.9"]), Visit(["250.00", "585.9"])], id=f"p{n}") for n in range(5_000)]
-    write_table(to_table(people), path)
+    write_visits(people, path)
     return path
 
 

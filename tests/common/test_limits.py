@@ -23,7 +23,7 @@ from mera_core.audit.groups import Judgement
 from mera_core.common.errors import InputError
 from mera_core.common.limits import PREFIX, SETTINGS, Limits, applied, current_limits, gunzipped_size
 from mera_core.history.history_json import parse_json, patient_from_json
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Ontology
 from mera_core.readers import read
 from pages.shared.editor.pasted_list import read_list
@@ -187,7 +187,7 @@ def test_what_is_as_large_as_a_limit_is_read(tmp_path):
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_rows_of_an_upload_are_counted_in_every_format(tmp_path, ending):
     path = tmp_path / f"t.{ending}"
-    write_table(to_table([Patient([Visit(["428.0"])], id=f"p{n}") for n in range(200)]), path)
+    write_visits([Patient([Visit(["428.0"])], id=f"p{n}") for n in range(200)], path)
     with applied(Limits(upload_rows=150)), pytest.raises(InputError, match="above the limit rows: at most 150 rows"):
         read_uploads([Sent(path.name, path.read_bytes())])
 

@@ -64,13 +64,6 @@ def drawn_rows(bootstrap: Bootstrap, draw: int) -> np.ndarray:
 # --- ranks
 
 
-def test_ties_break_by_label_order():
-    scores = np.array([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert top_labels(scores, 4).tolist() == [[1, 2, 4, 3], [0, 1, 2, 3]]
-    assert top_labels(scores, 2).tolist() == [[1, 2], [0, 1]]
-    assert top_labels(scores, 9).shape == (2, 5)
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 9999), k=st.integers(1, 12), ties=st.booleans())
 def test_top_labels_equals_a_stable_sort(seed, k, ties):
@@ -86,19 +79,6 @@ def test_scores_that_are_not_numbers_are_refused():
 
 
 # --- recall
-
-
-def test_recall_worked_by_hand():
-    # Best first: 2, 0, 1, 3. The truth holds 2 and 3 in the label space and one code outside it.
-    scores = np.array([[0.5, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1]])
-    truth = Truth.from_sets([[2, 3], [1]], [[3], []], 4, missing=[1, 0], missing_seen=[0, 0])
-    top = top_labels(scores, 4)
-    assert truth.size.tolist() == [3, 1]
-    np.testing.assert_allclose(recall_at(top, truth, 2), [1 / 3, 0])
-    np.testing.assert_allclose(recall_at(top, truth, 2, capped=True), [1 / 2, 0])
-    np.testing.assert_allclose(recall_at(top, truth, 4), [2 / 3, 1])
-    np.testing.assert_allclose(recall_at(top, truth.recurrent, 3), [0, np.nan])  # 3 stands fourth
-    np.testing.assert_allclose(recall_at(top, truth.new_onset, 3), [1 / 2, 1])  # 2 found, one outside
 
 
 @settings(max_examples=20, deadline=None)
@@ -135,13 +115,6 @@ def slow_weighted_f1(predicted, positive, missing) -> float:
         average="weighted",
         zero_division=0,
     )
-
-
-def test_weighted_f1_worked_by_hand():
-    truth = Truth.from_sets([[0, 1], [0]], [[], []], 3)
-    predicted = rows_of_labels([[0, 2], [1]], 3)
-    # Label 0: 1 hit, 1 predicted, 2 true: 2/3. Label 1: no hit. Weights 2 and 1.
-    assert weighted_f1(predicted, truth, Bootstrap(2, 10)).value == pytest.approx((2 * 2 / 3 + 0) / 3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -206,22 +179,6 @@ def test_labels_that_never_come_true_weigh_nothing_but_take_places(seed):
 
 
 # --- areas
-
-
-def test_areas_worked_by_hand():
-    score, outcome = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
-    bootstrap = Bootstrap(4, 5)
-    # Precision 1 at recall 1/2, 2/3 at recall 1. Of four (true, false) pairs three stand in the right order.
-    area = average_precision(Pairs(np.arange(4), score, outcome), bootstrap)
-    assert area.value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert auroc(score, outcome, bootstrap).value == pytest.approx(3 / 4)
-    # Above 0.65: three predicted, two of two true.
-    assert f1(score > 0.65, outcome, bootstrap).value == pytest.approx(2 * 2 / (3 + 2))
-    # One label ranks its true patients first (1), the other last: (1/3 + 2/4) / 2.
-    truth = rows_of_labels([[0], [0], [1], [1]], 2)
-    scores = np.array([[4.0, 3.0], [3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
-    macro, labels = macro_average_precision(scores, truth, bootstrap, least=2)
-    assert labels == 2 and macro.value == pytest.approx((1 + (1 / 3 + 2 / 4) / 2) / 2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -335,14 +292,6 @@ def test_calibration_slope_equals_sklearn_and_finds_overconfidence(seed, sharpne
     np.testing.assert_allclose(brier(pairs, bootstrap).draws[1], sk.brier_score_loss(outcome[rows], p[rows]))
 
 
-def test_calibration_slope_worked_by_hand():
-    # Told 1 in 1 + e (logit -1) and 1 in 1 + 1/e (logit 1), but 10 and 90 of 100 came true: logits -+ log 9.
-    p = np.repeat([1 / (1 + np.e), np.e / (1 + np.e)], 100)
-    outcome = np.concatenate([np.arange(100) < 10, np.arange(100) < 90])
-    slope = calibration_slope(Pairs(np.arange(200), p, outcome), Bootstrap(200, 5))
-    assert slope.value == pytest.approx(np.log(9), abs=1e-6)
-
-
 def test_calibration_of_frequent_labels_worked_by_hand():
     # Label 0: 60 of 100 true at 0.5 predicted, label 1: 50 of 100 at 0.5; label 2 has 49 and is too rare to count.
     outcome = np.zeros((100, 3), bool)
@@ -357,20 +306,6 @@ def test_calibration_of_frequent_labels_worked_by_hand():
     # 100 tosses of a fair coin miss 50 by 4 on average
     assert found.figures["ece_frequent_mean_if_right"].value == pytest.approx(0.04, abs=0.012)
     assert found.curve == [{"n": 200, "predicted": 0.5, "observed": 0.55}]
-
-
-def test_right_probabilities_err_by_chance_alone_and_wrong_ones_by_more():
-    rng = np.random.default_rng(0)
-    p = rng.beta(1, 4, size=(1500, 4))
-    outcome = rng.random(p.shape) < p
-    truth = rows_of_labels([list(np.flatnonzero(row)) for row in outcome], 4)
-    right = frequent_label_calibration(p, truth, Bootstrap(1500, 50)).figures
-    chance = right["ece_frequent_mean_if_right"].value
-    assert right["ece_frequent_mean"].value == pytest.approx(chance, rel=0.35)
-    wrong = frequent_label_calibration(np.sqrt(p), truth, Bootstrap(1500, 50)).figures
-    assert wrong["ece_frequent_mean"].value > 5 * chance
-    for name in ("ece_frequent", "ece_frequent_mean", "ece_frequent_max"):
-        assert right[name].low <= right[name].value <= right[name].high or name == "ece_frequent"
 
 
 def test_event_figures_equal_sklearn():

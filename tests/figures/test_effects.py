@@ -11,12 +11,11 @@ from mera_core.figures.effects import (
     largest_effects,
     masses_frame,
     mirrored_masses,
-    pairs_frame,
 )
 from mera_core.figures.style import OTHER_COLOUR
 from mera_core.icd import chapters
 from mera_core.icd.ontology import Code
-from mera_core.ranking.compare import field_masses, join
+from mera_core.ranking.compare import field_masses
 from tests.rankings import ranking_of
 
 HEART, SUGAR = Code("ICD9", "428"), Code("ICD9", "250")
@@ -100,15 +99,6 @@ def test_no_difference_is_said():
     ranking = ranking_of({"428": 0.0, "250": 1.0})
     rows = field_masses(ranking, ranking)
     assert describe_masses(rows, NAMES) == "The shares of all chapters are the same."
-
-
-def test_pairs_as_a_table(ontology):
-    pairs = join(ranking_of({"428": 1.0, "250": 0.0}), ranking_of({"428": 0.0, "250": 1.0, "585": -1.0}))
-    frame = pairs_frame(list(pairs.values()), NAMES, ontology).set_index("code")
-    assert frame.loc["250", "Δ rank"] == "+1"
-    assert frame.loc["428", "Δ score"] == "−23.1"
-    assert frame.loc["585", "rank, History A"] == "not ranked"
-    assert frame.loc["585", "Δ rank"] == "–"
 
 
 def test_names_are_shown_as_they_stand():

@@ -5,27 +5,24 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mera_core.common.errors import InputError
+from mera_core.history.columns import VisitColumns
 from mera_core.history.history_json import DEMO_PATIENTS
 from mera_core.history.records import (
     MAX_CODES,
     MAX_VISITS,
-    TABLE_SUFFIXES,
     VISITS_TABLE_COLUMNS,
     Patient,
     Visit,
     demo_patients,
-    from_table,
     parse_json,
     patient_from_json,
     patient_to_json,
-    read_table,
     resolve,
-    to_table,
-    write_table,
+    write_visits,
 )
 from mera_core.icd.ontology import Code, Ontology
 from sample_data import cohort_from_demo
@@ -64,12 +61,6 @@ def patients(draw, identity):
     ordered = iter(sorted(visit.time for visit in stays if visit.time))
     stays = [Visit(v.codes, v.time and next(ordered), v.age, v.details, v.positions) for v in stays]
     return Patient(stays, draw(st.sampled_from("FMU")), draw(ages), identity, draw(details))
-
-
-@st.composite
-def cohorts(draw):
-    names = draw(st.lists(text, min_size=1, max_size=3, unique=True))
-    return [draw(patients(name)) for name in names]
 
 
 def history(**changes):
@@ -144,30 +135,9 @@ def test_resolve_strict_names_the_place():
 # --- the table
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cohorts())
-def test_any_cohort_survives_the_table_and_its_files(tmp_path, cohort):
-    table = to_table(cohort)
-    assert from_table(table) == cohort
-    for suffix in TABLE_SUFFIXES:
-        path = tmp_path / f"visits{suffix}"
-        write_table(table, path)
-        assert from_table(read_table(path)) == cohort, suffix
-
-
-@settings(max_examples=60, deadline=None)
-@given(cohorts(), st.randoms(use_true_random=False))
-def test_rows_may_come_in_any_order(cohort, draw):
-    unique = [Patient([Visit(v.codes, v.time) for v in p.visits], p.sex, p.age, p.id) for p in cohort]
-    rows = list(range(len(to_table(unique))))
-    draw.shuffle(rows)
-    read = from_table(to_table(unique).iloc[rows].reset_index(drop=True))
-    assert {patient.id: patient for patient in read} == {patient.id: patient for patient in unique}
-
-
 def test_table_schema():
     stay = Visit([Code("ICD9", "250.00"), "typed"], datetime(2020, 1, 2), 70.5, {"admission": "urgent"}, [2, 3])
-    table = to_table([Patient([Visit(), stay], "F", 71, "7", {"ethnicity": "white"})])
+    table = VisitColumns.named([Patient([Visit(), stay], "F", 71, "7", {"ethnicity": "white"})]).table()
     assert tuple(table.columns) == (*VISITS_TABLE_COLUMNS, "ethnicity", "visit.age", "visit.admission")
     assert table["visit"].tolist() == [0, 1, 1]
     assert table["code"].fillna("-").tolist() == ["-", "250.00", "typed"]
@@ -176,71 +146,22 @@ def test_table_schema():
     assert str(table["time"].dtype) == "datetime64[us]"
 
 
-def test_json_lines_and_csv_keep_every_digit_and_the_text_na(tmp_path):
-    patient = Patient([Visit(["NA", "NULL"], age=0.1 + 0.2)], age=1 / 3, id="007")
-    for suffix in TABLE_SUFFIXES:
-        write_table(to_table([patient]), tmp_path / f"t{suffix}")
-        assert from_table(read_table(tmp_path / f"t{suffix}")) == [patient]
-
-
-def test_ages_that_move_are_ages_at_each_visit():
-    table = pd.DataFrame(
-        {"patient_id": ["a", "a"], "visit": [3, 9], "system": "ICD9", "code": ["4280", "V5867"], "age": [70.0, 72.0]}
-    )
-    (patient,) = from_table(table)
-    assert (patient.age, [visit.age for visit in patient.visits]) == (72.0, [70.0, 72.0])
-    assert [visit.codes for visit in patient.visits] == [(Code("ICD9", "428.0"),), (Code("ICD9", "V58.67"),)]
-
-
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("cohort", "said"),
     [
-        ({"patient_id": [None, "a"]}, "row 1 .* no patient_id"),
-        ({"visit": ["0", "x"]}, "row 2 .* visit 'x'"),
-        ({"visit": [0, 0.5]}, "row 2 .* visit 0.5"),
-        ({"system": ["ICD9", "ICD11"]}, "row 2 .* 'ICD11'"),
-        ({"code": [428.0, 250.0]}, "row 1 .* as a number"),
-        ({"code": ["428.0", None]}, "row 2 .* no code"),
-        ({"sex": ["F", "M"]}, "more than one 'sex'"),
-        ({"sex": ["X", "X"]}, "'X'.*must be F, M or U"),
-        ({"race": ["a", "b"]}, "more than one 'race'"),
-        ({"time": ["2020-01-02", "2020-01-01"]}, "oldest first"),
-        ({"time": ["soon", "later"]}, "row 1 .* 'soon'"),
-        ({"age": ["old", "old"]}, "row 1 .* 'old'"),
-    ],
-)
-def test_table_errors_name_the_row_or_the_patient(changes, said):
-    rows = {"patient_id": ["a", "a"], "visit": [0, 1], "system": ["ICD9"] * 2, "code": ["428.0", "250.00"], **changes}
-    with pytest.raises(InputError, match=said):
-        from_table(pd.DataFrame(rows))
-
-
-def test_table_needs_its_columns_and_named_patients_with_visits():
-    with pytest.raises(InputError, match="no column 'visit'"):
-        from_table(pd.DataFrame({"patient_id": ["a"]}))
-    for wrong, said in [
         ([Patient([Visit(["1"])])], "needs an id"),
         ([Patient([Visit(["1"])], id="a")] * 2, "share the id 'a'"),
         ([Patient(id="a")], "no visits"),
         ([Patient([Visit(["1"])], id="a", details={"code": "x"})], "'code'"),
         ([Patient([Visit(["1"], details={"age": "x"})], id="a")], "'age'"),
-    ]:
-        with pytest.raises(InputError, match=said):
-            to_table(wrong)
-
-
-def test_write_table_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "visits.csv"
-    path.write_text("old")
-    monkeypatch.setattr(
-        "mera_core.history.records._write_csv", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full"))
-    )
-    with pytest.raises(InputError, match="disk full"):
-        write_table(to_table([Patient([Visit(["1"])], id="a")]), path)
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["visits.csv"]
+    ],
+)
+def test_the_table_needs_named_patients_with_visits_and_names_of_its_own(tmp_path, cohort, said):
+    with pytest.raises(InputError, match=said):
+        write_visits(cohort, tmp_path / "v.csv")
     with pytest.raises(InputError, match="must end in"):
-        write_table(pd.DataFrame(), tmp_path / "visits.xlsx")
+        write_visits(cohort, tmp_path / "visits.xlsx")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- HISTORY.json
@@ -394,7 +315,7 @@ def test_demo_patient_is_plausible(demo):
 
 def test_the_invented_cohort_is_made_again_to_the_byte(tmp_path):
     cohort = cohort_from_demo.cohort()
-    write_table(to_table(cohort), tmp_path / "cohort.csv")
+    write_visits(cohort, tmp_path / "cohort.csv")
     assert (tmp_path / "cohort.csv").read_bytes() == cohort_from_demo.OUT.read_bytes()
     assert len(cohort) == 2 * len(DEMOS)
     assert all(len(patient.visits) >= 2 for patient in cohort)

@@ -10,9 +10,10 @@ from streamlit.testing.v1 import AppTest
 
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
+from pages.shared.app.histories import HistoryStack, State
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds: the first run loads the model
+TIMEOUT = 60  # seconds: the first run loads the model
 
 HISTORIES = {
     "an empty session": None,
@@ -30,10 +31,12 @@ every_history = pytest.mark.parametrize("patient", list(HISTORIES.values()), ids
 
 
 def open_page(file: str, patient: Patient | None = None, query: dict[str, str] | None = None, **state) -> AppTest:
-    """A page, run once without an exception. state: session values set before."""
-    app = AppTest.from_file(ROOT / "app.py", default_timeout=PATIENCE).switch_page(f"pages/{file}")
-    if patient is not None:
-        app.session_state["patient"] = patient
+    """A page ("app.py" is home), run once without an exception. state: session values set before; `patient_b` a history."""
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=TIMEOUT)
+    app = app if file == "app.py" else app.switch_page(f"pages/{file}")
+    for key, person in (("history", patient), ("history_b", state.pop("patient_b", None))):
+        if person is not None:
+            app.session_state[key] = HistoryStack(State(person))
     for key, value in state.items():
         app.session_state[key] = value
     for key, value in (query or {}).items():
@@ -43,9 +46,38 @@ def open_page(file: str, patient: Patient | None = None, query: dict[str, str] |
     return app
 
 
+def shown(app: AppTest, slot: str = "") -> State:
+    """The history on the screen."""
+    return app.session_state[f"history_{slot}" if slot else "history"].now
+
+
+def press(app: AppTest, key: str) -> AppTest:
+    """Click the button with a key."""
+    button(app, key).click().run()
+    assert not app.exception
+    return app
+
+
+def button(app: AppTest, key: str):
+    """The button with a key."""
+    return next(each for each in app.button if each.key == key)
+
+
+def send(app: AppTest, key: str, name: str, content: bytes, media: str = "text/csv") -> AppTest:
+    """Put a file into the field with a key."""
+    app.file_uploader(key=key).set_value([(name, content, media)]).run()
+    assert not app.exception
+    return app
+
+
 def charts(app: AppTest) -> list[dict]:
     """The figures of a page, as Plotly's JSON."""
     return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def titles(app: AppTest) -> list[str]:
+    """The titles of the figures."""
+    return [chart["layout"]["title"]["text"] for chart in charts(app)]
 
 
 def alts(app: AppTest) -> list[str]:
@@ -58,6 +90,7 @@ def html_of(app: AppTest, begins: str) -> list[str]:
     return [element.proto.body for element in app.get("html") if begins in element.proto.body[:60]]
 
 
-def button(app: AppTest, key: str):
-    """The button with a key."""
-    return next(each for each in app.button if each.key == key)
+def words(app: AppTest) -> str:
+    """All Markdown, captions and HTML of a page, without the escapes."""
+    texts = [*(one.value for one in app.markdown), *(one.value for one in app.caption)]
+    return " ".join([*texts, *(one.proto.body for one in app.get("html"))]).replace("\\", "")

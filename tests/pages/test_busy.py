@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mera_core.serving import turn_queue
-from pages.shared.app import session
+from pages.shared.app import engines
 from tests.pages.apps import html_of, open_page
 
 DEMO = {"demo": "demo-heart-failure"}
@@ -21,7 +21,7 @@ def held_up(monkeypatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(turn_queue, "QUIET", 0.0)
     open_page("1_Predict.py", query=DEMO)  # loads the model
     go, entered = threading.Event(), threading.Event()
-    other = threading.Thread(target=session._queue().ask, args=([lambda: (entered.set(), go.wait(30))],))
+    other = threading.Thread(target=engines._queue().ask, args=([lambda: (entered.set(), go.wait(30))],))
     other.start()
     assert entered.wait(10)
     yield go
@@ -31,8 +31,8 @@ def held_up(monkeypatch) -> Iterator[threading.Event]:
 
 def test_a_page_waits_its_turn_and_shows_the_ranking(held_up, monkeypatch):
     told: list[int] = []
-    shown = session.engine()
-    monkeypatch.setattr(shown, "_told", lambda place: (told.append(place), session._tell_place(place), held_up.set()))
+    shown = engines.engine()
+    monkeypatch.setattr(shown, "_told", lambda place: (told.append(place), engines._tell_place(place), held_up.set()))
     app = open_page("1_Predict.py", query=DEMO)
     assert (told[0], told[-1]) == (1, 0)
     assert html_of(app, "mera-list")
@@ -40,7 +40,7 @@ def test_a_page_waits_its_turn_and_shows_the_ranking(held_up, monkeypatch):
 
 
 def test_who_waits_too_long_reads_a_plain_sentence(held_up, monkeypatch):
-    monkeypatch.setattr(session._queue(), "timeout", 0.3)
+    monkeypatch.setattr(engines._queue(), "timeout", 0.3)
     (error,) = open_page("1_Predict.py", query=DEMO).error
     assert error.value.startswith("The model is busy: this waited ") and "is number 1 in line" in error.value
 
@@ -49,7 +49,7 @@ def test_the_place_in_the_line_is_told_where_it_can_be_seen_and_heard():
     def script(place: int) -> None:
         import streamlit as st
 
-        from pages.shared.app.session import _tell_place
+        from pages.shared.app.engines import _tell_place
 
         st.session_state["busy"] = st.empty()
         _tell_place(3)

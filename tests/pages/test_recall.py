@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from mera_core.figures.memory import chapter_memory
-from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from pages.shared.about.recall_view import diff_html
-from pages.shared.app import session
-from tests.pages.apps import charts
+from pages.shared.app import engines
+from tests.pages.apps import charts, html_of, open_page, press
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds: the first run loads the model
-
-
-def recall(patient: Patient | None = None) -> AppTest:
-    app = AppTest.from_file(ROOT / "app.py", default_timeout=PATIENCE).switch_page("pages/3_Recall.py")
-    if patient is not None:
-        app.session_state["patient"] = patient
-    app.run()
-    assert not app.exception
-    return app
+PAGE = "3_Recall.py"
 
 
 def answers(app: AppTest) -> list[str]:
-    return [element.proto.body for element in app.get("html") if "mera-answer" in element.proto.body[:40]]
+    return html_of(app, "mera-answer")
 
 
 def verdict(app: AppTest) -> str:
     return next(element.value for kind in (app.success, app.error) for element in kind)
 
 
-def test_an_empty_session_says_what_to_do():
-    app = recall()
-    assert answers(app) == []
-    assert app.info[0].value == "Find a code above, or take one of the examples."
-
-
-def test_a_code_is_answered_beside_the_book():
-    app = recall()
-    app.button(key="example_ICD9:428.0").click().run()
-    assert not app.exception
-    expected = session.engine().recall(code="428.0", system="ICD9")
+def test_a_code_is_answered_beside_the_official_text():
+    app = open_page(PAGE)
+    press(app, "example_asked_code_ICD9:428.0")
+    expected = engines.engine().recall(code="428.0", system="ICD9")
     model, book = answers(app)
     assert expected.answer in model
     assert "Congestive heart failure, unspecified" in book
@@ -54,11 +34,11 @@ def test_a_code_is_answered_beside_the_book():
     assert len(app.table[0].value) == 5
 
 
-def test_a_definition_is_answered_beside_the_book():
-    app = recall()
+def test_a_definition_is_answered_beside_the_official_code():
+    app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("definition").run()
     app.text_input(key="definition_words").set_value("Congestive heart failure, unspecified").run()
-    expected = session.engine().recall(definition="Congestive heart failure, unspecified")
+    expected = engines.engine().recall(definition="Congestive heart failure, unspecified")
     model, book = answers(app)
     assert expected.answer in model
     assert "428.0" in book
@@ -66,52 +46,29 @@ def test_a_definition_is_answered_beside_the_book():
 
 
 def test_words_that_no_entry_has_are_neither_right_nor_wrong():
-    app = recall()
+    app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("definition").run()
     app.text_input(key="definition_words").set_value("a weak heart").run()
     assert not app.exception
-    assert app.info[0].value.startswith("No entry of the book is worded exactly so")
+    assert len(app.info) == 1
     assert "No such entry" in answers(app)[1]
 
 
 def test_search_asks_for_the_code_that_is_clicked():
-    app = recall()
+    app = open_page(PAGE)
     app.text_input(key="recall_query").set_value("571.2").run()
-    next(button for button in app.button if (button.key or "").startswith("found_")).click().run()
-    assert not app.exception
+    press(app, next(button.key for button in app.button if (button.key or "").startswith("found_")))
     assert app.subheader[0].value == "What does ICD-9-CM 571.2 mean?"
     assert "Alcoholic cirrhosis of liver" in answers(app)[1]
 
 
-def test_a_code_of_the_other_book_is_said_not_to_be_memorized():
-    app = recall()
-    if "ICD10" in session.engine().manifest["systems"]:
-        return
+def test_a_code_that_the_model_never_learned_is_said_in_words():
+    app = open_page(PAGE)
     app.text_input(key="recall_query").set_value("I50.9").run()
     assert not app.exception
-    said = [each.proto.body for each in app.get("html") if "mera-found" in each.proto.body]
-    assert any("Nothing found in ICD-9-CM. This model has memorized ICD-9-CM only." in text for text in said)
-
-
-def test_what_the_model_never_learned_is_an_error_in_words():
-    app = recall()
-    if "ICD10" in session.engine().manifest["systems"]:
-        return
-    app.session_state["asked_code"] = Code("ICD10", "I50.22")
-    app.run()
-    assert not app.exception
+    assert any("This model has memorized ICD-9-CM only." in text for text in html_of(app, "mera-found"))
+    app = open_page(PAGE, asked_code=Code("ICD10", "I50.22"))
     assert app.error[0].value == "ICD10:I50.22 can't be recalled: this checkpoint memorized ICD9 only."
-
-
-def test_a_long_and_an_icd10_history_stay_untouched():
-    for visits in (
-        tuple(Visit((Code("ICD9", "428.0"),)) for _ in range(60)),
-        (Visit((Code("ICD10", "I50.22"),)),),
-    ):
-        app = recall(Patient(visits))
-        app.button(key="example_ICD9:250.40").click().run()
-        assert not app.exception
-        assert app.session_state["patient"] == Patient(visits)
 
 
 def test_differences_are_marked_word_by_word():
@@ -119,17 +76,14 @@ def test_differences_are_marked_word_by_word():
     assert diff_html("same words", "same words") == "same words"
 
 
-def test_a_wrong_answer_is_marked_beside_the_book():
-    engine = session.engine()
+def test_a_wrong_answer_is_marked_beside_the_official_text():
+    engine = engines.engine()
     wrong = next(
         code
         for code in (Code(*text.split(":")) for text in engine.manifest["metrics"]["recall"]["not_exact"])
         if engine.recall(code=code).exact is False
     )
-    app = recall()
-    app.session_state["asked_code"] = wrong
-    app.run()
-    assert not app.exception
+    app = open_page(PAGE, asked_code=wrong)
     expected = engine.recall(code=wrong)
     model, book = answers(app)
     assert diff_html(expected.answer, expected.truth) in model
@@ -137,22 +91,22 @@ def test_a_wrong_answer_is_marked_beside_the_book():
     assert "<mark>" in model + book
 
 
-def test_ancestors_stand_beside_the_books_tree():
-    app = recall()
-    app.button(key="example_ICD9:428.0").click().run()
-    expected = session.engine().recall_ancestors("428.0")
+def test_ancestors_stand_beside_the_tree_of_the_icd():
+    app = open_page(PAGE)
+    press(app, "example_asked_code_ICD9:428.0")
+    expected = engines.engine().recall_ancestors("428.0")
     assert [answer.truth for answer in expected] == ["CH07", "420-429", "428"]
     table = app.table[1].value
     assert list(table["Level"]) == ["chapter", "block", "category"]
-    assert [text.split()[0] for text in table["The model's memory"]] == [answer.answer for answer in expected]
-    assert [text == "the same" for text in table["The book"]] == [answer.exact for answer in expected]
+    assert [text.split()[0] for text in table["The model's answer"]] == [answer.answer for answer in expected]
+    assert [text == "the same" for text in table["Official"]] == [answer.exact for answer in expected]
 
 
 def test_chapters_are_drawn_over_the_tree():
-    app = recall()
+    app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("chapters").run()
     assert not app.exception
-    memory = chapter_memory(session.engine().manifest)
+    memory = chapter_memory(engines.engine().manifest)
     (chart,) = charts(app)
     assert chart["data"][0]["type"] == "treemap"
     assert chart["data"][0]["values"][0] == sum(row.codes for row in memory)
@@ -164,21 +118,19 @@ def test_chapters_are_drawn_over_the_tree():
 
 
 def test_a_quiz_from_start_to_result():
-    app = recall()
+    app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("quiz").run()
-    app.button(key="quiz_start").click().run()
+    press(app, "quiz_start")
     quiz = app.session_state["quiz"]
-    assert quiz.model == session.engine().recall_definitions([question.code for question in quiz.questions])
+    assert quiz.model == engines.engine().recall_definitions([question.code for question in quiz.questions])
     for number, question in enumerate(quiz.questions):
         assert app.button(key="quiz_answer").disabled
         place = question.right if number < 7 else (question.right + 1) % 4
         app.radio(key=f"quiz_{number}").set_value(place).run()
-        app.button(key="quiz_answer").click().run()
-        assert not app.exception
+        press(app, "quiz_answer")
         assert len(app.success) == (number < 7)
-        app.button(key="quiz_next").click().run()
+        press(app, "quiz_next")
     exact = sum(answer == asked.options[asked.right] for answer, asked in zip(quiz.model, quiz.questions, strict=True))
     assert app.subheader[0].value == f"You 7, the model {exact}, of 10"
     assert list(app.table[0].value["You"]).count("right") == 7
-    app.button(key="quiz_again").click().run()
-    assert app.session_state["quiz"].chosen == []
+    assert press(app, "quiz_again").session_state["quiz"].chosen == []

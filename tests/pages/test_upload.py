@@ -1,4 +1,4 @@
-"""Uploaded files as patients: what is read of each kind, what is told of it, what is refused. Without a screen."""
+"""Uploaded files as patients: what is read of each kind, what the report says of it, what is refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import zipfile
 from datetime import datetime
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from mera_core.common.errors import InputError
 from mera_core.export.tables import history_csv, history_json
@@ -163,3 +164,31 @@ def test_a_name_that_would_break_or_turn_a_sentence_is_told_without_it():
 def test_a_file_in_a_folder_of_another_files_name_is_refused():
     with pytest.raises(InputError, match="has the name of another file"):
         read_uploads([Sent("a.zip", zipped({"a": b"x", "a/b.csv": b"y"}))])
+
+
+# --- the report on a page
+
+
+def _page():
+    from collections import Counter
+
+    from mera_core.readers import ImportReport
+    from pages.shared.widgets.upload_view import show_report
+
+    left_out = Counter({"code not in the code book": 1_200})
+    report = ImportReport("table", "as asked", 2, 3, 4, 1_204, left_out, unknown_codes=Counter({"<b>*x*": 1_200}))
+    show_report("two.csv", report)
+
+
+def test_the_report_is_a_table_whose_words_are_shown_as_they_stand():
+    app = AppTest.from_function(_page).run(timeout=30)
+    assert not app.exception
+    assert app.expander[0].table[0].value.values.tolist() == [
+        ["source", "diagnosis entries", "1,204"],
+        ["kept", "patients", "2"],
+        ["kept", "visits", "3"],
+        ["kept", "codes", "4"],
+        ["left out", "code not in the code book", "1,200"],
+        ["unknown code", r"\<b\>\*x\*", "1,200"],
+    ]
+    assert "left out: 1,200 entries" in app.expander[0].markdown[0].value.replace("\\", "")

@@ -48,10 +48,6 @@ def test_filters_keep_the_rank_in_the_whole_list():
     assert lines(ranking, Filter(field="eye")) == []
 
 
-def test_a_limit_counts_the_lines_that_pass():
-    assert listed(lines(ranking_of(LIST), Filter(field="circulatory"), most=2)) == ["428", "427"]
-
-
 def test_categories_take_their_best_codes_place_and_all_their_shares():
     ranking = ranking_of(LIST, recurrent=["250.01"], probability=[0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
     found = rolled_up(ranking)

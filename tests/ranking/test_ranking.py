@@ -81,12 +81,6 @@ def test_by_hand() -> None:
     assert ranked[0] == pytest.approx([1.25, 2.0, 1 - np.log(2)], abs=1e-12)
 
 
-def test_without_an_offset_the_order_is_that_of_the_scores() -> None:
-    scores = np.random.default_rng(0).normal(size=(20, 50))
-    ranked = ranking_scores(scores, np.linspace(-2, 2, 20))
-    assert np.array_equal(np.argsort(-ranked, 1), np.argsort(-scores, 1))
-
-
 def test_equal_scores_stand_in_the_order_of_their_codes() -> None:
     assert best_first(np.array([1.0, 2.0, 1.0]), LABELS).tolist() == [1, 0, 2]
     assert best_first(np.zeros(3), LABELS).tolist() == [0, 1, 2]
@@ -158,11 +152,3 @@ def test_the_json_has_the_contracts_keys_and_plain_values() -> None:
         "recurrent": True,
     }
     assert result["notes"] == [{"kind": "unread", "message": "x is unread.", "visit": 0, "code": "x"}]
-
-
-def test_frame_and_json_agree_and_top_cuts_the_list_only() -> None:
-    one = ranking()
-    frame, result = one.to_frame(), one.to_json(top=2)
-    assert len(result["ranking"]) == 2 and result["predicted"] == one.to_json()["predicted"]
-    for row, line in zip(result["ranking"], frame.to_dict("records"), strict=False):
-        assert row == {name: line[name] for name in row}

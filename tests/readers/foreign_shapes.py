@@ -15,9 +15,9 @@ from uuid import NAMESPACE_OID, uuid5
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mera_core.history.records import Patient, Visit, patient_to_json
+from mera_core.history.records import Patient, patient_to_json
 from mera_core.icd.ontology import Code
-from tests.readers.shapes import Rows, stays, undotted, write_csv
+from tests.readers.shapes import ranked, stays, undotted, write_csv
 
 STAY = timedelta(minutes=30)  # shorter than the time between two visits
 MIMIC_SYSTEMS = "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd"
@@ -67,43 +67,35 @@ def fhir_of_mimic(patients: list[Patient], folder: Path) -> Path:
     people = {p.id: f"Patient/{uuid5(NAMESPACE_OID, p.id)}" for p in patients}
     named = {p.id: [{"system": "http://mimic.mit.edu/fhir/mimic/identifier/patient", "value": p.id}] for p in patients}
     put("Patient", ({"id": people[p.id][8:], "gender": SEXES[p.sex], "identifier": named[p.id]} for p in patients))
-    put(
-        "Encounter",
-        (
-            {
-                "id": f"e{n}",
-                "status": "finished",
-                "subject": {"reference": people[p.id]},
-                "period": {"start": zoned(v.time, n).isoformat(), "end": zoned(v.time + STAY, n + 1).isoformat()},
-            }
-            for n, p, v in stays(patients)
-        ),
-    )
-    put(
-        "Condition",
-        (
-            {
-                "id": f"c{n}-{rank}",
-                "subject": {"reference": people[p.id]},
-                "encounter": {"reference": f"Encounter/e{n}"},
-                "code": {"coding": [{"system": MIMIC_SYSTEMS + code.system[3:], "code": undotted(code)}]},
-            }
-            for n, p, v in stays(patients)
-            for rank, code in enumerate(v.codes)
-        ),
-    )
+    encounters = [
+        {
+            "id": f"e{n}",
+            "status": "finished",
+            "subject": {"reference": people[p.id]},
+            "period": {"start": zoned(v.time, n).isoformat(), "end": zoned(v.time + STAY, n + 1).isoformat()},
+        }
+        for n, p, v in stays(patients)
+    ]
+    conditions = [
+        {
+            "id": f"c{n}-{rank}",
+            "subject": {"reference": people[p.id]},
+            "encounter": {"reference": f"Encounter/e{n}"},
+            "code": {"coding": [{"system": MIMIC_SYSTEMS + code.system[3:], "code": undotted(code)}]},
+        }
+        for n, p, rank, code in ranked(patients)
+    ]
+    put("Encounter", encounters)
+    put("Condition", conditions)
     return folder
 
 
 def fhir_of_synthea(patients: list[Patient], folder: Path) -> Path:
     """A Bundle a patient in fhir/, in SNOMED alone; the map back to ICD is written beside the folder, as map.csv."""
     (folder / "fhir").mkdir(parents=True)
-    write_csv(
-        folder.parent / "map.csv",
-        [{"snomed": number, "system": code.system, "code": code.code} for code, number in _snomed(patients).items()],
-        "snomed system code",
-    )
     numbers, visits = _snomed(patients), stays(patients)
+    known = ((number, code.system, code.code) for code, number in numbers.items())
+    write_csv(folder.parent / "map.csv", "snomed system code", known)
     for patient in patients:
         person = f"urn:uuid:p{patient.id}"
         entries = [(person, {"resourceType": "Patient", "id": patient.id, "gender": SEXES[patient.sex]})]
@@ -125,78 +117,60 @@ def fhir_of_synthea(patients: list[Patient], folder: Path) -> Path:
 
 def omop_in_snomed(patients: list[Patient], folder: Path) -> Path:
     """Standard concepts alone, and a vocabulary in which each ICD code maps to one of them."""
-    snomed = _snomed(patients)
-    sexes = {"M": 8507, "F": 8532, "U": 0}
-    tables: dict[str, tuple[Rows, str]] = {
-        "person": (
-            [{"person_id": p.id, "gender_concept_id": sexes[p.sex], "year_of_birth": 1950} for p in patients],
-            "person_id gender_concept_id year_of_birth",
-        ),
+    snomed, sexes = _snomed(patients), {"M": 8507, "F": 8532, "U": 0}
+    concepts = [
+        (number + shift, name, text, "x")
+        for code, number in snomed.items()
+        for shift, name, text in ((0, "SNOMED", f"{number}"), (5_000, f"{code.system}CM", code.code))
+    ]
+    times = {n: zoned(v.time, n) for n, _, v in stays(patients)}
+    tables: dict[str, tuple[str, list[tuple]]] = {
+        "person": ("person_id gender_concept_id year_of_birth", [(p.id, sexes[p.sex], 1950) for p in patients]),
         "visit_occurrence": (
-            [
-                {
-                    "visit_occurrence_id": n,
-                    "person_id": p.id,
-                    "visit_start_date": zoned(v.time, n).date(),
-                    "visit_start_datetime": zoned(v.time, n),
-                }
-                for n, p, v in stays(patients)
-            ],
             "visit_occurrence_id person_id visit_start_date visit_start_datetime",
+            [(n, p.id, times[n].date(), times[n]) for n, p, _ in stays(patients)],
         ),
         "condition_occurrence": (
-            [
-                {"person_id": p.id, "condition_concept_id": snomed[code], "visit_occurrence_id": f"{n}.0"}
-                for n, p, v in stays(patients)
-                for code in v.codes
-            ],
             "person_id condition_concept_id visit_occurrence_id",
+            [(p.id, snomed[code], f"{n}.0") for n, p, _, code in ranked(patients)],
         ),
-        "concept": (
-            [
-                {"concept_id": number + shift, "vocabulary_id": name, "concept_code": text, "concept_name": "x"}
-                for code, number in snomed.items()
-                for shift, name, text in ((0, "SNOMED", f"{number}"), (5_000, f"{code.system}CM", code.code))
-            ],
-            "concept_id vocabulary_id concept_code concept_name",
-        ),
+        "concept": ("concept_id vocabulary_id concept_code concept_name", concepts),
         "concept_relationship": (
-            [
-                {"concept_id_1": number + 5_000, "concept_id_2": number, "relationship_id": "Maps to"}
-                for number in snomed.values()
-            ],
             "concept_id_1 concept_id_2 relationship_id",
+            [(number + 5_000, number, "Maps to") for number in snomed.values()],
         ),
     }
-    for name, (rows, columns) in tables.items():
-        write_csv(folder / f"{name}.csv", rows, columns)
+    for name, (columns, rows) in tables.items():
+        write_csv(folder / f"{name}.csv", columns, rows)
     return folder
 
 
 def own_table(patients: list[Patient], folder: Path, suffix: str) -> Path:
     """One row a diagnosis in columns of other names (MAP); a visit without any has a row without a code."""
-    rows: Rows = [
-        {
-            "PID": int(p.id),
-            "ENCOUNTER": f"v{n}",
-            "WHEN": zoned(v.time, n),
-            "VERSION": code.system.removeprefix("ICD") if code else None,
-            "DX": code.code if code else None,
-            "SEX": SEXES[p.sex],
-            "WARD": "not asked for",
-        }
+    columns = ("PID", "ENCOUNTER", "WHEN", "VERSION", "DX", "SEX", "WARD")
+    rows = [
+        (
+            int(p.id),
+            f"v{n}",
+            zoned(v.time, n),
+            code and code.system[3:],
+            code and code.code,
+            SEXES[p.sex],
+            "not asked for",
+        )
         for n, p, v in stays(patients)
         for code in v.codes or (None,)
     ]
     folder.mkdir(parents=True)
     path = folder / f"mine{suffix}"
     if suffix == ".json":
-        path.write_text(json.dumps([row | {"WHEN": row["WHEN"].isoformat()} for row in rows], indent=1))
+        path.write_text(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], default=datetime.isoformat))
     elif suffix == ".parquet":
         kinds = {"VERSION": pa.string(), "DX": pa.string(), "WHEN": pa.timestamp("us", "America/New_York")}
-        pq.write_table(pa.table({k: pa.array([row[k] for row in rows], kinds.get(k)) for k in rows[0]}), path)
+        cells = zip(columns, zip(*rows, strict=True), strict=True)
+        pq.write_table(pa.table({name: pa.array(values, kinds.get(name)) for name, values in cells}), path)
     else:
-        write_csv(path, rows, " ".join(rows[0]))
+        write_csv(path, " ".join(columns), rows)
         path.write_text(path.read_text().replace(",", ";"))
     return path
 
@@ -213,5 +187,4 @@ def histories(patients: list[Patient], folder: Path) -> Path:
 
 def _snomed(patients: list[Patient]) -> dict[Code, int]:
     """A number of its own for each code."""
-    visits: list[Visit] = [visit for patient in patients for visit in patient.visits]
-    return {code: 1_000_000 + at for at, code in enumerate(sorted({code for visit in visits for code in visit.codes}))}
+    return {code: 1_000_000 + at for at, code in enumerate(sorted({code for *_, code in ranked(patients)}))}

@@ -48,6 +48,31 @@ FAULTS = {
 }
 
 
+HEADER, ROWS = b"encounter_id,patient_nbr,diag_1,diag_2,diag_3\n", b"1,10,428,250.01,?\n2,10,8,V27,401\n"
+KINDS = {  # what may be wrong with a delimited file, in one format
+    "wrong delimiter": (
+        HEADER.replace(b",", b";") + ROWS.replace(b",", b";"),
+        "line 1 is separated by semicolons",
+    ),
+    "tabs": (HEADER.replace(b",", b"\t"), "separated by tabs"),
+    "column twice": (
+        b"encounter_id,patient_nbr,diag_1,diag_2,diag_3,diag_3\n1,1,1,1,1,1\n",
+        "line 1 has the column 'diag_3' more than once",
+    ),
+    "short line": (HEADER + b"1,10,428,250.01,?\n2,10,8\n", "line 3 has 3 cells where the header has 5"),
+    "long line": (HEADER + b"1,10,428,250.01,?,7\n", "line 2 has 6 cells where the header has 5"),
+    "altered gzip": (gzip.compress(HEADER + ROWS)[:-8] + b"\0" * 8, "damaged gzip"),
+    "open quote": (HEADER + b'1,10,428,250.01,"?\n2,10,8,V27,401\n', "a quote is left open"),
+    "open quote among quotes": (
+        HEADER + b'"1","10","428","250","?"\n"2","10","8,"V27","401"\n"3","10","8","V27","401"\n',
+        "line 3: a quote is left open",
+    ),
+    "endless line": (HEADER + b"1,10,428,250.01," + b"9" * 3_000_000, "line 2 is longer than 1,048,576 bytes"),
+    "endless header": (b"encounter_id," + b"9" * 3_000_000, "line 1 is longer than 1,048,576 bytes"),
+    "zero bytes": (HEADER + b"1,10,428,\0,?\n", "line 2: it holds zero bytes"),
+}
+
+
 def convert(source, tmp_path, capsys) -> str:
     """The one sentence with which `convert` refuses a source, of which nothing is left behind."""
     out = tmp_path / "out"
@@ -67,6 +92,14 @@ def test_a_broken_table_is_named_though_its_format_is_not(format, name, fault, t
     path.write_bytes(change(path.read_bytes(), names[name]))
     told = convert(tmp_path / "source", tmp_path, capsys)
     assert path.name in told and said.format(column=names[name].lower()) in told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_fault_is_named_by_its_line(kind, tmp_path, capsys):
+    content, said = KINDS[kind]
+    (tmp_path / "diabetic_data.csv").write_bytes(content)
+    told = convert(tmp_path / "diabetic_data.csv", tmp_path, capsys)
+    assert "diabetic_data.csv" in told and said in told
 
 
 @pytest.mark.parametrize(("format", "name"), [place for place in PLACES if place[0] != "omop"])
@@ -133,22 +166,27 @@ def changed(path, name, values):
     pq.write_table(table, path)
 
 
+DATA, METADATA = "data/*/*.parquet", "metadata/codes.parquet"
+
+
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("files", "name", "values", "said"),
     [
-        ("code", None, "no column 'code'"),
-        ("subject_id", None, "no column 'subject_id'"),
-        ("code", lambda size: pa.array([[1]] * size), "code as list"),
-        ("code", lambda size: pa.array([4280] * size), "code as int64"),
-        ("subject_id", lambda size: pa.array([2**64 - 1] * size, pa.uint64()), "above 2^63"),
-        ("time", lambda size: pa.array(["today"] * size), "time as string"),
-        ("text_value", lambda size: pa.array([b"\xff"] * size), "text_value as binary"),
-        ("time_invented", lambda size: pa.array(["no"] * size), "time_invented as string"),
+        (DATA, "code", None, "no column 'code'"),
+        (DATA, "subject_id", None, "no column 'subject_id'"),
+        (DATA, "code", lambda size: pa.array([[1]] * size), "code as list"),
+        (DATA, "code", lambda size: pa.array([4280] * size), "code as int64"),
+        (DATA, "subject_id", lambda size: pa.array([2**64 - 1] * size, pa.uint64()), "above 2^63"),
+        (DATA, "time", lambda size: pa.array(["today"] * size), "time as string"),
+        (DATA, "text_value", lambda size: pa.array([b"\xff"] * size), "text_value as binary"),
+        (DATA, "time_invented", lambda size: pa.array(["no"] * size), "time_invented as string"),
+        (METADATA, "parent_codes", lambda size: pa.array([1.5] * size), "parent_codes as double, not as text"),
+        (METADATA, "code", lambda size: pa.array([[1]] * size), "code as list"),
     ],
 )
-def test_a_meds_shard_of_wrong_columns_is_named(name, values, said, tmp_path, capsys):
+def test_a_file_of_meds_with_wrong_columns_is_named(files, name, values, said, tmp_path, capsys):
     write(Cohort.of(VisitColumns.of(PATIENTS), ImportReport("table", "")), tmp_path / "source", "meds")
-    for path in (tmp_path / "source/data").rglob("*.parquet"):
+    for path in (tmp_path / "source").glob(files):
         changed(path, name, values)
     told = convert(tmp_path / "source", tmp_path, capsys)
     assert ".parquet" in told and said in told
@@ -157,36 +195,17 @@ def test_a_meds_shard_of_wrong_columns_is_named(name, values, said, tmp_path, ca
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("parent_codes", lambda size: pa.array([1.5] * size), "parent_codes as double, not as text"),
-        ("code", lambda size: pa.array([[1]] * size), "code as list"),
+        ("code", None, "v.parquet has no column 'code'"),
+        ("age", lambda size: pa.array([[1]] * size), "row 1, column 'age': there are lists"),
+        ("age", lambda size: pa.array([b"70", *[b"\xff"] * (size - 1)]), "row 2, column 'age': there is no UTF-8 text"),
+        ("age", lambda size: pa.array([{"years": 70}] * size), "row 1, column 'age': there are lists or objects"),
     ],
 )
-def test_metadata_of_a_wrong_type_are_named(name, values, said, tmp_path, capsys):
-    write(Cohort.of(VisitColumns.of(PATIENTS), ImportReport("table", "")), tmp_path / "source", "meds")
-    changed(tmp_path / "source/metadata/codes.parquet", name, values)
-    told = convert(tmp_path / "source", tmp_path, capsys)
-    assert "codes.parquet" in told and said in told
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (lambda size: pa.array([[1]] * size), "row 1, column 'age': there are lists"),
-        (lambda size: pa.array([b"70", *[b"\xff"] * (size - 1)]), "row 2, column 'age': there is no UTF-8 text"),
-        (lambda size: pa.array([{"years": 70}] * size), "row 1, column 'age': there are lists or objects"),
-    ],
-)
-def test_a_column_of_a_visits_table_that_holds_no_values_is_named(values, said, tmp_path, capsys):
+def test_a_column_of_a_visits_table_that_holds_no_values_is_named(name, values, said, tmp_path, capsys):
     people = [Patient(patient.visits, "F", 70.0, patient.id) for patient in PATIENTS]
     write_visits(VisitColumns.of(people), tmp_path / "v.parquet")
-    changed(tmp_path / "v.parquet", "age", values)
+    changed(tmp_path / "v.parquet", name, values)
     assert said in convert(tmp_path / "v.parquet", tmp_path, capsys)
-
-
-def test_a_visits_table_without_codes_is_told_of_the_column(tmp_path, capsys):
-    write_visits(VisitColumns.of(PATIENTS), tmp_path / "v.parquet")
-    changed(tmp_path / "v.parquet", "code", None)
-    assert "v.parquet has no column 'code'" in convert(tmp_path / "v.parquet", tmp_path, capsys)
 
 
 def test_nan_is_nothing_in_a_table_of_floats(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.readers import FORMATS, READERS, detect, read
+from mera_core.readers import detect, read
 from mera_core.readers.common.base import ImportReport, Source
 from mera_core.readers.common.delimited import read_delimited
 
@@ -39,10 +39,6 @@ def test_detection_says_which_and_why(tmp_path, name, content, format, why):
     assert detect(tmp_path / name)[0] == format
 
 
-def test_every_reader_is_a_format_of_the_contract():
-    assert set(READERS) == set(FORMATS)
-
-
 def test_unknown_formats_and_options_say_so(tmp_path):
     source = write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS)
     with pytest.raises(InputError, match="uci_diabetes130 has no option 'gap'; it has as_category"):
@@ -65,57 +61,10 @@ def test_unrecognised_and_missing_sources(tmp_path):
             read(write(tmp_path / "b.csv", content))
 
 
-FAULTS = {
-    "wrong delimiter": (
-        UCI_HEADER.replace(b",", b";") + UCI_ROWS.replace(b",", b";"),
-        "line 1 is separated by semicolons",
-    ),
-    "tabs": (UCI_HEADER.replace(b",", b"\t"), "separated by tabs"),
-    "missing column": (b"encounter_id,patient_nbr,diag_1,diag_3\n1,10,428,?\n", "no column 'diag_2'"),
-    "column twice": (
-        b"encounter_id,patient_nbr,diag_1,diag_2,diag_3,diag_3\n1,1,1,1,1,1\n",
-        "line 1 has the column 'diag_3' more than once",
-    ),
-    "short line": (UCI_HEADER + b"1,10,428,250.01,?\n2,10,8\n", "line 3 has 3 cells where the header has 5"),
-    "long line": (UCI_HEADER + b"1,10,428,250.01,?,7\n", "line 2 has 6 cells where the header has 5"),
-    "cut gzip": (gzip.compress(UCI_HEADER + UCI_ROWS * 500)[:-20], "damaged gzip"),
-    "altered gzip": (gzip.compress(UCI_HEADER + UCI_ROWS)[:-8] + b"\0" * 8, "damaged gzip"),
-    "open quote": (UCI_HEADER + b'1,10,428,250.01,"?\n2,10,8,V27,401\n', "a quote is left open"),
-    "utf-16": ((UCI_HEADER + UCI_ROWS).decode().encode("utf-16"), "is UTF-16 text"),
-    "endless line": (UCI_HEADER + b"1,10,428,250.01," + b"9" * 3_000_000, "line 2 is longer than 1,048,576 bytes"),
-    "endless header": (b"encounter_id," + b"9" * 3_000_000, "line 1 is longer than 1,048,576 bytes"),
-    "zero bytes": (UCI_HEADER + b"1,10,428,\0,?\n", "line 2: it holds zero bytes"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faulty_files_name_the_file_and_the_fault(tmp_path, fault):
-    content, said = FAULTS[fault]
-    with pytest.raises(InputError, match=said) as error:
-        read(write(tmp_path / "data.csv", content), "uci_diabetes130")
-    assert "data.csv" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_messages_carry_no_row_of_a_patient(tmp_path):
     with pytest.raises(InputError) as error:
         read_delimited(Source(write(tmp_path / "a.csv", b"a,b\nsecret,words,more\n")), ["a"])
     assert "secret" not in str(error.value)
-
-
-def test_crlf_bom_case_and_quotes_make_no_difference(tmp_path):
-    plain = read(write(tmp_path / "a.csv", UCI_HEADER + UCI_ROWS))
-    variants = {
-        "crlf": (UCI_HEADER + UCI_ROWS).replace(b"\n", b"\r\n"),
-        "bom": b"\xef\xbb\xbf" + UCI_HEADER + UCI_ROWS,
-        "upper": UCI_HEADER.upper() + UCI_ROWS,
-        "quoted": b'"encounter_id","patient_nbr","diag_1","diag_2","diag_3"\n' + UCI_ROWS.replace(b"V27", b'"V27"'),
-        "no last newline": (UCI_HEADER + UCI_ROWS)[:-1],
-    }
-    for name, content in variants.items():
-        cohort = read(write(tmp_path / "b.csv", content))
-        assert cohort.patients == plain.patients, name
-        assert cohort.report.to_dict() == plain.report.to_dict(), name
 
 
 def test_a_quoted_cell_may_hold_commas_and_line_breaks(tmp_path):

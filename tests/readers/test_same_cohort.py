@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mera_core.history.records import TABLE_SUFFIXES, Patient, Visit, to_table, write_table
+from mera_core.history.records import TABLE_SUFFIXES, Patient, Visit
 from mera_core.history.visits_file import write_visits
 from mera_core.icd.ontology import Code
 from mera_core.readers import read
@@ -128,7 +128,7 @@ def test_a_cohort_comes_back_from_what_others_write_in_any_zones(shape, patients
 def test_the_visits_table_comes_back_whole(suffix, patients):
     with tempfile.TemporaryDirectory() as folder:
         one, other = Path(folder) / f"one{suffix}", Path(folder) / f"other{suffix}"
-        write_table(to_table(patients), one)
+        write_visits(patients, one)
         first = read(one)
         write_visits(first.columns, other)
         second = read(other)

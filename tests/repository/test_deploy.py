@@ -137,6 +137,12 @@ def test_the_containerfile_keeps_to_good_practice():
     assert all((ROOT / word).exists() for word in copied)
 
 
+def test_the_containerfile_passes_hadolint():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, str(RECIPES / "Containerfile")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 # --- proxy and login
 
 

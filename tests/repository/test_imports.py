@@ -49,7 +49,7 @@ training.benchmark      time and memory
 training.report         the evidence page
 training.release        publish and export
 training.__main__       the command line
-pages.shared.app        the session, layout, checkpoints, style
+pages.shared.app        layout, engines, histories, links, login, style
 pages.shared.widgets    charts, buttons, uploads
 pages.shared.editor     the history's editor
 pages.shared.ranking    views of a ranking
@@ -202,12 +202,16 @@ def third_party(paths: list[Path]) -> dict[str, str]:
 
 
 def test_what_is_imported_is_required_and_what_is_required_is_imported():
-    needed, tools = requirements("requirements.txt"), requirements("requirements-dev.txt")
-    used = third_party([path for path in [*sources(*PACKAGES), ROOT / "app.py"] if path.name not in APART])
-    assert {name: path for name, path in used.items() if name not in needed | set(OPTIONAL)} == {}
-    assert needed - set(used) - set(LOADED_BY_OTHERS) == set()
-    used = third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])
-    assert {name: path for name, path in used.items() if name not in needed | tools | set(OPTIONAL)} == {}
+    app, training = (requirements(f"requirements{which}.txt") for which in ("", "-train"))
+    every = app | training | requirements("requirements-dev.txt") | set(OPTIONAL)
+
+    def used(*folders: str) -> set[str]:
+        return set(third_party([path for path in [*sources(*folders), ROOT / "app.py"] if path.name not in APART]))
+
+    assert used("mera_core", "pages", "sample_data") - app - set(OPTIONAL) == set()
+    assert used(*PACKAGES) - app - training - set(OPTIONAL) == set()
+    assert (app | training) - used(*PACKAGES) - set(LOADED_BY_OTHERS) == set()
+    assert set(third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])) - every == set()
     for name, file in OPTIONAL.items():
         assert {line.partition("[")[0] for line in requirements(file)} == {name}
 

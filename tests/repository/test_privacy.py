@@ -72,19 +72,19 @@ def over(app):
 
 app = page("1_Predict.py")
 sent(app, "history_files").set_value([("wibble.json", HISTORY.encode(), "application/json")]).run()
-assert app.session_state["patient"].id == "{ID}"
+assert app.session_state["history"].now.patient.id == "{ID}"
 app.text_area(key="paste_text").set_value("{CODE}; {WORD}").run()
 app.button(key="paste_button").click().run()
 app.text_input(key="add_query").set_value("{WORD}").run()
 sent(app, "history_files").set_value([("wibble.csv", BROKEN.encode(), "text/csv")]).run()
 assert any("first" in error.value or "number" in error.value for error in app.error), app.error
 over(app)
-kept = app.session_state["patient"]
+kept = app.session_state["history"]
 print("ranked", len(app.get("html")), flush=True)
 
 for file in ("2_Compare.py", "3_Recall.py", "5_Model_Card.py", "6_Audit.py"):
     app = AppTest.from_file("app.py", default_timeout=120).switch_page("pages/" + file)
-    app.session_state["patient"] = kept
+    app.session_state["history"] = kept
     app.run()
     if file.startswith("3"):
         app.segmented_control(key="direction").set_value("definition").run()
@@ -98,14 +98,12 @@ assert app.session_state["scoring"].scored
 over(app)
 
 # an error that nobody foresaw, with the patient in its words: in the script and in a thread
-import pages.shared.app.session as session
 def broken(*_, **__):
     raise ValueError("no room for {ID} with {CODE} and {WORD}")
-ranking_of, session.ranking_of = session.ranking_of, broken
 import mera_core.engine
 mera_core.engine.Engine.rank = broken
 app = AppTest.from_file("app.py", default_timeout=120).switch_page("pages/1_Predict.py")
-app.session_state["patient"] = kept
+app.session_state["history"] = kept
 app.run()
 assert app.exception
 thread = threading.Thread(target=broken)
@@ -150,7 +148,9 @@ def test_a_whole_session_leaves_no_trace_of_its_patient(tmp_path):
 
 def _is_new(path: Path, began: float) -> bool:
     """Whether a file of the repository was written during the session; sources and others' tools aside."""
-    if {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", "tests"} & set(path.parts):
+    if {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "tests"} & set(
+        path.parts
+    ):
         return False
     return path.is_file() and path.stat().st_mtime >= began and path.suffix not in {".py", ".md"}
 

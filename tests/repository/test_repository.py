@@ -19,8 +19,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"
 CHECKPOINT = SAMPLES / "mera-mini"
 SECOND = SAMPLES / "mera-icd10"
+REQUIREMENTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
+PINS = r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)"
+SKIPS = re.compile(r"importorskip|skipif\([^)]*find_spec|skip\([^)]*not installed")
 MEGABYTE = 1_000_000
-SCRATCH = {".git", ".venv", "runs", "build", ".pytest_cache", ".ruff_cache", ".hypothesis", "__pycache__"}
+SCRATCH = {
+    ".git",
+    ".venv",
+    "runs",
+    "build",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    ".hypothesis",
+    "__pycache__",
+}
 
 
 def files() -> list[Path]:
@@ -33,18 +46,18 @@ def files() -> list[Path]:
 
 
 def test_every_requirement_is_pinned_and_says_what_it_is_for():
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in REQUIREMENTS:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        packages = [line for line in lines if line and not line.startswith(("#", "-r "))]
-        wrong = [line for line in packages if not re.fullmatch(r"[\w.-]+==[\w.]+ +# \S.*", line)]
+        packages = [line for line in lines if line and not line.startswith("#")]
+        wrong = [line for line in packages if not re.fullmatch(PINS[1:] + r" +# \S.*", line)]
         assert packages and wrong == [], name
 
 
 def test_the_installed_libraries_are_those_of_the_pins():
     from importlib.metadata import version
 
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        for package, pin in re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text("utf-8"), re.MULTILINE):
+    for name in set(REQUIREMENTS) - {"requirements-fuzz.txt"}:
+        for package, pin in re.findall(PINS, (ROOT / name).read_text("utf-8"), re.MULTILINE):
             assert version(package).split("+")[0] == pin, f"{package}: run make test, which installs {name}"
 
 
@@ -85,13 +98,15 @@ def test_no_path_of_one_machine():
 
 
 def test_the_build_server_runs_what_a_person_runs():
-    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-2:] == ["make lint", "make test"]
+    lint = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlint:")[1].split("\n\n")[0]
+    assert [tool in lint for tool in ("-m ruff check", "-m ruff format --check", "-m mypy")] == [True] * 3
     assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "prepare"))
 
 
 def test_make_without_a_target_lists_every_target():
     printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("app", "test", "lint", "checkpoint", "clean"):
+    for target in ("app", "test", "test-slow", "lint", "checkpoint", "clean"):
         assert re.search(rf"^  make {target} +\S", printed, re.MULTILINE), target
 
 
@@ -115,7 +130,7 @@ def prepare(folder: Path, program: str, what: str, **environment: str) -> subpro
     python.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
     python.chmod(0o755)
     shutil.copytree(ROOT / ".ci", folder / ".ci")
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in REQUIREMENTS:
         shutil.copy(ROOT / name, folder / name)
     return subprocess.run(
         ["/bin/sh", str(folder / ".ci" / "prepare"), what],
@@ -175,11 +190,19 @@ def test_tests_run_without_a_browser_and_say_so(tmp_path):
 
 
 def test_a_withdrawn_call_of_our_own_fails_the_tests():
-    for module in ("mera_core.icd.search", "training.rank.run", "pages.shared.app.session"):
+    for module in ("mera_core.icd.search", "training.rank.run", "pages.shared.app.layout"):
         with pytest.raises(DeprecationWarning):
             warnings.warn_explicit("gone soon", DeprecationWarning, "x.py", 1, module=module)
     with warnings.catch_warnings(record=True):
         warnings.warn_explicit("gone soon", DeprecationWarning, "x.py", 1, module="some_library")
+
+
+def test_no_test_is_skipped_for_want_of_what_is_installed_for_the_tests():
+    """A skip is for what a machine can't have: what is ours or in the lists of requirements has to be there."""
+    texts = {
+        path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
+    }
+    assert [path.name for path, text in texts.items() if SKIPS.search(text)] == []
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.org", 443)])

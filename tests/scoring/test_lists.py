@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import in_order, ranking_scores
-from mera_core.scoring import lists
 from mera_core.scoring.lists import best, shares
 
 
@@ -26,10 +25,8 @@ def test_one_label_is_a_list_too():
     assert in_order(np.zeros((3, 1))).tolist() == [[0], [0], [0]]
 
 
-@pytest.mark.parametrize("at_once", [1, 90, 1 << 18])
 @pytest.mark.parametrize("calibration", [None, Calibration("platt", 0.7, -1.0)])
-def test_each_list_is_the_one_it_is_alone(at_once, calibration, monkeypatch):
-    monkeypatch.setattr(lists, "AT_ONCE", at_once)
+def test_each_list_is_the_one_it_is_alone(calibration):
     rng = np.random.default_rng(2)
     scores, eov = rng.normal(-2, 2, size=(11, 30)).astype(np.float32), rng.normal(size=11).astype(np.float32)
     eov[3], eov[4] = -9, 9  # all codes are predicted, and none

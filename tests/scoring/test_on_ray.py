@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,11 @@ import pytest
 from mera_core import scoring
 from mera_core.checkpoint.folder import save_checkpoint
 from mera_core.common.errors import InputError
-from mera_core.history.records import to_table, write_table
+from mera_core.history.records import write_visits
 from mera_core.scoring import on_ray, store
 from mera_core.scoring.workers import Spec
 from tests.conftest import ROOT, invented_patients
 from tests.tiny import tiny_manifest, tiny_model
-
-installed = pytest.mark.skipif(
-    find_spec("ray") is None, reason="Ray is not installed here: pip install -r requirements-ray.txt"
-)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("source") / "visits.csv"
-    write_table(to_table(invented_patients(150)), path)
+    write_visits(invented_patients(150), path)
     return path
 
 
@@ -45,7 +40,6 @@ def command(source: Path, out: Path, checkpoint: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "mera_core", "score", *asked, *more]
 
 
-@installed
 def test_two_workers_of_ray_give_the_same_bytes(source, checkpoint, tmp_path):
     job = scoring.Job(source, tmp_path / "local.parquet", scoring.Settings(part=20), "table", checkpoint)
     scoring.run(job)

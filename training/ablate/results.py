@@ -74,9 +74,10 @@ def rounded(one: Estimate) -> Estimate:
 
 def save_figures(path: Path, figures: Figures, **numbers: float) -> None:
     """Write figures, and plain numbers beside them, whole or not at all."""
-    parts = {f"{name}|{what}": getattr(one, what) for name, one in figures.items() for what in ("value", "draws")}
+    parts: dict = {f"{name}|{what}": getattr(one, what) for name, one in figures.items() for what in ("value", "draws")}
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **parts, **{f"{name}|number": value for name, value in numbers.items()})
+    parts |= {f"{name}|number": value for name, value in numbers.items()}
+    np.savez_compressed(partial, **parts)
     partial.replace(path)
 
 

@@ -35,7 +35,7 @@ class Factorised(VisitClassifier):
         super().__init__(n_codes, n_labels, width, dropout)
         self.decay = nn.Parameter(torch.zeros(width))
 
-    def state(self, seen, visits, real):
+    def state(self, seen: torch.Tensor, visits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         age = (visits[:, None] - 1 - torch.arange(seen.shape[1])[None]).clamp_min(0)
         return (seen * torch.sigmoid(self.decay + 1) ** age[:, :, None] * real[:, :, None]).sum(1)
 
@@ -47,7 +47,7 @@ class Recurrent(VisitClassifier):
         super().__init__(n_codes, n_labels, width, dropout)
         self.gru = nn.GRU(width, width, batch_first=True)
 
-    def state(self, seen, visits, real):
+    def state(self, seen: torch.Tensor, visits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         return last(self.gru(seen)[0], visits)
 
 
@@ -60,7 +60,7 @@ class Attention(VisitClassifier):
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.place = nn.Embedding(32, width)
 
-    def state(self, seen, visits, real):
+    def state(self, seen: torch.Tensor, visits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         age = (visits[:, None] - 1 - torch.arange(seen.shape[1])[None]).clamp(0, 31)
         return last(self.encoder(seen + self.place(age), src_key_padding_mask=~real), visits)
 
@@ -74,7 +74,7 @@ class Retain(VisitClassifier):
         self.feature_gru = nn.GRU(width, width, batch_first=True)
         self.visit_weight, self.feature_weight = nn.Linear(width, 1), nn.Linear(width, width)
 
-    def state(self, seen, visits, real):
+    def state(self, seen: torch.Tensor, visits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         back = reversed_visits(seen, visits)
         weight = self.visit_weight(reversed_visits(self.visit_gru(back)[0], visits))
         weight = weight.masked_fill(~real[:, :, None], -torch.inf).softmax(1)
@@ -92,7 +92,7 @@ class Dipole(VisitClassifier):
         self.score = nn.Linear(width, width, bias=False)
         self.join = nn.Linear(2 * width, width)
 
-    def state(self, seen, visits, real):
+    def state(self, seen: torch.Tensor, visits: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         back = reversed_visits(self.backward_gru(reversed_visits(seen, visits))[0], visits)
         states = torch.cat([self.forward_gru(seen)[0], back], 2)
         newest = last(states, visits)

@@ -82,7 +82,7 @@ class OneAdam:
         return self.made
 
 
-def fit(kind: str, split: dict, settings: dict, seed: int):
+def fit(kind: str, split: dict, settings: dict, seed: int) -> tuple:
     """One run: the pass with the best recall@20 on validation patients is kept. Returns the model and that recall."""
     random.seed(seed)
     torch.manual_seed(seed)
@@ -128,7 +128,7 @@ def kept_fit(kind: str, split: dict, number: int, seed: int, folder: Path) -> tu
             return float(stored["recall"]), path
     model, recall = fit(kind, split, GRID[number], seed)
     known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
-    scores = {
+    scores: dict = {
         name: logits(model, placeholders(as_samples(split[name], known), known), split["labels"])
         for name in split
         if name not in ("labels", "train")

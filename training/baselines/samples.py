@@ -72,7 +72,7 @@ def index_of(labels: Sequence[Code]) -> dict[Code, int]:
     return {code: label for label, code in enumerate(labels)}
 
 
-def samples(patients: Sequence[Patient]) -> list[tuple[Sequence[Visit], Visit]]:
+def samples(patients: Sequence[Patient]) -> list[tuple[tuple[Visit, ...], Visit]]:
     """Every (visits so far, next visit) whose next visit holds a code; InputError where there is none."""
     pairs = [
         (patient.visits[:t], patient.visits[t])

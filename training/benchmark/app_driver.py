@@ -26,7 +26,7 @@ from training.benchmark.rows import Row, Setting, Timed, paired, row, seconds, s
 
 TITLE = "The app: from a click to the page, server time"
 ROOT = Path(__file__).resolve().parents[2]
-PANELS = {"Why": "why chart", "Code book": "code book map", "What if": "what-if panel"}
+PANELS = {"Why": "why chart", "Chapters": "code book map", "What if": "what-if panel"}
 Pair = tuple[Timed, Timed]
 
 

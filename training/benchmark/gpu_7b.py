@@ -59,7 +59,7 @@ def random_backbone(
     Built matrix by matrix, so that the 16-bit model never stands in memory beside the 4-bit one.
     """
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(dtype)
+        model = LlamaForCausalLM(config).to(dtype)  # type: ignore[arg-type]
     for name, parameter in list(model.named_parameters()):
         owner, _, last = name.rpartition(".")
         module = model.get_submodule(owner)

@@ -82,6 +82,7 @@ def row(
     against: str | None,
     values: Sequence[float],
     theirs: Sequence[float] = (),
+    /,
     **more: str | float | bool,
 ) -> Row:
     """One figure: median, lowest and highest of the runs; beside `against` its median and the median of the pairs' ratios."""

@@ -48,7 +48,7 @@ def add_adapters(model: MeraModel, config: RunConfig) -> None:
         names.pop(next(name for name, module in backbone.named_modules() if module is tables[1]))
     settings = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=config.lora_dropout,
         target_modules=list(config.lora_targets) or "all-linear",
         trainable_token_indices=names,
@@ -143,7 +143,7 @@ def load(folder: Path, base: str | None = None) -> tuple[MeraModel, Manifest]:
     add_rows(backbone, padded_rows(len(vocabulary)))
     model = MeraModel(backbone, vocabulary, manifest.label_space, manifest.copy)
     _inject(model, LoraConfig.from_pretrained(str(folder)))
-    result = set_peft_model_state_dict(model.backbone, weights)
+    result: Any = set_peft_model_state_dict(model.backbone, weights)
     if result.unexpected_keys:
         raise InputError(f"The adapters in {folder} do not fit the base model {base}: {result.unexpected_keys[0]}.")
     if manifest.label_space:
@@ -168,7 +168,7 @@ def merge(model: MeraModel) -> None:
     for name, module in list(backbone.named_modules(remove_duplicate=False)):
         if isinstance(module, LoraLayer):
             matrix = module.get_base_layer()
-            whole = matrix.weight.float() + module.get_delta_weight("default").float()
+            whole = matrix.weight.float() + module.get_delta_weight("default").float()  # type: ignore[attr-defined]
             matrix.weight = nn.Parameter(whole.to(matrix.weight.dtype))
             backbone.set_submodule(name, matrix)
         elif isinstance(module, TrainableTokensWrapper):

@@ -110,7 +110,7 @@ def architecture(name: str) -> PreTrainedConfig:
         ) from error
 
 
-def load_backbone(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False):
+def load_backbone(name: str, dtype: torch.dtype = torch.float32, quantize: bool = False) -> tuple[Any, Any]:
     """A pretrained language model (see `load_weights`) and its tokenizer, to which codes can be added."""
     model = load_weights(name, dtype, quantize)
     try:
@@ -122,7 +122,7 @@ def load_backbone(name: str, dtype: torch.dtype = torch.float32, quantize: bool 
     return model, tokenizer
 
 
-def load_weights(name: str, dtype: torch.dtype | str = torch.float32, quantize: bool = False):
+def load_weights(name: str, dtype: torch.dtype | str = torch.float32, quantize: bool = False) -> Any:
     """A pretrained language model, from a local folder or by Hugging Face name; safetensors only, never remote code.
 
     Args:

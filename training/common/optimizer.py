@@ -23,7 +23,7 @@ class Muon(torch.optim.Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None):
+    def step(self, closure: Callable | None = None) -> Any:
         """One step; `closure` as in every optimizer of torch."""
         loss = None
         if closure is not None:
@@ -75,7 +75,7 @@ class MuonAdamW(torch.optim.Optimizer):
             torch.optim.AdamW(groups[len(matrices) :], lr=lr, weight_decay=weight_decay, fused=True),
         )
 
-    def step(self, closure: Callable | None = None):
+    def step(self, closure: Callable | None = None) -> Any:
         """One step of both."""
         loss = None if closure is None else closure()
         for part in self._parts:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from mera_core.cohort.targets import Ready, Targets, coded_visits, truth_of
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.evaluation.metrics import Truth
-from mera_core.history.records import Patient, resolve
-from mera_core.history.translate import nearest, translate
+from mera_core.evaluation.truth import Truth
+from mera_core.history.records import Patient
 from mera_core.model.sequence import Encoded
 from mera_core.readers import Cohort, read
 from mera_core.readers.uci_diabetes130 import uci_split
@@ -48,16 +48,9 @@ def with_codes(patients: Iterable[Patient]) -> list[Patient]:
     """Patients with their visits that hold a code; patients without any are left out. Ages follow the last visit kept."""
     kept = []
     for patient in patients:
-        visits = tuple(visit for visit in patient.visits if visit.codes)
-        if visits:
+        if visits := coded_visits(patient):
             kept.append(replace(patient, visits=visits, age=patient.age if visits[-1].age is None else visits[-1].age))
     return kept
-
-
-def before_last(patient: Patient) -> Patient:
-    """The history from which the last visit is predicted: nothing of that visit is left in it."""
-    visits = patient.visits[:-1]
-    return replace(patient, visits=visits, age=visits[-1].age)
 
 
 def histories_and_truth(
@@ -65,30 +58,15 @@ def histories_and_truth(
 ) -> tuple[list[tuple[Patient, Encoded]], Truth, list[Patient]]:
     """Histories as the checkpoint reads them, and what their last visits held, in label indices.
 
-    A true code outside the label space counts at its nearest ancestor there; one that has none is a miss. Patients whose
-    history holds nothing readable, or whose last visit holds no code, are left out.
+    Patients whose history holds nothing readable, or whose last visit holds no code, are left out.
 
     Returns:
         (history, tokens) of each patient kept, the truth, and the patients kept.
     """
-    index = {code: i for i, code in enumerate(engine.label_space)}
-    known, labels = frozenset(engine.label_space), engine.label_space
-    read, targets, seen, missing, missing_seen, kept = [], [], [], [], [], []
-    for patient in patients:
-        resolved, _ = resolve(patient, engine.ontology)
-        history, _ = translate(before_last(resolved), engine.input_codes, engine.ontology)
-        true = resolved.visits[-1].codes
-        if not history.visits or not true:
-            continue
-        as_labels = {code: nearest(code, known, engine.ontology) for code in true}
-        targets.append({index[label] for label in as_labels.values() if label is not None})
-        missed = [code for code, label in as_labels.items() if label is None]
-        held = {code for visit in resolved.visits[:-1] for code in visit.codes}
-        missing.append(len(missed))
-        missing_seen.append(sum(code in held for code in missed))
-        seen.append({index[code] for visit in history.visits for code in visit.codes if code in index})
-        read.append((history, engine.encode(history)))
-        kept.append(patient)
+    targets = Targets(engine)
+    found = [(patient, targets.ready(patient, hold_out=True)) for patient in patients]
+    kept = [(patient, one) for patient, one in found if isinstance(one, Ready) and one.target]
     if not kept:
         raise InputError("No patient has a history and a next visit that this checkpoint can read.")
-    return read, Truth.from_sets(targets, seen, len(labels), missing, missing_seen), kept
+    truth = truth_of([one.target for _, one in kept], len(engine.label_space))
+    return [(one.read, engine.encode(one.read)) for _, one in kept], truth, [patient for patient, _ in kept]

@@ -87,7 +87,7 @@ class StageTrainer(Trainer):
         super().__init__(*args, data_collator=lambda items: items[0], **kwargs)
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         loss = model(inputs)
         return (loss, {}) if return_outputs else loss
 
@@ -168,7 +168,7 @@ def run_trainer(
         refuse_with_shards(config)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    total = len(data) // parts_a_step(config)
+    total = len(data) // parts_a_step(config)  # type: ignore[arg-type]
     if not total:
         raise InputError(f"These settings make no step: passes is {config.passes:g}, which is less than one batch.")
     resume = _resume_from(steps_folder, config)
@@ -185,7 +185,7 @@ def run_trainer(
         optimizers=(optimizer, None),
     )
     for callback in callbacks:
-        callback.trainer = trainer
+        callback.trainer = trainer  # type: ignore[attr-defined]
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if is_sharded():
         whole = get_model_state_dict(trainer.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

@@ -102,7 +102,7 @@ def _adapter_optimizer(
     tables = (model.backbone.get_input_embeddings(), model.backbone.get_output_embeddings())
     rows = list(dict.fromkeys(p for table in tables for p in table.parameters() if p.requires_grad))
     apart = {id(p) for p in (*rows, *head)}
-    groups = [
+    groups: list[dict] = [
         {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in apart]},
         {"params": rows, "lr": config.row_learning_rate or config.learning_rate, "weight_decay": 0.0},
         {"params": head, "lr": head_rate, "weight_decay": 0.0},

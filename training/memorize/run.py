@@ -46,7 +46,7 @@ def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[C
     vocabulary = Vocabulary.extend(tokenizer, book)
     rows = backbones.padded_rows(len(vocabulary))
     if backbone is None:
-        backbone = backbones.small_llama(config, rows, tokenizer).to(dtype)
+        backbone = backbones.small_llama(config, rows, tokenizer).to(dtype)  # type: ignore[arg-type]
     else:
         backbones.add_rows(backbone, rows)
     if config.row_start != "random":

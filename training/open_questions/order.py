@@ -77,7 +77,7 @@ def trained(models: Runs, order: str, copy: bool, seed: int, folder: Path) -> En
     """A model trained on one order of codes: the ablation table's, where it keeps the very same, or one trained now."""
     table, reference = models.table, models.table.rows[0]
     # drop needs shuffling, so that no order may have it
-    values = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
+    values: dict = {"shuffle": order == "shuffled", "copy": copy, "drop": 0.0}
     for row in table.rows if order != "sorted by code" else ():
         same = (row.start, row.train, row.memorize) == (reference.start, reference.train, reference.memorize)
         if row.keep and same and table.rank_config(row, seed) == table.rank_config(reference, seed, **values):

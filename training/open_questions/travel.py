@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -25,8 +26,8 @@ from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
 from training.ablate.results import figures_of
-from training.baselines import CodeFrequency, CopyThePast
-from training.common.split import before_last, split_of, with_codes
+from training.baselines import Baseline, CodeFrequency, CopyThePast
+from training.common.split import split_of, with_codes
 from training.evaluate.held_out import not_shared
 from training.evaluate.run import load
 from training.evaluate.scored import Scored
@@ -62,7 +63,7 @@ def run(checkpoint: Path, sources: Sequence[Source], draws: int = 1000) -> dict[
     engine = load(checkpoint)
     train = [p for p in with_codes(read(home.path, home.format).patients) if split_of(p.id) == "train"]
     categories = common_labels(engine)
-    baselines = [CodeFrequency(categories), CopyThePast(categories)]
+    baselines: list[Baseline] = [CodeFrequency(categories), CopyThePast(categories)]
     rolled = [rolled_up(patient, engine.ontology, set(categories)) for patient in train]
     fitted = [baseline.fit([patient for patient in rolled if patient.visits]) for baseline in baselines]
     rows = []
@@ -173,7 +174,7 @@ def at_categories(ours: Scored, categories: Sequence[Code]) -> tuple[np.ndarray,
     column = np.array([index[category(code, ours.engine.ontology)] for code in ours.engine.label_space])
     spare = ours.ranked - ours.eov[:, None]
     scores = np.full((len(spare), len(categories)), -np.inf)
-    np.maximum.at(scores, (slice(None), column), spare)
+    np.maximum.at(scores.T, column, spare.T)
     return scores, metrics.above_cut(scores, 0.0)
 
 

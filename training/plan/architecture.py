@@ -9,6 +9,7 @@ import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -60,11 +61,11 @@ class Architecture:
         """The small LLaMA that is trained from scratch."""
         sizes = (config.hidden_size, config.intermediate_size, config.layers, config.heads)
         names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        more = {"vocab_size": config.word_pieces, "max_position_embeddings": config.max_tokens}
-        llama = LlamaConfig(**dict(zip(names, sizes, strict=True)), **more, tie_word_embeddings=True)
+        more: dict = {"vocab_size": config.word_pieces, "max_position_embeddings": config.max_tokens}
+        llama = LlamaConfig(**more | dict(zip(names, sizes, strict=True)), tie_word_embeddings=True)
         return cls(f"scratch {' '.join(map(str, sizes))} {config.word_pieces}", llama)
 
-    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
+    def build(self, layers: int | None = None, dtype: torch.dtype = torch.float32) -> Any:
         """The model, with fewer layers where that is asked for. Call it under `FakeTensorMode` or on the meta device."""
         config = copy.deepcopy(self.config)
         if layers is not None:
@@ -181,13 +182,13 @@ def _kept(
     return sum(size for size, _ in kept.values())
 
 
-def _put_adapters(model: nn.Module, rank: int, dropout: bool) -> None:
+def _put_adapters(model: Any, rank: int, dropout: bool) -> None:
     """Freeze the model and put an adapter, in float32, beside each matrix of the body, as peft computes it. In place.
 
     (peft itself can't be put on tensors without storage.)
     """
 
-    def adapted(matrix: nn.Linear, inputs: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    def adapted(matrix: Any, inputs: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         dropped = matrix.drop(inputs[0].to(matrix.down.weight.dtype))
         return (out + matrix.up(matrix.down(dropped)) * 2.0).to(out.dtype)
 

@@ -117,7 +117,7 @@ def definition_tokens(config: MemorizeConfig) -> float:
     return QUESTION_TOKENS + Questions.of(config.systems).letters / LETTERS_A_TOKEN
 
 
-def memory_of(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:
+def memory_of(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> Memory:
     """Bytes on one GPU when a step of the longest histories is at its peak."""
     number = 2 if config.precision == "bfloat16" else 4
     trained, full = trained_parameters(config, shape), config.tuning == "full"
@@ -151,7 +151,7 @@ def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> 
     return 2.0 * trained * (4 if config.optimizer == "paged_adamw" else number) + average
 
 
-def _activations(config: RunConfig, first: MemorizeConfig, shape: Shape) -> float:
+def _activations(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape) -> float:
     adapter_rank = 0 if config.tuning == "full" else config.lora_rank
     settings = (adapter_rank, config.lora_dropout > 0, config.gradient_checkpointing)
 
@@ -168,16 +168,15 @@ def _rehearsed(config: RankConfig) -> int:
     return -(-config.rehearsal // config.accumulate)
 
 
-def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
+def _logits(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize) -> float:
     """Of the label space (stage 2) and of stage 1's questions: words against words and some codes, codes against all."""
-    ranks = isinstance(config, RankConfig)
-    asked, number = (first, _rehearsed(config)) if ranks else (config, config.batch_size)
+    asked, number = (first, _rehearsed(config)) if isinstance(config, RankConfig) else (config, config.batch_size)
     counts = Questions.of(asked.systems)
     share = counts.definitions / questions_a_pass(asked)  # of the questions, those answered in words
     candidates = shape.words + asked.undivided_codes + 5 * number
     in_words = number * share * counts.letters / LETTERS_A_TOKEN * candidates
     answers = in_words + number * (1 - share) * shape.rows
-    if not ranks:
+    if isinstance(config, MemorizeConfig):
         return BYTES_A_LOGIT * answers
     targets = config.batch_size * (1 if config.prefix_samples else max(cohort.visits - 1, 1))
     at_once = min(targets, config.targets_at_once or targets)
@@ -185,9 +184,9 @@ def _logits(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: Coho
     return BYTES_A_LOGIT * answers + BYTES_A_SCORE * at_once * labels
 
 
-def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
+def lighter(config: MemorizeConfig | RankConfig) -> list[tuple[str, MemorizeConfig | RankConfig]]:
     """Changes that save memory, each with those before it, in the order in which one would try them."""
-    found: list[tuple[str, RunConfig]] = []
+    found: list[tuple[str, MemorizeConfig | RankConfig]] = []
 
     def change(name: str, **values: Any) -> None:
         found.append((name, replace(found[-1][1] if found else config, **values)))
@@ -197,10 +196,9 @@ def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
     if config.tuning == "full":
         if not config.optimizer.startswith("paged"):
             change("a paged 8-bit optimizer", optimizer="paged_adamw_8bit")
-        first = isinstance(config, MemorizeConfig)
-        if first and not config.backbone:
+        if isinstance(config, MemorizeConfig) and not config.backbone:
             return found
-        more = {"common_direction": 0.0} if first else {}
+        more = {"common_direction": 0.0} if isinstance(config, MemorizeConfig) else {}
         change("LoRA", tuning="lora", precision="bfloat16", optimizer="adamw", **more)
     if config.tuning != "qlora":
         change("QLoRA", tuning="qlora", precision="bfloat16")
@@ -211,7 +209,9 @@ def lighter(config: RunConfig) -> list[tuple[str, RunConfig]]:
     return found
 
 
-def advice(config: RunConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize, gpu_gb: float | None) -> str:
+def advice(
+    config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape, cohort: CohortSize, gpu_gb: float | None
+) -> str:
     """What to change so that the run fits the GPU; empty where it fits or the GPU is not known."""
     if gpu_gb is None or memory_of(config, first, shape, cohort).total <= gpu_gb * GB:
         return ""

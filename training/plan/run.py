@@ -146,7 +146,7 @@ def make_all(paths: Sequence[Path], cohort: CohortSize, machine: Machine) -> lis
     return plans
 
 
-def read(path: Path) -> RunConfig:
+def read(path: Path) -> MemorizeConfig | RankConfig:
     """A run's configuration, of whichever stage its settings belong to."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -172,7 +172,7 @@ def checkpoint_bytes(config: RunConfig, shape: Shape) -> float:
     return shape.parameters * (2.0 if half else 4.0)
 
 
-def work(config: RunConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[int, int]:
+def work(config: MemorizeConfig | RankConfig, first: MemorizeConfig, cohort: CohortSize) -> tuple[int, int]:
     """Steps and tokens of a run."""
     a_step = config.batch_size * config.accumulate
     if isinstance(config, MemorizeConfig):

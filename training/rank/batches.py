@@ -5,18 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mera_core.cohort.targets import before_last
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.model.network import SEEN_FEATURES
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
 from training.common.config import RankConfig
-from training.common.split import before_last
 from training.common.trainer import parts_a_step
 from training.memorize.questions import QuestionSampler, batches_by_length
 
@@ -76,15 +77,15 @@ class HistoryBatches(Dataset):
             drawn = rng.sample(samples, int(len(samples) * (1 if index < whole else part)))
             self._batches += batches_by_length(drawn, LENGTHS[config.batches], config.batch_size * self.parts, rng)
         if questions is not None and config.rehearsal:
-            drawn, a_step = [], config.rehearsal
-            while len(drawn) < a_step * len(self._batches):
-                drawn += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
-            self._rehearsal = [drawn[i : i + a_step] for i in range(0, len(drawn), a_step)]
+            asked, a_step = [], config.rehearsal
+            while len(asked) < a_step * len(self._batches):
+                asked += questions.one_pass(rng, config.rehearsal_backwards, config.rehearsal_hierarchy)
+            self._rehearsal = [asked[i : i + a_step] for i in range(0, len(asked), a_step)]
 
     def __len__(self) -> int:
         return len(self._batches) * self.parts
 
-    def __getitem__(self, item: int) -> dict[str, Tensor]:
+    def __getitem__(self, item: int) -> dict[str, Any]:
         step, part = divmod(item, self.parts)
         rng = random.Random(self.config.seed * 1_000_003 + step)
         batch = self.collate(self._batches[step], rng, part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +31,7 @@ from training.rank.setup import cut, level_in_words, load_start, prepare, set_at
 __all__ = ["level_in_words", "load_start", "set_attention_dropout"]
 
 
-def rank_loss(model: MeraModel, batch: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
+def rank_loss(model: MeraModel, batch: dict[str, Any], hierarchy: Hierarchy, config: RankConfig) -> Tensor:
     """Weighted mean over the step's targets of `L_HCL + lambda L_EOV`, plus the rehearsal of stage 1.
 
     Of a batch that is one part of a step (see `HistoryBatches.collate`), what its mean over the step's parts must be.

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 Figure = dict[str, float | None]
 """value, and low and high of its 95 % interval; None where it is not defined."""
 INK, OURS, THEIRS, GOOD, BAD, QUIET = "#222222", "#0b6e99", "#b0532a", "#2b7a3d", "#a8322d", "#8a8a8a"
-STYLE = {"svg.hashsalt": "mera", "svg.fonttype": "none", "font.size": 10, "axes.edgecolor": INK}
+STYLE: dict = {"svg.hashsalt": "mera", "svg.fonttype": "none", "font.size": 10, "axes.edgecolor": INK}
 plt.rcParams.update(STYLE | {"axes.spines.top": False, "axes.spines.right": False})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ REPEATED = "row is repeated"
 TWICE = "named twice in one visit"
 AFTER_DEATH = "visits begin after the day of their patient's death, and are kept"
 OVERLAPPING = "visits begin before an earlier one of their patient ended, and are kept"
-Column = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
+Column: TypeAlias = Sequence[Any] | np.ndarray | pa.Array | pa.ChunkedArray
 _LAST = np.iinfo(np.int32).max  # the position of an entry whose position is not recorded
 
 
@@ -96,8 +96,7 @@ def assemble(
     by_time = _order(person, np.full_like(time, "NaT") if visits.by_order else time, visits.order)
     person, time = person[by_time], time[by_time]
     _count_contradictions(report, person, time, _times(visits.end, len(time))[by_time], people)
-    place = np.empty(len(by_time), np.int64)
-    place[by_time] = np.arange(len(by_time))
+    place = np.argsort(by_time)
     if not visits.by_order:
         report.guessed_order += _guessed(person, time, visits.order_is_guess)
     codes, book = _codes(report, entries, ontology or Ontology.load(), rules)
@@ -213,9 +212,7 @@ def _within_visits(
 def _as_they_come(visit: np.ndarray) -> np.ndarray:
     """1, 2, 3 ... within each visit, in the order of the entries."""
     order = np.argsort(visit, kind="stable")
-    rank = np.empty(len(visit), np.int64)
-    rank[order] = np.arange(len(visit)) - np.searchsorted(visit[order], visit[order]) + 1
-    return rank
+    return np.argsort(order) - np.searchsorted(visit[order], visit) + 1
 
 
 def _filled(visit: np.ndarray, position: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -273,23 +274,29 @@ class Source:
             return ()
 
 
-def open_bytes(path: Path) -> io.BufferedIOBase:
+def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """The file's bytes, unpacked when it is gzipped (told by its first bytes, not by its name)."""
     with path.open("rb") as stream:
         gzipped = stream.read(2) == GZIP_MAGIC
-    return gzip.open(path, "rb") if gzipped else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if gzipped else path.open("rb")
+
+
+@contextmanager
+def fault_named(path: Path) -> Iterator[None]:
+    """Turn what reading a plain or gzipped file raises into one InputError."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
 def read_bytes(path: Path) -> bytes:
     """All bytes of a plain or gzipped file; InputError when it is unreadable, empty, cut short or too large to be held."""
     limits = current_limits()
-    try:
-        with open_bytes(path) as stream:
-            content = stream.read(limits.document_bytes + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+    with fault_named(path), open_bytes(path) as stream:
+        content = stream.read(limits.document_bytes + 1)
     limits.refuse_above("document_bytes", len(content), f"{path}, unpacked,")
     if not content.strip():
         raise InputError(f"{path} is empty.")
@@ -303,15 +310,10 @@ def refuse_damaged(source: Source, endless_lines: bool = True) -> None:
     """
     most = current_limits().line_bytes
     for path in source.files.values():
-        try:
-            with open_bytes(path) as stream:
-                head = stream.read(_HEAD)
-                endless = endless_lines and b"\n" not in head and not head.startswith(_PARQUET_MAGIC)
-                line = head + stream.read(most + 1 - len(head)) if endless and most >= len(head) else head
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path} is a damaged gzip file: it is cut short or altered.") from error
-        except OSError as error:
-            raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
+        with fault_named(path), open_bytes(path) as stream:
+            head = stream.read(_HEAD)
+            endless = endless_lines and b"\n" not in head and not head.startswith(_PARQUET_MAGIC)
+            line = head + stream.read(most + 1 - len(head)) if endless and most >= len(head) else head
         for start, what in _WRONG_STARTS.items():
             if head.lstrip()[: len(start)].lower() == start:
                 raise InputError(f"{path} is {what}.")

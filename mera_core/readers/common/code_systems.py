@@ -1,12 +1,13 @@
 """Names that other standards give to diagnosis code systems, and a user's map from SNOMED CT to ICD.
 
-Boundary: names and files in, system names and codes out; knows neither FHIR resources nor MEDS tables. The URIs are
-those of https://terminology.hl7.org, of older FHIR releases, of HL7's OID registry and of MIMIC-IV on FHIR; the
-vocabularies are those of OMOP and of public MEDS converters.
+Boundary: names and files in, system names and codes out; knows neither FHIR resources nor MEDS tables. code_systems.csv
+has the URIs of https://terminology.hl7.org, of HL7's OID registry and of MIMIC-IV on FHIR; the vocabularies are those of OMOP
+and of public MEDS converters. Editions of ICD-10 other than ICD-10-CM share most of its codes, under the same names.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -15,63 +16,14 @@ from mera_core.common.errors import InputError
 from mera_core.icd.ontology import SYSTEMS
 from mera_core.readers.common.base import Source
 from mera_core.readers.common.delimited import read_delimited
-from mera_core.readers.fhir.resources import CODE_SYSTEMS
 
 SNOMED = "SNOMED"
 PROCEDURE = "procedure"
-_ICD9 = (
-    CODE_SYSTEMS["ICD9"],
-    "http://hl7.org/fhir/sid/icd-9-cm/diagnosis",
-    "http://hl7.org/fhir/sid/icd-9",
-    "http://terminology.hl7.org/codesystem/icd9cm",
-    "http://terminology.hl7.org/codesystem/icd-9-cm",
-    "http://terminology.hl7.org/codesystem/icd9",
-    "http://terminology.hl7.org/codesystem/icd-9cm-diagnosiscodes",
-    "2.16.840.1.113883.6.103",
-    "2.16.840.1.113883.6.2",
-    "2.16.840.1.113883.6.42",
-)
-_ICD10_CM = (
-    CODE_SYSTEMS["ICD10"],
-    "http://hl7.org/fhir/sid/icd-10-us",
-    "http://hl7.org/fhir/sid/icd-10-cm/diagnosis",
-    "http://terminology.hl7.org/codesystem/icd10cm",
-    "http://terminology.hl7.org/codesystem/icd-10-cm",
-    "http://www.icd10data.com/icd10cm",
-    "2.16.840.1.113883.6.90",
-)
-# Editions of ICD-10 other than the one in the code book; most of their codes are in it, under the same name.
-_ICD10_OTHER = (
-    "http://hl7.org/fhir/sid/icd-10",
-    "http://hl7.org/fhir/sid/icd-10-who",
-    "http://terminology.hl7.org/codesystem/icd10",
-    "http://terminology.hl7.org/codesystem/icd-10",
-    "http://hl7.org/fhir/sid/icd-10-de",
-    "http://hl7.org/fhir/sid/icd-10-nl",
-    "http://hl7.org/fhir/sid/icd-10-uk",
-    "http://hl7.org/fhir/sid/icd-10-gm",
-    "http://hl7.org/fhir/sid/icd-10-am",
-    "http://hl7.org/fhir/sid/icd-10-ca",
-    "http://hl7.org/fhir/sid/icd-10-vn",
-    "http://fhir.de/codesystem/bfarm/icd-10-gm",
-    "http://fhir.de/codesystem/dimdi/icd-10-gm",
-    "2.16.840.1.113883.6.3",
-)
-_SNOMED = ("http://snomed.info/sct", "http://snomed.info/id", "2.16.840.1.113883.6.96")
-_PROCEDURES = (
-    "http://hl7.org/fhir/sid/icd-9-cm/procedure",
-    "http://www.icd10data.com/icd10pcs",
-    "http://www.cms.gov/medicare/coding/icd10",
-    "http://hl7.org/fhir/sid/icd-10-pcs",
-    "2.16.840.1.113883.6.4",
-    "2.16.840.1.113883.6.104",
-)
-_URIS: dict[str, str] = {
-    **dict.fromkeys(_ICD9, "ICD9"),
-    **dict.fromkeys((*_ICD10_CM, *_ICD10_OTHER), "ICD10"),
-    **dict.fromkeys(_SNOMED, SNOMED),
-    **dict.fromkeys(_PROCEDURES, PROCEDURE),
-}
+# Why an entry in another code system is left out.
+SAME_DIAGNOSIS = "the same diagnosis in another code system"
+NO_MAP, NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
+with Path(__file__).with_name("code_systems.csv").open(encoding="utf-8", newline="") as _file:
+    _KNOWN = {row["uri"]: row for row in csv.DictReader(_file)}
 # ICD9CM, ICD-10-CM, ICD10GM, CIM-10-FR, KCD7, ICD-10-GM-2021, MIMIC-DIAGNOSIS-ICD9 ...: letters and digits only, upper case.
 _VOCABULARY = re.compile(
     r"^(?:MIMIC|MIMICIV)?(?:DIAGNOSIS|DIAGNOSES|DIAG|DX|CONDITION)?(?:(?:ICD|CIM|CIE|CID)(9|10)|KCD[5-9])"
@@ -97,7 +49,7 @@ def system_of_uri(uri: str) -> str | None:
     if plain.startswith("http://snomed.info/sct/"):  # an edition or version of it
         return SNOMED
     # Elsewhere the last part of the path, or the whole of what is no URI, may name the vocabulary.
-    return _URIS.get(plain) or system_of_vocabulary(re.split(r"[/:#]", plain)[-1])
+    return _KNOWN[plain]["system"] if plain in _KNOWN else system_of_vocabulary(re.split(r"[/:#]", plain)[-1])
 
 
 @lru_cache(maxsize=1024)
@@ -105,11 +57,11 @@ def is_clinical_modification(uri: str) -> bool:
     """Whether a URI that means ICD10 means the American edition, which the code book holds."""
     plain = _plain(uri)
     name = re.sub(r"[^a-z0-9]", "", re.split(r"[/:#]", plain)[-1])
-    return plain in _ICD10_CM or (plain not in _URIS and (name.endswith("icd10cm") or "mimic" in plain))
+    return _KNOWN[plain]["edition"] == "CM" if plain in _KNOWN else name.endswith("icd10cm") or "mimic" in plain
 
 
 def _plain(uri: str) -> str:
-    """A URI as _URIS writes it: without version and query, in small letters."""
+    """A URI as code_systems.csv writes it: without version and query, in small letters."""
     plain = uri.strip().lower().removeprefix("urn:oid:").replace("https://", "http://", 1)
     return plain.split("|", 1)[0].split("?", 1)[0].rstrip("/")
 

@@ -1,6 +1,6 @@
 """Delimited text files, plain or gzipped, read block by block into text columns; every fault named by file and line.
 
-Knows no format and no code book. Nothing is guessed: every value stays text (leading zeros live), and every line must
+Knows no format and no ICD code set. Nothing is guessed: every value stays text (leading zeros live), and every line must
 have as many cells as the first. Byte-order mark, CRLF, quoted cells, line breaks within quotes and capitals in the header
 are read as they are meant; text that is not UTF-8 is read as Latin-1, and the report says so.
 """
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +22,11 @@ import pyarrow.csv as pa_csv
 
 from mera_core.common.errors import InputError
 from mera_core.common.limits import current_limits
-from mera_core.readers.common.base import ImportReport, Source, open_bytes, too_long
-from mera_core.readers.common.text_bytes import TextBytes
+from mera_core.readers.common.base import BOM, ImportReport, Source, fault_named, open_bytes, too_long
 
 _LINES_A_CELL = 4  # a quoted cell may run over lines
 _BLOCK = 1 << 22  # bytes parsed at once, or more where lines may be longer
 _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_PACKED_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 Keep = Callable[[dict[str, pa.DictionaryArray]], np.ndarray]
 
 
@@ -58,11 +57,7 @@ class Delimited:
     def line(self, row: int) -> int:
         """The line of the file on which a row (0-based) begins; read again from the start, for messages."""
         row = row if self.rows is None else int(self.rows[row])
-        return next((line for at, line, _ in self.records() if at == row), row + 2)
-
-    def records(self) -> Iterator[tuple[int, int, list[str]]]:
-        """(row, first line, cells) of each record after the header, by Python's slower parser."""
-        yield from records(self.path, self.delimiter)
+        return next((line for at, line, _ in _records(self.path, self.delimiter) if at == row), row + 2)
 
     def fault(self, row: int, column: str, what: str) -> InputError:
         """The error that names file, line and column."""
@@ -92,30 +87,62 @@ def read_delimited(
         known = {*required, *(name.lower() for name in optional)}
         wanted = {name: name.lower() for name in header.names if name.lower() in known}
     try:
-        columns = _parsed(source, header, wanted, keep, latin=False)
+        columns = _parsed(source, header, wanted, keep)
     except _NotUtf8:
         line, column = _first_not_utf8(source.path, header)
         if report is not None:
             report.remarks.append(
                 f"{source.path.name} is not UTF-8 text (first at line {line}, column {column!r}); it was read as Latin-1"
             )
-        columns = _parsed(source, header, wanted, keep, latin=True)
+        columns = _parsed(source, header, wanted, keep, encoding="latin-1")
     return Delimited(source.path, columns, header.delimiter)
 
 
-def records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
-    """(row, first line, cells) of each record after the header; slow, for naming the place of a fault."""
-    csv.field_size_limit(_LINES_A_CELL * current_limits().line_bytes)
-    with open_bytes(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
-        reader = csv.reader(text, delimiter=delimiter, quoting=_quoting(delimiter))
-        next(reader, None)
-        row, line = 0, reader.line_num + 1
-        for cells in reader:
-            if cells:
-                yield row, line, cells
-                row += 1
-            line = reader.line_num + 1
+class _Watched(io.RawIOBase):
+    """The unpacked bytes of a file, watched for what no table may hold.
+
+    quotes: how many there were so far. What is wrong is kept in `fault`, because an error that passes through the parser
+    comes out as another one.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.quotes, self.fault = 0, None
+        self._path, self._tell, self._size = source.path, source.progress, source.path.stat().st_size
+        self._limits = current_limits()  # here, because the parser reads in a thread of its own
+        self._stream = open_bytes(source.path)
+        self._unpacked, self._line, self._in_line = 0, 1, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            with fault_named(self._path):
+                chunk = self._stream.read(size)
+            self._watch(chunk)
+        except InputError as fault:
+            self.fault = fault
+            raise
+        self._tell(self._path.name, getattr(self._stream, "fileobj", self._stream).tell(), self._size)
+        return chunk
+
+    def _watch(self, chunk: bytes) -> None:
+        most = self._limits.line_bytes
+        self._unpacked += len(chunk)
+        self._limits.refuse_above("unpacked_bytes", self._unpacked, f"{self._path}, unpacked,")
+        if (zero := chunk.find(b"\x00")) >= 0:
+            line = self._line + chunk.count(b"\n", 0, zero)
+            raise InputError(f"{self._path}: line {line}: it holds zero bytes, so it is not a text file.")
+        ends = np.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")), len(chunk))
+        lengths = np.diff(ends, prepend=-1 - self._in_line) - 1
+        if lengths.max() > most:
+            raise too_long(self._path, self._line + int(np.argmax(lengths > most)), most)
+        self._line, self._in_line = self._line + len(ends) - 1, int(lengths[-1])
+        self.quotes += chunk.count(b'"')
 
 
 class _NotUtf8(Exception):
@@ -129,21 +156,22 @@ class _Header:
     lines: int
 
 
-def _quoting(delimiter: str) -> int:
+def _quoting(delimiter: str) -> Literal[0, 3]:
     # Vocabulary files of OMOP are separated by tabs and never quoted: a quote there is a quote.
     return csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
 
 
 def _header(path: Path, required: list[str], delimiters: str) -> _Header:
-    content, longest = b"".join(TextBytes(Source(path), first_line=True).chunks()), current_limits().line_bytes
+    longest = current_limits().line_bytes
+    with fault_named(path), open_bytes(path) as stream:
+        content = stream.read(longest + len(BOM) + 1).removeprefix(BOM)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path} is UTF-16 text (line 1); save it as UTF-8.")
-    first = content.split(b"\n", 1)[0]
     if not content.strip():
         raise InputError(f"{path} is empty.")
+    first = content.split(b"\n", 1)[0]
     if len(first) > longest:
         raise too_long(path, 1, longest)
-    text = first.decode("latin-1").strip("\r\n")
     csv.field_size_limit(_LINES_A_CELL * longest)
     best: _Header | None = None
     for delimiter in delimiters:
@@ -160,7 +188,7 @@ def _header(path: Path, required: list[str], delimiters: str) -> _Header:
         if best is None or len(names) > len(best.names):
             best = _Header(names, delimiter, reader.line_num)
     for delimiter, word in _WORDS.items():
-        cells = [name.strip().strip('"').lower() for name in text.split(delimiter)]
+        cells = [name.strip().strip('"').lower() for name in first.decode("latin-1").strip("\r").split(delimiter)]
         if delimiter not in delimiters and len(cells) > 1 and set(required) & set(cells):
             asked = " or ".join(_WORDS[each] for each in delimiters)
             raise InputError(f"{path}: line 1 is separated by {word}; it must be separated by {asked}.")
@@ -179,53 +207,53 @@ def _decoded(content: bytes) -> str:
 
 
 def _parsed(
-    source: Source, header: _Header, wanted: dict[str, str], keep: Keep | None, latin: bool
+    source: Source, header: _Header, wanted: dict[str, str], keep: Keep | None, encoding: str = "utf8"
 ) -> dict[str, pa.Array]:
-    path = source.path
-    stream = TextBytes(source, latin=latin)
-    unquoted = _quoting(header.delimiter) == csv.QUOTE_NONE
-    text = pa.dictionary(pa.int32(), pa.string())
+    path, limits, rows = source.path, current_limits(), 0
+    quoted = _quoting(header.delimiter) != csv.QUOTE_NONE
     parts: dict[str, list[pa.Array]] = {name: [] for name in wanted}
-    limits, rows = current_limits(), 0
-    try:
-        reader = pa_csv.open_csv(
-            pa.PythonFile(stream, mode="r"),
-            read_options=pa_csv.ReadOptions(
-                column_names=header.names,
-                skip_rows=header.lines,
-                block_size=max(_BLOCK, 2 * limits.line_bytes),
-                use_threads=False,
-            ),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=header.delimiter,
-                quote_char=False if unquoted else '"',
-                newlines_in_values=not unquoted,
-            ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(header.names, text), strings_can_be_null=False, include_columns=list(wanted)
-            ),
-        )
-        for batch in reader:
-            rows += len(batch)
-            limits.refuse_above("rows", rows, str(path))
-            if keep is not None:
-                batch = batch.filter(pa.array(keep({wanted[name]: batch.column(name) for name in wanted})))
-            for name in wanted:
-                parts[name].append(batch.column(name))
-    except (pa.ArrowInvalid, pa.ArrowException, OSError, StopIteration) as error:
+    with _Watched(source) as stream:
+        try:
+            reader = pa_csv.open_csv(
+                pa.PythonFile(stream, mode="r"),
+                read_options=pa_csv.ReadOptions(
+                    column_names=header.names,
+                    skip_rows=header.lines,
+                    block_size=max(_BLOCK, 2 * limits.line_bytes),
+                    use_threads=False,
+                    encoding=encoding,
+                ),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=header.delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(header.names, pa.dictionary(pa.int32(), pa.string())),
+                    strings_can_be_null=False,
+                    include_columns=list(wanted),
+                ),
+            )
+            for batch in reader:
+                rows += len(batch)
+                limits.refuse_above("rows", rows, str(path))
+                if keep is not None:
+                    batch = batch.filter(pa.array(keep({wanted[name]: batch.column(name) for name in wanted})))
+                for name in wanted:
+                    parts[name].append(batch.column(name))
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            if stream.fault is not None:
+                raise stream.fault from error
+            if "UTF8" in str(error) and encoding == "utf8":
+                raise _NotUtf8 from error
+            if "Empty CSV" not in str(error):  # a header and nothing else is sound
+                # The parser's own words quote the row, so they are not used.
+                known = _fault(path, header)
+                unsound = f"{path} is not a sound text table separated by {_WORDS[header.delimiter]}."
+                raise known or InputError(unsound) from error
         if stream.fault is not None:
-            raise stream.fault from error
-        if "UTF8" in str(error) and not latin:
-            raise _NotUtf8 from error
-        if "Empty CSV" in str(error):  # a header and nothing else
-            return {name: words([]) for name in wanted.values()}
-        raise _unsound(path, header) from error
-    if stream.fault is not None:
-        raise stream.fault
-    if not unquoted and stream.quotes % 2:  # the parser took the rest of the file for one cell
-        open_quote = _open_quote(path, header.delimiter)
-        if open_quote is not None:
-            raise open_quote
+            raise stream.fault
+        # An odd quote: the parser may have taken the rest of the file for one cell.
+        if quoted and stream.quotes % 2 and (fault := _fault(path, header)):
+            raise fault
     return {lower: _joined(parts.pop(name)) for name, lower in wanted.items()}
 
 
@@ -248,34 +276,43 @@ def _joined(parts: list[pa.Array]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(again.indices.take(whole.indices), again.dictionary)
 
 
-def _unsound(path: Path, header: _Header) -> InputError:
-    """What is wrong with a file that could not be parsed; the parser's own words quote the row, so they are not used."""
-    open_quote = _open_quote(path, header.delimiter) if _quoting(header.delimiter) != csv.QUOTE_NONE else None
-    if open_quote is not None:
-        return open_quote
-    for _, line, cells in records(path, header.delimiter):
-        if len(cells) != len(header.names):
-            return InputError(f"{path}: line {line} has {len(cells)} cells where the header has {len(header.names)}.")
-    return InputError(f"{path} is not a sound text table separated by {_WORDS[header.delimiter]}.")
+def _records(path: Path, delimiter: str, strict: bool = False) -> Iterator[tuple[int, int, list[str]]]:
+    """(row, first line, cells) of each record after the header, by Python's slower parser, to name the place of a fault.
 
-
-def _open_quote(path: Path, delimiter: str) -> InputError | None:
-    """The error for a quote that never closes or closes within a cell, naming the line its row begins on; else None."""
+    strict: raises InputError for a quote that never closes or closes within a cell.
+    """
     csv.field_size_limit(_LINES_A_CELL * current_limits().line_bytes)
     with open_bytes(path) as stream:
-        reader = csv.reader(io.TextIOWrapper(stream, encoding="latin-1", newline=""), delimiter=delimiter, strict=True)
-        line = 1
+        text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
+        reader = csv.reader(text, delimiter=delimiter, quoting=_quoting(delimiter), strict=strict)
+        next(reader, None)
+        row, line = 0, reader.line_num + 1
         try:
-            for _ in reader:
+            for cells in reader:
+                if cells:
+                    yield row, line, cells
+                    row += 1
                 line = reader.line_num + 1
         except csv.Error as error:
-            if "new-line" not in str(error):  # a lone carriage return is another matter
-                return InputError(f"{path}: line {line}: a quote is left open.")
+            if strict and "new-line" not in str(error):  # a lone carriage return is another matter
+                raise InputError(f"{path}: line {line}: a quote is left open.") from error
+
+
+def _fault(path: Path, header: _Header) -> InputError | None:
+    """The first open quote, or line that is too long or too short; None where there is neither."""
+    try:
+        for _, line, cells in _records(path, header.delimiter, strict=True):
+            if len(cells) != len(header.names):
+                return InputError(
+                    f"{path}: line {line} has {len(cells)} cells where the header has {len(header.names)}."
+                )
+    except InputError as error:
+        return error
     return None
 
 
 def _first_not_utf8(path: Path, header: _Header) -> tuple[int, str]:
-    for _, line, cells in records(path, header.delimiter):
+    for _, line, cells in _records(path, header.delimiter):
         for name, cell in zip(header.names, cells, strict=False):
             try:
                 cell.encode("latin-1").decode("utf-8")

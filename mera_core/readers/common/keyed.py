@@ -21,6 +21,9 @@ from mera_core.readers.common.delimited import Delimited
 from mera_core.readers.common.record_words import word
 
 NOWHERE = -1
+DAY = np.timedelta64(1, "D")
+_DAYS_A_YEAR = 365.2425
+_LATEST = np.iinfo(np.int64).max
 # ISO 8601, and how SAS writes a date: 19-Mar-2017 (the claims that CMS publishes) or 19MAR2017.
 _WRITTEN = (
     datetime.fromisoformat,
@@ -124,6 +127,33 @@ def holding(
     return np.where(at >= 0, order[at], NOWHERE)
 
 
+def first_rows(group: np.ndarray, size: int) -> np.ndarray:
+    """[size] the first row of each group, the number of rows for a group without any. group: of each row."""
+    first = np.full(size, len(group), np.int64)
+    np.minimum.at(first, group, np.arange(len(group)))
+    return first
+
+
+def earliest(time: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
+    """[size] the first known time of each group, NaT where there is none; rows of a negative group are in none."""
+    known = ~np.isnat(time) & (group >= 0)
+    found = np.full(size, _LATEST)
+    np.minimum.at(found, group[known], time[known].astype(np.int64))
+    return np.where(found == _LATEST, np.datetime64("NaT", "us"), found.astype("datetime64[us]"))
+
+
+def years(born: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Years from one time to another, NaN where either is unknown."""
+    return (time - born) / DAY / _DAYS_A_YEAR
+
+
+def ids_in_order(column: pa.DictionaryArray) -> np.ndarray:
+    """Ids as numbers where all are, so that 9 comes before 10; else as texts."""
+    texts = column.to_pylist()
+    whole = all(text.isascii() and text.isdecimal() and len(text) < 19 for text in texts)
+    return np.array([int(text) for text in texts], np.int64) if whole else np.array(texts, dtype=str)
+
+
 def times(table: Delimited, name: str) -> np.ndarray:
     """A column of dates, with or without time of day and zone (`in_utc`), as microseconds; NaT where empty.
 
@@ -167,11 +197,11 @@ def whole_numbers(table: Delimited, name: str) -> pa.Array:
 
 
 def ranks(table: Delimited, name: str) -> pa.Array:
-    """The same for a rank within a visit. Raises InputError for one that no list of diagnoses can reach."""
+    """The same for numbers of visits and ranks of codes. Raises InputError for one above what 32 bits hold."""
     found = whole_numbers(table, name)
     beyond = np.abs(found.fill_null(0).to_numpy()) > LARGEST_POSITION
     if beyond.any():
-        raise table.fault(int(np.argmax(beyond)), name, f"there is a rank above {LARGEST_POSITION:,}")
+        raise table.fault(int(np.argmax(beyond)), name, f"there is a number above {LARGEST_POSITION:,}")
     return found
 
 
@@ -228,3 +258,19 @@ def leave_out_by(report: ImportReport, reasons: Mapping[str, np.ndarray]) -> np.
         report.leave_out(reason, int((open_ & mask).sum()))
         open_ &= ~mask
     return open_
+
+
+def remark_backwards(
+    report: ImportReport,
+    what: str,
+    backwards: np.ndarray,
+    table: Delimited,
+    column: str,
+    rest: str = ", the length of stay is not",
+) -> None:
+    """Say how many stays end before they begin, and where the first stands."""
+    if backwards.any():
+        first = f"{table.path.name}, line {table.line(int(np.argmax(backwards)))}, column {column!r}"
+        report.remarks.append(
+            f"{int(backwards.sum()):,} {what} end before they begin (first: {first}); they are kept{rest}"
+        )

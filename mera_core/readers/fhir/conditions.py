@@ -10,12 +10,18 @@ from datetime import datetime
 
 from mera_core.common.errors import InputError
 from mera_core.readers.common.assemble import NO_CODE
-from mera_core.readers.common.code_systems import SNOMED, SnomedMap, is_clinical_modification, system_of_uri
+from mera_core.readers.common.code_systems import (
+    NO_MAP,
+    NOT_MAPPED,
+    SAME_DIAGNOSIS,
+    SNOMED,
+    SnomedMap,
+    is_clinical_modification,
+    system_of_uri,
+)
 from mera_core.readers.fhir.elements import Json, code_of, codings, list_of, moment, object_of, reference
 
-SAME_DIAGNOSIS = "the same diagnosis in another code system"
 OTHER_SYSTEM = "code of a system other than ICD and SNOMED CT"
-NO_MAP, NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
 _STATUS = {
     "entered-in-error": "condition entered in error",
     "refuted": "condition refuted",
@@ -28,7 +34,10 @@ UNCONFIRMED = ("provisional", "differential", "unconfirmed")
 
 @dataclass(slots=True)
 class Diagnosis:
-    """A Condition. entries: (system or None, code as written); left_out: a reason for each entry that is not read."""
+    """A Condition. entries: (system or None, code as written); left_out: a reason for each entry that is not read.
+
+    names: what it is known by. bundle: that it came in.
+    """
 
     subject: str
     encounter: str
@@ -40,6 +49,8 @@ class Diagnosis:
     snomed: tuple[str, ...] = ()
     other_edition: int = 0
     approximate: bool = False
+    names: tuple[str, ...] = ()
+    bundle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,8 @@ class Rules:
 def diagnosis(resource: Json, place: str, rules: Rules) -> Diagnosis:
     """A Condition, its codes chosen by `rules`."""
     found = _entries(codings(resource.get("code"), place), rules)
-    found.subject = reference(resource, "subject", place) or reference(resource, "patient", place)
-    found.encounter = reference(resource, "encounter", place) or reference(resource, "context", place)
-    recorded = next(
-        (name for name in ("recordedDate", "assertedDate", "dateRecorded") if name in resource), "recordedDate"
-    )
-    found.recorded = moment(resource.get(recorded), place, recorded)
+    found.subject, found.encounter = reference(resource, "subject", place), reference(resource, "encounter", place)
+    found.recorded = moment(resource.get("recordedDate"), place, "recordedDate")
     onset = resource.get("onsetDateTime", object_of(resource, "onsetPeriod", place).get("start"))
     found.onset = moment(onset, place, "onset")
     found.category = _category(resource, place)

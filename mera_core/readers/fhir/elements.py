@@ -1,7 +1,7 @@
 """Elements of FHIR resources as decoded JSON: dates, references, codes and lists, each checked for its type.
 
-Boundary: one element at a time; knows no resource. R4 is what is meant; the forms that STU3, DSTU2 and R5 have for the same
-things are understood where they cost a word. Every error names the place and the element, never its value.
+Boundary: one element at a time; knows no resource, and of FHIR's releases R4 and R4B. Every error names the place and the
+element, never its value.
 """
 
 from __future__ import annotations
@@ -57,14 +57,10 @@ def text_of(resource: Json, name: str, place: str) -> str | None:
 def reference(resource: Json, name: str, place: str) -> str:
     """The reference as written, or 'system|value' of a logical one; '' where there is none."""
     value = resource.get(name)
-    if isinstance(value, list):  # R5 lets some be several
-        value = value[0] if value else None
     if value is None:
         return ""
     if not isinstance(value, dict):
         raise InputError(f"{place}: {name} must be a reference.")
-    if isinstance(value.get("reference"), dict):  # R5's CodeableReference
-        value = value["reference"]
     written = value.get("reference")
     if isinstance(written, str) and written.strip():
         return written.strip()
@@ -84,7 +80,7 @@ def codings(value: Any, place: str) -> list[Json]:
 
 
 def code_of(value: Any, place: str) -> str:
-    """The first code of a CodeableConcept, of a Coding, or of a plain code as older releases have it."""
+    """The first code of a CodeableConcept, of a Coding, or of a plain code."""
     if isinstance(value, str):
         return value.lower()
     if not isinstance(value, dict):
@@ -114,8 +110,6 @@ def list_of(resource: Json, name: str, place: str) -> list:
     value = resource.get(name)
     if value is None:
         return []
-    if isinstance(value, dict):  # DSTU2 has one where later releases have several
-        return [value]
     if not isinstance(value, list):
         raise InputError(f"{place}: {name} must be a list.")
     return value

@@ -17,7 +17,7 @@ from typing import Any
 
 from mera_core.common.errors import InputError
 from mera_core.common.limits import Limits, changed_by, current_limits, refuse_depth
-from mera_core.readers.common.base import BOM, ImportReport, Source, open_bytes, refuse_damaged
+from mera_core.readers.common.base import BOM, ImportReport, Source, fault_named, open_bytes, refuse_damaged
 
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".fhir")
 READ = ("Patient", "Encounter", "Condition")
@@ -103,7 +103,7 @@ def _is_lines(path: Path) -> bool:
     """Whether each line is a JSON document: so named, or the first line is one and there are more."""
     if path.name.lower().removesuffix(".gz").endswith((".ndjson", ".jsonl")):
         return True
-    with _opened(path) as stream:
+    with fault_named(path), open_bytes(path) as stream:
         first = stream.readline(_HEAD).strip().removeprefix(BOM)
         if not first.endswith(b"}") or not first.startswith(b"{"):
             return False
@@ -116,7 +116,7 @@ def _is_lines(path: Path) -> bool:
 
 def _of_lines(path: Path, source: Source, report: ImportReport, done: int, total: int) -> Iterator[Found]:
     limits, unpacked = current_limits(), 0
-    with _opened(path) as stream:
+    with fault_named(path), open_bytes(path) as stream:
         number, size = 0, path.stat().st_size
         while True:
             try:
@@ -172,11 +172,8 @@ def _document(path: Path) -> Any:
     limits = current_limits()
     name = min("fhir_document_bytes", "document_bytes", key=lambda each: getattr(limits, each))
     largest = getattr(limits, name)
-    with _opened(path) as stream:
-        try:
-            content = stream.read(largest + 1)
-        except (EOFError, zlib.error, OSError) as error:
-            raise InputError(f"{path} is damaged: it is cut short or altered.") from error
+    with fault_named(path), open_bytes(path) as stream:
+        content = stream.read(largest + 1)
     if len(content) > largest:
         raise InputError(
             f"{path} holds more than {largest:,} bytes; export it as NDJSON, one resource a line{changed_by(name)}."
@@ -191,7 +188,7 @@ def _refuse_meant(path: Path, called: str) -> None:
     """Raise InputError where a file that doesn't look like FHIR is damaged, or is called like what must be read."""
     if path.stat().st_size:
         refuse_damaged(Source(path), endless_lines=False)
-    with _opened(path) as stream:
+    with fault_named(path), open_bytes(path) as stream:
         held = bool(stream.read(_HEAD).strip())
     if held and any(name.lower() in called for name in READ):
         raise InputError(f"{path}: line 1 is no FHIR resource as JSON, though the file is called like one.")
@@ -230,13 +227,6 @@ def _is_wanted(line: bytes) -> bool:
 def _resource_type(value: Any) -> str:
     name = value.get("resourceType") if isinstance(value, dict) else None
     return name if isinstance(name, str) else ""
-
-
-def _opened(path: Path) -> io.BufferedIOBase:
-    try:
-        return open_bytes(path)
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
 def _position(stream: io.BufferedIOBase) -> int:

@@ -22,7 +22,6 @@ Names = tuple[str, ...]
 class Graph:
     """People, contacts (Encounters) and diagnoses (Conditions) in the order met.
 
-    names, bundles: of each contact and diagnosis, the names it is known by and the Bundle it came in.
     ranked: (row of the contact, reference of a Condition, Bundle, rank) of each Encounter.diagnosis.
     """
 
@@ -30,10 +29,6 @@ class Graph:
     people: list[Person] = field(default_factory=list)
     contacts: list[Contact] = field(default_factory=list)
     diagnoses: list[Diagnosis] = field(default_factory=list)
-    contact_names: list[Names] = field(default_factory=list)
-    contact_bundles: list[str | None] = field(default_factory=list)
-    diagnosis_names: list[Names] = field(default_factory=list)
-    diagnosis_bundles: list[str | None] = field(default_factory=list)
     ranked: list[tuple[int, str, str | None, int | None]] = field(default_factory=list)
     _people_index: Index = field(default_factory=lambda: Index("Patient"))
     _contact_index: Index = field(default_factory=lambda: Index("Encounter"))
@@ -59,9 +54,8 @@ class Graph:
             said.subject = _inside(said.subject, place) or subject
             said.encounter = _inside(said.encounter, place) or encounter
             subject, encounter = said.subject, said.encounter
+            said.names, said.bundle = names, found.bundle
             self.diagnoses.append(said)
-            self.diagnosis_names.append(names)
-            self.diagnosis_bundles.append(found.bundle)
         for each in inner:
             if each.get("resourceType") in READ:
                 self.add(Found(each, found.bundle, None, place), f"{place}#{each.get('id', '')}", subject, encounter)
@@ -73,9 +67,8 @@ class Graph:
         self.ranked += [(row, _inside(ref, found.place), found.bundle, rank) for ref, rank in met.diagnoses.items()]
         met.diagnoses = {}
         self._contact_index.add(row, names, found.bundle)
+        met.names, met.bundle = names, found.bundle
         self.contacts.append(met)
-        self.contact_names.append(names)
-        self.contact_bundles.append(found.bundle)
         return met.subject
 
     def _add_person(self, said: Person, names: Names, found: Found) -> None:
@@ -121,8 +114,8 @@ class Graph:
         if not self.ranked:
             return {}
         index = Index("Condition")
-        for row, (names, bundle) in enumerate(zip(self.diagnosis_names, self.diagnosis_bundles, strict=True)):
-            index.add(row, names, bundle)
+        for row, said in enumerate(self.diagnoses):
+            index.add(row, said.names, said.bundle)
         found: dict[int, tuple[int, int | None]] = {}
         for contact_row, reference, bundle, rank in self.ranked:
             row = index.find(reference, bundle)

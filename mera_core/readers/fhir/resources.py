@@ -42,22 +42,14 @@ _SEXES = {"female": "F", "f": "F", "248152002": "F", "male": "M", "m": "M", "248
 _MIMIC_PATIENT = "/fhir/mimic/identifier/patient"
 
 NEVER_WAS = ("planned", "cancelled", "entered-in-error", "discontinued")
-_CLASSES = {
-    "IMP": "inpatient",
-    "ACUTE": "inpatient",
-    "NONAC": "inpatient",
-    "INPATIENT": "inpatient",
+_CLASSES = {  # of v3-ActCode
+    **dict.fromkeys(("IMP", "ACUTE", "NONAC"), "inpatient"),
     "EMER": "emergency",
-    "EMERGENCY": "emergency",
     "AMB": "outpatient",
-    "OUTPATIENT": "outpatient",
-    "AMBULATORY": "outpatient",
     "SS": "short stay",
     "OBSENC": "observation",
     "HH": "home health",
-    "HOME": "home health",
     "VR": "virtual",
-    "VIRTUAL": "virtual",
 }
 
 
@@ -79,7 +71,8 @@ class Person:
 class Contact:
     """An Encounter. subject, part_of: references as written. diagnoses: reference of a Condition -> its rank.
 
-    backwards: where it stands, if its period ends before it begins; it then has no end.
+    backwards: where it stands, if its period ends before it begins; it then has no end. names: what it is known by.
+    bundle: that it came in.
     """
 
     subject: str
@@ -92,6 +85,8 @@ class Contact:
     number: int | None = None
     age: float | None = None
     backwards: str = ""
+    names: tuple[str, ...] = ()
+    bundle: str | None = None
 
 
 def person(resource: Json, place: str) -> Person:
@@ -122,7 +117,7 @@ def person(resource: Json, place: str) -> Person:
 
 def contact(resource: Json, place: str) -> Contact:
     """An Encounter."""
-    period = object_of(resource, "period", place) or object_of(resource, "actualPeriod", place)
+    period = object_of(resource, "period", place)
     start = moment(period.get("start"), place, "period.start")
     end = moment(period.get("end"), place, "period.end")
     backwards = start is not None and end is not None and end < start
@@ -133,7 +128,7 @@ def contact(resource: Json, place: str) -> Contact:
         words = {**_standard_words(resource, start, end, place), **words}
     number = whole_of(own.get(VISIT_NUMBER, {}).get("valueInteger"), place, "visit-number")
     return Contact(
-        subject=reference(resource, "subject", place) or reference(resource, "patient", place),
+        subject=reference(resource, "subject", place),
         start=start,
         end=end,
         status=(text_of(resource, "status", place) or "").lower(),
@@ -147,12 +142,9 @@ def contact(resource: Json, place: str) -> Contact:
 
 
 def _standard_words(resource: Json, start: datetime | None, end: datetime | None, place: str) -> dict[str, str]:
-    kind = resource.get("class")
-    kind = kind[0] if isinstance(kind, list) and kind else kind
-    code = kind if isinstance(kind, str) else code_of(kind, place) if isinstance(kind, dict) else ""
-    stay = object_of(resource, "hospitalization", place) or object_of(resource, "admission", place)
+    stay = object_of(resource, "hospitalization", place)
     words = {
-        "admission": _CLASSES.get(code.upper(), ""),
+        "admission": _CLASSES.get(code_of(resource.get("class"), place).upper(), ""),
         "source": word("source", _shown(stay.get("admitSource"), place)),
         "discharge": word("discharge", _shown(stay.get("dischargeDisposition"), place)),
         "stay": str((end - start).days) if start and end else "",

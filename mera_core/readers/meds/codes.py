@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from mera_core.icd.code_text import clean, unpadded
 from mera_core.readers.common.assemble import NO_CODE
-from mera_core.readers.common.code_systems import PROCEDURE, SNOMED, system_of_vocabulary
+from mera_core.readers.common.code_systems import PROCEDURE, SAME_DIAGNOSIS, SNOMED, system_of_vocabulary
 from mera_core.readers.common.record_words import RACE_CONCEPTS, UNTOLD, word
 
 # Written by mera_core.writers.meds; a dataset that has these columns is read back without loss.
@@ -25,7 +25,6 @@ INVENTED_COLUMN, NAME_COLUMN = "time_invented", "source_patient_id"
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 
 IN_WORDS = "diagnosis in words, without a code"
-SAME_DIAGNOSIS = "the same diagnosis in another code system"
 
 
 class Kind(IntEnum):

@@ -17,18 +17,17 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.code_systems import read_snomed_map
+from mera_core.readers.common.keyed import DAY, earliest, years
 from mera_core.readers.common.parquet import schema_of
 from mera_core.readers.common.record_words import word
 from mera_core.readers.meds.codes import Kind
 from mera_core.readers.meds.tables import NONE, SUBJECTS, Book, Events, Gathered, batches, icd_parents, shards
-from mera_core.readers.meds.visits import Stays, earliest, grouped_by_gap, named_visits, paired_visits, together, within
+from mera_core.readers.meds.visits import Stays, grouped_by_gap, named_visits, paired_visits, together, within
 
 FORMAT = "meds"
 GAP_HOURS = 24.0
 LONGEST_GAP_HOURS = 1_000_000.0  # 114 years: all that nobody parts
-_DAY = np.timedelta64(1, "D")
-_DAYS_A_YEAR = 365.2425
-_BEFORE_BIRTH = 4 * _DAY  # births have a date or a year, and no hour
+_BEFORE_BIRTH = 4 * DAY  # births have a date or a year, and no hour
 _OLDEST = 130  # years
 _OTHER = "events that tell no diagnosis, birth, death, sex, ethnicity or visit"
 
@@ -184,8 +183,8 @@ def _ages(time: np.ndarray, born: np.ndarray) -> np.ndarray:
     """Years; from New Year's midnight, which is how converters write a year of birth, whole years of the calendar."""
     year = born.astype("datetime64[Y]")
     whole = (time.astype("datetime64[Y]") - year) / np.timedelta64(1, "Y")
-    years = np.where(born == year, whole, (time - born) / _DAY / _DAYS_A_YEAR)
-    return np.where(years > _OLDEST, np.nan, np.round(np.maximum(years, 0.0), 2))
+    age = np.where(born == year, whole, years(born, time))
+    return np.where(age > _OLDEST, np.nan, np.round(np.maximum(age, 0.0), 2))
 
 
 def _visit_facts(
@@ -209,7 +208,7 @@ def _visit_facts(
     age[stay[starts]], undated[stay[starts]] = events.age[rows[starts]], events.invented[rows[starts]]
     if not events.own:
         began = earliest(events.time[rows[starts]], stay[starts], size)
-        days = (_ends(events, admitted, size) - began) / _DAY
+        days = (_ends(events, admitted, size) - began) / DAY
         if backwards := int((days < 0).sum()):
             report.remarks.append(
                 f"{backwards:,} visits end before they begin; they are kept, the length of stay is not"

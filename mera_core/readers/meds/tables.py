@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
 from mera_core.history.columns import LARGEST_POSITION
-from mera_core.readers.common.code_systems import SnomedMap
+from mera_core.readers.common.code_systems import NO_MAP, NOT_MAPPED, SnomedMap
 from mera_core.readers.common.parquet import damage_told, refuse_large, schema_of, sound
 from mera_core.readers.meds.codes import AGE_COLUMN, INVENTED_COLUMN, NAME_COLUMN, RANK_COLUMN, Event, Kind, event_of
 
@@ -32,7 +32,6 @@ _TEXTS = ("race", "insurance", "text_value")  # the first two are what MIMIC's c
 _SPLITS = ("train", "tuning", "held_out")
 _BATCH = 500_000  # rows read at once
 _TEXT_TYPES = (pa.string(), pa.large_string(), pa.null())
-_NO_MAP, _NOT_MAPPED = "SNOMED code, and no map given", "SNOMED code not in the map"
 
 
 def shards(path: Path) -> list[Path]:
@@ -85,7 +84,7 @@ class Book:
     def left_out(self, number: int) -> tuple[str, ...]:
         """The reasons of the diagnosis entries that each event with this code loses."""
         if self.kinds[number] == Kind.SNOMED and not self.sizes[number]:
-            return (_NOT_MAPPED if self.snomed else _NO_MAP,)
+            return (NOT_MAPPED if self.snomed else NO_MAP,)
         return self.events[number].left_out
 
     def said(self, name: str) -> np.ndarray:

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from mera_core.readers.common.base import ImportReport
-from mera_core.readers.common.keyed import holding
+from mera_core.readers.common.keyed import earliest, holding
 from mera_core.readers.meds.codes import Kind
 from mera_core.readers.meds.tables import NONE, Gathered
 
-_LATEST, _NEVER = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+_NEVER = np.iinfo(np.int64).min
 
 
 @dataclass
@@ -140,11 +140,3 @@ def grouped_by_gap(events: Gathered, rows: np.ndarray, gap: np.timedelta64) -> S
     new = np.ones(len(rows), dtype=bool)
     new[1:] = (person[1:] != person[:-1]) | (time[1:] - time[:-1] > gap)
     return Stays(rows, np.cumsum(new) - 1, person[new], time[new], rows[new], time[new].astype(np.int64))
-
-
-def earliest(time: np.ndarray, group: np.ndarray, size: int) -> np.ndarray:
-    """[size] the first known time of each group, NaT where there is none."""
-    known = ~np.isnat(time)
-    found = np.full(size, _LATEST)
-    np.minimum.at(found, group[known], time[known].astype(np.int64))
-    return np.where(found == _LATEST, np.datetime64("NaT", "us").astype(np.int64), found).astype("datetime64[us]")

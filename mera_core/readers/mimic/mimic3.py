@@ -12,12 +12,11 @@ from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited
-from mera_core.readers.common.keyed import times
-from mera_core.readers.mimic.tables import DAY, FILES, Schema, read_tables
+from mera_core.readers.common.keyed import times, years
+from mera_core.readers.mimic.tables import FILES, Schema, read_tables
 
 FORMAT = "mimic3"
 SHIFTED_AGE = 91.4  # years; MIMIC moves births of patients over 89 back by 300 years, this was their median age
-_DAYS_A_YEAR = 365.2425
 
 
 def detect(source: Source) -> str | None:
@@ -59,10 +58,8 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
 
 def _ages(patients: Delimited, row: np.ndarray, admitted: np.ndarray) -> np.ndarray:
     """Years at each admission, NaN where unknown."""
-    if not len(patients):
-        return np.full(len(row), np.nan)
-    years = (admitted - times(patients, "dob")[row]) / DAY / _DAYS_A_YEAR
-    return np.where(years > 200, SHIFTED_AGE, np.where(years > 130, np.nan, years))
+    age = years(times(patients, "dob")[row], admitted)
+    return np.where(age > 200, SHIFTED_AGE, np.where(age > 130, np.nan, age))
 
 
 _SCHEMA = Schema(

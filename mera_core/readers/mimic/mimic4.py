@@ -16,7 +16,7 @@ from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.base import Cohort, ImportReport, Source
 from mera_core.readers.common.delimited import Delimited
-from mera_core.readers.common.keyed import is_empty, numbers, replaced
+from mera_core.readers.common.keyed import is_empty, numbers, replaced, rows_at
 from mera_core.readers.mimic.tables import FILES, Schema, read_tables
 
 FORMAT = "mimic4"
@@ -91,24 +91,17 @@ def _of_folders(source: Source, folders: tuple[str, ...], strict: bool) -> dict[
 
 def _ages(patients: Delimited, row: np.ndarray, admitted: np.ndarray) -> np.ndarray:
     """Years at each admission, NaN where unknown; above 130 they are a fault of the anchor and unknown too."""
-    if not len(patients):
-        return np.full(len(row), np.nan)
     years = numbers(patients, "anchor_age")[row] + _year(admitted) - numbers(patients, "anchor_year")[row]
     return np.where(years > 130, np.nan, years)
 
 
 def _earliest_years(patients: Delimited, row: np.ndarray, admitted: np.ndarray) -> dict[str, pa.Array]:
     """The earliest calendar year of each admission, as text; of the group '2011 - 2013' that is 2011."""
-    if not len(patients) or "anchor_year_group" not in patients:
-        return {}
-    first = replaced(patients["anchor_year_group"], lambda text: text[:4] if text[:4].isdecimal() else None)
-    group = np.array([float(text) if text else np.nan for text in first.dictionary.to_pylist()] + [np.nan])
-    group = group[first.indices.fill_null(len(group) - 1).to_numpy(zero_copy_only=False)]
-    year = _year(admitted) - numbers(patients, "anchor_year")[row] + group[row]
-    known = ~np.isnan(year)
-    distinct, index = np.unique(np.where(known, year, 0).astype(np.int64), return_inverse=True)
-    texts = pa.array([str(each) for each in distinct.tolist()], pa.string())
-    return {"year": pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32), mask=~known), texts)}
+    group = patients.get("anchor_year_group")
+    first = [float(text[:4]) if text[:4].isdecimal() else np.nan for text in group.dictionary.to_pylist()]
+    year = _year(admitted) - numbers(patients, "anchor_year")[row] + np.array(first)[rows_at(group)][row]
+    unknown = np.isnan(year)
+    return {"year": pa.array(np.where(unknown, 0, year).astype(np.int64), mask=unknown).cast(pa.string())}
 
 
 def _year(time: np.ndarray) -> np.ndarray:

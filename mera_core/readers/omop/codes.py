@@ -18,7 +18,7 @@ import pyarrow as pa
 from mera_core.history.columns import words
 from mera_core.icd.ontology import SYSTEMS, Code, Ontology, UnknownCodeError
 from mera_core.readers.common.base import ImportReport
-from mera_core.readers.common.code_systems import PROCEDURE, system_of_vocabulary
+from mera_core.readers.common.code_systems import NO_MAP, PROCEDURE, system_of_vocabulary
 from mera_core.readers.common.delimited import Delimited, Keep
 from mera_core.readers.common.keyed import plain_id, rows_at
 
@@ -158,7 +158,7 @@ def _code(
             return (code.code, code.system, True), None, None
         shown = f"SNOMED {vocabulary.concepts[snomed][1]}"
         if not vocabulary.mapped:
-            return _NONE, "SNOMED code, and no map given", shown
+            return _NONE, NO_MAP, shown
         if snomed in vocabulary.back:
             return _NONE, "SNOMED code that stands for ICD codes of several categories", shown
         return _NONE, "SNOMED code that no ICD code maps to", shown
@@ -170,7 +170,7 @@ def _code(
     if kind:
         return _NONE, f"code of {kind}, which is not ICD", f"{kind} {written}"
     if value:
-        return _NONE, "SNOMED code, and no map given", f"SNOMED {value}"
+        return _NONE, NO_MAP, f"SNOMED {value}"
     if standard in ("", "0"):
         return _NONE, "no code recorded", None
     return _NONE, "no ICD code, and the vocabulary doesn't hold its concept", f"concept {standard}"

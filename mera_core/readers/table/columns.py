@@ -7,134 +7,25 @@ and `time` orders them; where that is lacking too, rows of one patient and time 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mera_core.common.errors import InputError
-from mera_core.history.columns import LARGEST_POSITION, words
+from mera_core.history.columns import words
 from mera_core.history.patient import OLDEST_AGE
 from mera_core.history.records import VISITS_TABLE_COLUMNS
 from mera_core.icd.ontology import Ontology
 from mera_core.readers.common.assemble import Entries, People, Visits, assemble
 from mera_core.readers.common.base import Cohort, ImportReport
 from mera_core.readers.common.code_systems import icd_named
-from mera_core.readers.common.delimited import Delimited
-from mera_core.readers.common.keyed import rows_at, times
+from mera_core.readers.common.keyed import earliest, first_rows, numbers, ranks, rows_at, times
+from mera_core.readers.common.table import Table
 
 VISIT_AGE = "visit.age"
 _DIFFERS = "this differs from an earlier row of the same patient or visit; name a column 'visit.…' if it differs between visits"
 _ROUNDED = re.compile(r"-?\d(?:[.,]\d+e\+?|e\+)\d+", re.IGNORECASE)  # as spreadsheets write long ids
 _SEXES = {"": "U", "f": "F", "female": "F", "m": "M", "male": "M", "u": "U", "unknown": "U", "other": "U"}
-
-
-@dataclass
-class Table:
-    """Named columns of one file; `unit` and `first` say how its rows are counted in messages."""
-
-    path: Path
-    columns: dict[str, pa.Array | pa.ChunkedArray]
-    unit: str
-    first: int
-    line: Callable[[int], int] | None = None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()))) if self.columns else 0
-
-    def renamed(self, names: Mapping[str, str]) -> Table:
-        """Only the columns that a map of our names to the file's gives, in our names, whatever their case."""
-        theirs = {name.lower(): name for name in self.columns}
-        for ours, name in names.items():
-            if name.lower() not in theirs:
-                raise InputError(f"{self.path} has no column {name!r}, which is to be read as {ours!r}.")
-        columns = {ours: self.columns[theirs[name.lower()]] for ours, name in names.items()}
-        return Table(self.path, columns, self.unit, self.first, self.line)
-
-    def place(self, row: int) -> int:
-        """How a row is counted in messages."""
-        return self.line(row) if self.line else row + self.first
-
-    def fault(self, row: int, column: str, what: str) -> InputError:
-        """The error that names the file, the place and the column."""
-        return InputError(f"{self.path}: {self.unit} {self.place(int(row))}, column {column!r}: {what}.")
-
-    def text(self, name: str) -> pa.DictionaryArray:
-        """A column as texts, null where empty or absent; whole numbers without a decimal point."""
-        if name not in self.columns:
-            return words([None] * len(self))
-        column = self.columns[name]
-        if isinstance(column, pa.ChunkedArray):
-            column = column.unify_dictionaries()
-            column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        if pa.types.is_nested(column.type):
-            raise self.fault(0, name, "there are lists or objects where single values belong")
-        if pa.types.is_dictionary(column.type):
-            return words(column)
-        if pa.types.is_floating(column.type):
-            column = _whole_floats(column)
-        try:
-            return words(column.cast(pa.string()))
-        except pa.ArrowInvalid as error:
-            raise self.fault(_first_not_text(column), name, "there is no UTF-8 text") from error
-        except pa.ArrowNotImplementedError as error:
-            raise self.fault(0, name, f"values of the type {column.type} can't be read") from error
-
-    def codes(self, name: str) -> pa.DictionaryArray:
-        """A column of codes as texts. A number is refused: it has lost its zeros, and 428.0 and 428 are two codes."""
-        column = self.columns[name]
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) and column.null_count < len(column):
-            raise InputError(f"{self.path}: column {name!r} holds codes as a number; codes must be text.")
-        return self.text(name)
-
-    def number(self, name: str) -> np.ndarray:
-        """A column as numbers, NaN where empty or absent."""
-        if name not in self.columns:
-            return np.full(len(self), np.nan)
-        texts = self.text(name)
-        found = []
-        for text in texts.dictionary.to_pylist():
-            try:
-                found.append(float(text) if text else np.nan)
-            except ValueError:
-                found.append(np.inf)
-        values = _of_texts(np.array(found, float), texts, np.nan)
-        if np.isinf(values).any():
-            raise self.fault(int(np.argmax(np.isinf(values))), name, "there is no number")
-        return values
-
-    def whole(self, name: str) -> np.ndarray:
-        """A column as whole numbers in floats, NaN where empty or absent."""
-        values = self.number(name)
-        odd = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) > LARGEST_POSITION))
-        if odd.any():
-            raise self.fault(int(np.argmax(odd)), name, "there is no whole number")
-        return values
-
-    def moments(self, name: str) -> np.ndarray:
-        """A column as microseconds in UTC, NaT where empty or absent."""
-        column = self.columns.get(name)
-        if column is None:
-            return np.full(len(self), np.datetime64("NaT", "us"))
-        if pa.types.is_temporal(column.type):
-            return np.asarray(pc.cast(column, pa.timestamp("us"), safe=False)).astype("datetime64[us]")
-        texts = self.text(name).fill_null("") if len(self) else words([])
-        return times(_Lines(self.path, {name: _refilled(texts)}, table=self), name)
-
-
-class _Lines(Delimited):
-    """Lends a table's own way of naming places to the readers of columns."""
-
-    def __init__(self, path: Path, columns: dict[str, pa.Array], table: Table) -> None:
-        super().__init__(path, columns)
-        self._table = table
-
-    def fault(self, row: int, column: str, what: str) -> InputError:
-        return self._table.fault(row, column, what)
 
 
 def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, system: str | None = None) -> Cohort:
@@ -145,7 +36,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
     a number, an unknown system, visits out of time order, or a fact that contradicts itself.
     """
     for name in ("patient_id", "code"):
-        if name not in table.columns:
+        if name not in table:
             raise InputError(f"{table.path} has no column {name!r}.")
     if not len(table):
         raise InputError(f"{table.path} holds no patient.")
@@ -153,12 +44,12 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
     if len(np.unique(rows_at(ids))) < len(ids.dictionary):  # a category that no row has
         ids = words(ids.cast(pa.string()))
     person = rows_at(ids)
-    time = table.moments("time")
+    time = times(table, "time")
     number, by_order = _numbers(table, person, time)
     texts, systems = _codes(table, system)
     report.rows += int((~_null(texts)).sum())
     dated = np.ones(len(table), bool)
-    if not by_order and "visit_id" not in table.columns:
+    if not by_order and "visit_id" not in table:
         dated = ~np.isnat(time)
         report.leave_out("no date", int((~dated & ~_null(texts)).sum()))
     rows = np.flatnonzero(dated)
@@ -166,8 +57,8 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
     visit_of = np.full(len(table), -1, np.int64)
     visit_of[rows] = visit
     first = rows[first]
-    person_first = _first_rows(person, len(ids.dictionary))
-    began = _earliest(time, visit_of, len(first))
+    person_first = first_rows(person, len(ids.dictionary))
+    began = earliest(time, visit_of, len(first))
     if len(began):
         moment = np.where(np.isnat(time), began[visit_of], time).astype(np.int64)
         _refuse_many(table, "time", moment, visit_of, first, "this visit has another time in an earlier row")
@@ -175,6 +66,7 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
         _refuse_disorder(table, person[first], began, first)
     age, visit_age = _ages(table, person, visit_of, first)
     entries = np.flatnonzero(dated & ~_null(texts))
+    position = ranks(table, "position") if "position" in table else None
     profile = [name for name in table.columns if _is_profile(name)]
     of_visit = [name for name in table.columns if name.startswith("visit.") and name != VISIT_AGE]
     kept = pa.array(entries)
@@ -194,7 +86,12 @@ def cohort_of(table: Table, report: ImportReport, ontology: Ontology | None, sys
             {name.removeprefix("visit."): _one(table, name, visit_of, first) for name in of_visit},
             by_order=by_order,
         ),
-        Entries(visit_of[entries], texts.take(kept), systems.take(kept), _positions(table, entries)),
+        Entries(
+            visit_of[entries],
+            texts.take(kept),
+            systems.take(kept),
+            position.take(kept) if position is not None else None,
+        ),
         ontology,
     )
 
@@ -215,15 +112,14 @@ def _ids(table: Table, name: str) -> pa.DictionaryArray:
 
 def _numbers(table: Table, person: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, bool]:
     """What tells each row's visit from the patient's others, and whether it orders them too."""
-    if "visit" in table.columns:
-        number = table.whole("visit")
-        missing = np.isnan(number)
-        if missing.any():
-            raise table.fault(int(np.argmax(missing)), "visit", "there is no visit number")
-        return number.astype(np.int64), True
-    if "visit_id" in table.columns:
+    if "visit" in table:
+        number = ranks(table, "visit")
+        if number.null_count:
+            raise table.fault(int(np.argmax(_null(number))), "visit", "there is no visit number")
+        return number.to_numpy(), True
+    if "visit_id" in table:
         return rows_at(_ids(table, "visit_id")), False
-    if "time" not in table.columns:
+    if "time" not in table:
         raise InputError(f"{table.path} has no column 'visit', 'visit_id' or 'time' to tell visits by.")
     return np.unique(time, return_inverse=True)[1], False
 
@@ -247,13 +143,13 @@ def _ages(
     table: Table, person: np.ndarray, visit: np.ndarray, first: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """(age of each patient or None, age at each visit). An `age` that moves between visits is that at each."""
-    ages, at_visit = table.number("age"), table.number(VISIT_AGE)
+    ages, at_visit = numbers(table, "age"), numbers(table, VISIT_AGE)
     for name, values in (("age", ages), (VISIT_AGE, at_visit)):
         wrong = (values < 0) | (values > OLDEST_AGE)
         if wrong.any():
             raise table.fault(int(np.argmax(wrong)), name, f"an age must be between 0 and {OLDEST_AGE:.0f} years")
         _refuse_many(table, name, values, visit, first)
-    of_person = ages[_first_rows(person, int(person.max()) + 1)]
+    of_person = ages[first_rows(person, int(person.max()) + 1)]
     moves = ~_same(ages, of_person[person])
     moving = np.zeros(len(of_person), bool)
     moving[person[moves]] = True
@@ -273,14 +169,6 @@ def _sexes(table: Table, person: np.ndarray, first: np.ndarray) -> list[str]:
             raise table.fault(row, "sex", f"there is {text!r}; it must be F, M or U (unknown)")
         found.append(sex)
     return found
-
-
-def _positions(table: Table, rows: np.ndarray) -> pa.Array | None:
-    if "position" not in table.columns:
-        return None
-    positions = table.whole("position")[rows]
-    missing = np.isnan(positions)
-    return pa.array(np.where(missing, 0, positions).astype(np.int64), mask=missing)
 
 
 def _one(table: Table, name: str, group: np.ndarray, first: np.ndarray) -> pa.DictionaryArray:
@@ -308,20 +196,6 @@ def _refuse_disorder(table: Table, person: np.ndarray, time: np.ndarray, row: np
         raise table.fault(row[told][1:][later][0], "time", "this visit lies before the one that is numbered before it")
 
 
-def _earliest(time: np.ndarray, visit: np.ndarray, size: int) -> np.ndarray:
-    late = np.iinfo(np.int64).max
-    found = np.full(size, late, np.int64)
-    told = (visit >= 0) & ~np.isnat(time)
-    np.minimum.at(found, visit[told], time[told].astype(np.int64))
-    return np.where(found == late, np.datetime64("NaT", "us"), found.astype("datetime64[us]"))
-
-
-def _first_rows(group: np.ndarray, size: int) -> np.ndarray:
-    first = np.full(size, len(group), np.int64)
-    np.minimum.at(first, group, np.arange(len(group)))
-    return first
-
-
 def _same(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (left == right) | ((left != left) & (right != right))
 
@@ -332,32 +206,6 @@ def _null(column: pa.DictionaryArray) -> np.ndarray:
 
 def _indices(column: pa.DictionaryArray, null: int) -> np.ndarray:
     return column.indices.fill_null(null).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _whole_floats(column: pa.Array) -> pa.Array:
-    """Floats as whole numbers where all are; NaN, which tables write where nothing is known, as null."""
-    values = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
-    unknown = np.isnan(values)
-    column = pa.array(values, mask=unknown)
-    known = values[~unknown]
-    return column.cast(pa.int64()) if (np.floor(known) == known).all() and (np.abs(known) < 2**53).all() else column
-
-
-def _first_not_text(column: pa.Array) -> int:
-    for row, value in enumerate(column):
-        try:
-            value.cast(pa.string())
-        except pa.ArrowInvalid:
-            return row
-    return 0
-
-
-def _of_texts(values: np.ndarray, column: pa.DictionaryArray, null: float) -> np.ndarray:
-    return np.append(values, null)[_indices(column, len(values))]
-
-
-def _refilled(texts: pa.DictionaryArray) -> pa.DictionaryArray:
-    return texts if not texts.null_count else texts.cast(pa.string()).fill_null("").dictionary_encode()
 
 
 def _is_profile(name: str) -> bool:

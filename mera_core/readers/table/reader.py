@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mera_core.common.errors import InputError
 from mera_core.common.limits import changed_by, current_limits
+from mera_core.history.columns import VisitColumns, words
 from mera_core.history.history_json import parse_json
 from mera_core.history.records import VISITS_TABLE_COLUMNS, Patient, patient_from_json
 from mera_core.icd.ontology import Code, Ontology
@@ -27,7 +28,8 @@ from mera_core.readers.common.base import BOM, Cohort, ImportReport, Source, ope
 from mera_core.readers.common.code_systems import icd_named
 from mera_core.readers.common.delimited import read_delimited
 from mera_core.readers.common.parquet import damage_told, refuse_large, schema_of, sound
-from mera_core.readers.table.columns import Table, cohort_of
+from mera_core.readers.common.table import Table
+from mera_core.readers.table.columns import cohort_of
 from mera_core.readers.table.wide import WideTableError, is_code, is_pattern, lengthened, patterns_of
 
 FORMAT = "table"
@@ -50,15 +52,13 @@ def detect(source: Source) -> str | None:
         except InputError:
             return "it is a parquet file, though a damaged one"
         return "a parquet file with the columns of the visits table" if set(_KEYS) <= names else None
-    if kind == "json" and b'"visits"' in _head(source):
+    if kind == "csv":
+        return "its columns are those of the visits table" if set(_KEYS) <= set(source.header) else None
+    head = _head(source)
+    if kind == "json" and b'"visits"' in head:
         return "JSON that holds a history or a list of them"
-    if kind == "json" and b'"patient_id"' in _head(source):
-        return "a JSON list of rows with patient_id, as in the visits table"
-    if kind == "jsonl" and b'"patient_id"' in _head(source):
-        return "JSON lines with patient_id, as in the visits table"
-    if kind == "csv" and set(_KEYS) <= set(source.header):
-        return "its columns are those of the visits table"
-    return None
+    shape = "a JSON list of rows" if kind == "json" else "JSON lines"
+    return f"{shape} with patient_id, as in the visits table" if b'"patient_id"' in head else None
 
 
 def expects(source: Source) -> str | None:
@@ -95,10 +95,10 @@ def read(
     path, kind = source.path, _kind(source)
     if kind != "json":
         return cohort_of(_table(source, kind, columns, given, report), report, ontology, given)
-    decoded = _decoded(path)
+    decoded = parse_json(read_bytes(path), str(path))
     if _are_rows(decoded):
         rows = _columns(enumerate(decoded, start=1), str(path), "row", columns)
-        return cohort_of(_in_our_names(Table(path, rows, "row", 1), columns, report), report, ontology, given)
+        return cohort_of(_in_our_names(Table(path, rows), columns, report), report, ontology, given)
     if columns or system:
         raise InputError(f"{path} holds histories, not a table, so it has no columns or system to name.")
     return _of_histories(_histories(decoded, report, str(path)), report, ontology)
@@ -180,9 +180,9 @@ def _table(
             whole = sound(
                 pq.read_table(content, read_dictionary=texts)
             )  # a text is held once, however often it stands there
-        table = Table(path, {name: whole.column(name) for name in whole.column_names}, "row", 1)
+        table = Table(path, {name: whole.column(name) for name in whole.column_names})
     elif kind == "jsonl":
-        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line", named), "line", 1)
+        table = Table(path, _columns(_json_lines(read_bytes(path), str(path)), str(path), "line", named), unit="line")
     else:
         required = [key for key in _KEYS if key != "system"] if named is None else list(named.values())
         if named and is_pattern(named.get("code"), names):
@@ -190,7 +190,7 @@ def _table(
         cells = read_delimited(source, required, None, report, "," if named is None else _DELIMITERS)
         if named is None and system is None and "system" not in map(str.lower, cells.columns):
             raise InputError(f"{path} has no column 'system'; --option system=ICD10 names the one of all codes.")
-        table = Table(path, cells.columns, "line", 2, cells.line)
+        table = Table(path, cells.columns, unit="line", place=cells.line)
     return _in_our_names(table, named, report)
 
 
@@ -250,13 +250,6 @@ def _columns(
     return arrays
 
 
-def _decoded(path: Path) -> Any:
-    try:
-        return parse_json(read_bytes(path), "it")
-    except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
-
-
 def _are_rows(decoded: Any) -> bool:
     """Whether a JSON list holds rows of a table and no histories."""
     return (
@@ -267,21 +260,18 @@ def _are_rows(decoded: Any) -> bool:
 
 
 def _histories(decoded: Any, report: ImportReport, path: str) -> list[Patient]:
-    try:
-        patients = []
-        for number, history in enumerate(decoded if isinstance(decoded, list) else [decoded]):
-            try:
-                patients.append(patient_from_json(history))
-            except InputError as error:
-                place = f"history {number + 1}: " if isinstance(decoded, list) else ""
-                raise InputError(f"{place}{error}") from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    listed = decoded if isinstance(decoded, list) else [decoded]
+    patients = []
+    for number, history in enumerate(listed, start=1):
+        try:
+            patients.append(patient_from_json(history))
+        except InputError as error:
+            place = f"history {number}: " if isinstance(decoded, list) else ""
+            raise InputError(f"{path}: {place}{error}") from error
     if not patients:
         raise InputError(f"{path} holds no patient.")
-    named = [patient.id for patient in patients if patient.id]
-    if len(set(named)) != len(named):
-        double = next(name for name in named if named.count(name) > 1)
+    named = Counter(patient.id for patient in patients if patient.id)
+    if double := next((name for name, times in named.items() if times > 1), None):
         raise InputError(f"{path}: two histories share the id {double!r}.")
     unnamed = [number for number, patient in enumerate(patients) if not patient.id]
     for number in unnamed:
@@ -293,36 +283,18 @@ def _histories(decoded: Any, report: ImportReport, path: str) -> list[Patient]:
 
 
 def _of_histories(patients: list[Patient], report: ImportReport, ontology: Ontology | None) -> Cohort:
-    visits = [(row, visit) for row, patient in enumerate(patients) for visit in patient.visits]
-    codes = [
-        (number, code, position)
-        for number, (_, visit) in enumerate(visits)
-        for code, position in zip(visit.codes, visit.positions or range(1, len(visit.codes) + 1), strict=True)
-    ]
-    report.rows += len(codes)
-    person_words = dict.fromkeys(name for patient in patients for name in patient.details)
-    visit_words = dict.fromkeys(name for _, visit in visits for name in visit.details)
+    read = VisitColumns.of(patients)
+    report.rows += len(read.code)
+    at = pa.array(read.code)
     return assemble(
         report,
-        People(
-            [patient.id for patient in patients],
-            [patient.sex for patient in patients],
-            {name: [patient.details.get(name) for patient in patients] for name in person_words},
-            [patient.age for patient in patients],
-        ),
-        Visits(
-            [row for row, _ in visits],
-            [visit.time for _, visit in visits],
-            list(range(len(visits))),
-            [visit.age for _, visit in visits],
-            {name: [visit.details.get(name) for _, visit in visits] for name in visit_words},
-            by_order=True,
-        ),
+        People(read.ids, read.sex, read.person_words, read.age),
+        Visits(read.person, read.time, None, read.visit_age, read.visit_words, by_order=True),
         Entries(
-            [number for number, _, _ in codes],
-            [code.code if isinstance(code, Code) else code for _, code, _ in codes],
-            [code.system if isinstance(code, Code) else None for _, code, _ in codes],
-            [position for _, _, position in codes],
+            read.visit,
+            words([code.code if isinstance(code, Code) else code for code in read.codes]).take(at),
+            words([code.system if isinstance(code, Code) else None for code in read.codes]).take(at),
+            read.position,
         ),
         ontology,
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mera_core.common.errors import InputError
 from mera_core.readers.common.base import ImportReport
-from mera_core.readers.table.columns import Table
+from mera_core.readers.common.table import Table
 
 _DIAGNOSES = re.compile(r"(.*?(?:diag|dgns|dx|icd).*?)0*\d{1,2}((?:[\W_]*(?:code|cd))?)", re.IGNORECASE)
 _NAMED = 5  # columns that a remark names
@@ -77,7 +77,7 @@ def lengthened(table: Table, named: Mapping[str, str], report: ImportReport) -> 
     if not {"visit", "visit_id", "time"} & set(long):
         long["visit_id"] = pa.array(row).cast(pa.string())
     _remark(table, named["code"], list(columns), report)
-    return Table(table.path, long, table.unit, table.first, lambda at: table.place(int(row[at])))
+    return Table(table.path, long, unit=table.unit, place=lambda at: table.line(int(row[at])))
 
 
 def _positions(table: Table, patterns: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -23,8 +23,13 @@ from mera_core.common.errors import InputError
 from mera_core.common.formatting import counted
 from mera_core.figures.audit import agreement_bars, agreement_frame, describe_agreement
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
-from pages.shared.app.session import plain, sentence
-from pages.shared.widgets.charts import draw
+from pages.shared.app.layout import empty
+from pages.shared.app.markdown import plain, sentence
+from pages.shared.widgets.charts import draw, show_table
+from pages.shared.widgets.controls import choose
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 A_LEVEL = 30  # groups to judge at a level; every reader of a checkpoint gets the same, in the same order
 _ICONS = {
@@ -45,7 +50,7 @@ def _saved() -> list[Judgement]:
     return st.session_state.setdefault("audit_saved", [])
 
 
-def show_groups(loaded: Any) -> None:
+def show_groups(loaded: Engine) -> None:
     """Reader, level, and the next group to judge. loaded: the engine whose label space is grouped."""
     ontology: Ontology = loaded.ontology
     levels = levels_to_judge(loaded.label_space, ontology)
@@ -61,15 +66,8 @@ def show_groups(loaded: Any) -> None:
             persist_state="session",
             help="Tells readers apart in the file; it stays in this session until you save the file",
         )
-        level = st.segmented_control(
-            "Level of the tree",
-            list(levels),
-            default=max(levels, key=levels.get),  # where there is most to judge
-            format_func=lambda number: level_name(number, loaded.label_space, ontology),
-            key="audit_level",
-            required=True,
-            persist_state="session",
-        )
+        names = {number: level_name(number, loaded.label_space, ontology) for number in levels}
+        level = choose("Level of the tree", names, "audit_level", default=max(levels, key=levels.get))
     if not (reader or "").strip():
         st.info("Write your name or initials to begin.", icon=":material/arrow_upward:")
         return
@@ -98,13 +96,13 @@ def show_groups(loaded: Any) -> None:
 
 
 def level_name(level: int, labels: Sequence[Code], ontology: Ontology) -> str:
-    """'block', or 'subcategory / code' where the books of a label space differ."""
+    """'block', or 'subcategory / code' where the code systems of a label space differ."""
     systems = sorted({label.system for label in labels})
     names = [ontology.level_names(system) for system in systems]
     return " / ".join(dict.fromkeys(each[min(level, len(each)) - 1] for each in names))
 
 
-def _show_group(group: Group, reader: str, loaded: Any) -> None:
+def _show_group(group: Group, reader: str, loaded: Engine) -> None:
     ontology: Ontology = loaded.ontology
     st.subheader("Which code does not belong to the others?", anchor=False)
     if st.session_state.get("audit_open") != group.id:
@@ -150,7 +148,7 @@ def _show_group(group: Group, reader: str, loaded: Any) -> None:
             )
 
 
-def _record(group: Group, loaded: Any, picked: Code | None, verdict: str, reader: str) -> None:
+def _record(group: Group, loaded: Engine, picked: Code | None, verdict: str, reader: str) -> None:
     time = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     judgements().append(judge(group, loaded.ontology, picked, verdict, reader, loaded.name, time))
     st.session_state["audit_open"] = None
@@ -186,7 +184,7 @@ def _place(node: Code, ontology: Ontology) -> str:
 
 
 def show_files() -> None:
-    """Save one's own verdicts, and open those of other readers to reckon the agreement between readers."""
+    """Save one's own verdicts, and open those of other readers to compute the agreement between readers."""
     own = judgements()
     st.download_button(
         f"Save my {counted(len(own), 'verdict')}" if own else "Nothing to save yet",
@@ -228,14 +226,12 @@ def show_agreement(ontology: Ontology) -> None:
     rows = agreement([*st.session_state.get("audit_read", []), *judgements()])
     st.subheader("Agreement", anchor=False)
     if not rows:
-        st.html(
-            '<div class="mera-empty"><b>No verdicts yet.</b><br>Judge a group, or open a file of another reader.</div>'
-        )
+        empty("No verdicts yet.", "Judge a group, or open a file of another reader.")
         return
     words = describe_agreement(rows)
     st.markdown(plain(words))
     draw(agreement_bars(rows, ontology), "agreement", words)
-    st.table(agreement_frame(rows, ontology), hide_index=True, border="horizontal")
+    show_table(agreement_frame(rows, ontology))
     st.caption(
         "Kappa: agreement between readers beyond chance, on the groups that all of them judged; Cohen's for two readers, "
         "Fleiss' for more. 1 is perfect, 0 is chance."

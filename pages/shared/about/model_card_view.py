@@ -5,39 +5,31 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
 from mera_core.checkpoint import model_card
 from mera_core.common.formatting import percent
-from mera_core.figures import memory as memory_figures
 from mera_core.figures import model_card as card_figures
-from mera_core.icd.ontology import Ontology
-from pages.shared.app.session import plain
-from pages.shared.widgets.charts import draw, twin
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.charts import draw, show_table, twin
+from pages.shared.widgets.controls import File, choose
+from pages.shared.widgets.controls import download as download_files
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 Result = Mapping[str, Any]
 _CURVES = {  # key in a result -> whose pairs, for the title, and the name of the table that goes with it
     "reliability": ("all codes", "calibration of all codes"),
     "reliability_frequent": ("codes with 50 cases or more", "calibration of frequent codes"),
 }
-_STYLE = """
-.mera-facts { display: grid; grid-template-columns: minmax(9rem, 16rem) 1fr; gap: 0.35rem 1.2rem; }
-.mera-facts, .mera-facts dt, .mera-facts dd { margin: 0 !important; padding: 0 !important; }
-.mera-facts dt { font-weight: 600; } .mera-facts dd { overflow-wrap: anywhere; }
-.mera-facts .absent { opacity: 0.75; font-style: italic; }
-.mera-facts small { display: block; opacity: 0.75; }
-@media (max-width: 640px) {
-  .mera-facts { grid-template-columns: 1fr; gap: 0; } .mera-facts dd { margin-bottom: 0.6rem !important; }
-}
-"""
 
 
-def show_facts(loaded: Any, *titles: str) -> None:
+def show_facts(loaded: Engine, *titles: str) -> None:
     """Sections of facts, each with where in the manifest it stands."""
-    st.html(f"<style>{_STYLE}</style>")
     every = model_card.sections(loaded.manifest, loaded.name)
     for title in titles:
         st.subheader(title, anchor=False)
@@ -64,18 +56,16 @@ def choose_result(results: Mapping[str, Result], manifest: Mapping[str, Any]) ->
     st.subheader("Key metrics", anchor=False)
     name = next(iter(results))
     if len(results) > 1:
-        name = st.segmented_control(
-            "Measured on", list(results), default=name, key="card_result", required=True, persist_state="session"
-        )
+        name = choose("Measured on", list(results), "card_result")
     result = results[name]
     st.caption(plain(model_card.measured_on(manifest, result)))
     return result
 
 
 def show_usefulness(result: Result) -> None:
-    """Recall, F1 and the cut; beside the baselines; heart failure."""
+    """Recall, F1 and the predicted codes; beside the baselines; heart failure."""
     st.markdown("**Usefulness, usability and efficacy**")
-    st.table(model_card.main_figures(result), hide_index=True, border="horizontal")
+    show_table(model_card.main_figures(result))
     if result.get("auprc_of"):
         st.caption(f"AUPRC is taken of {plain(str(result['auprc_of']))}.")
     baselines = model_card.baseline_figures(result)
@@ -83,11 +73,11 @@ def show_usefulness(result: Result) -> None:
         st.caption("The manifest holds no baselines for this part.")
     else:
         st.markdown("Beside baselines fitted on the same training patients; differences are paired, in points")
-        st.table(baselines, hide_index=True, border="horizontal")
+        show_table(baselines)
     event = model_card.event_figures(result)
     if not event.empty:
         st.markdown("Heart failure at the next visit")
-        st.table(event, hide_index=True, border="horizontal")
+        show_table(event)
 
 
 def show_fairness(result: Result) -> None:
@@ -100,15 +90,7 @@ def show_fairness(result: Result) -> None:
     if not names:
         st.caption("The manifest holds no subgroups for this part.")
         return
-    name = st.segmented_control(
-        "Figure by group",
-        names,
-        default=names[0],
-        format_func=model_card.figure_name,
-        key="card_group_figure",
-        required=True,
-        persist_state="session",
-    )
+    name = choose("Figure by group", {each: model_card.figure_name(each) for each in names}, "card_group_figure")
     values = {group["name"]: group["metrics"][name]["value"] for group in groups if name in group["metrics"]}
     known = {group: value for group, value in values.items() if value is not None}
     words = "No group has a defined value."
@@ -160,25 +142,13 @@ def _show_curve(curve: Sequence[Mapping[str, float]], key: str, of: str, twin_na
     twin(twin_name, pd.DataFrame(rows))
 
 
-def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
-    """How well each chapter of the code book is remembered."""
-    st.subheader("Memory of the code book", anchor=False)
-    if not memory:
-        st.caption("The manifest holds no figures of recall by chapter.")
-        return
-    words = memory_figures.describe_memory(memory, "code_to_definition")
-    draw(memory_figures.memory_bars(memory, "code_to_definition"), "card_memory", words)
-    twin("memory", memory_figures.memory_frame(memory, ontology))
-
-
-def download(loaded: Any) -> None:
+def download(loaded: Engine) -> None:
     """The manifest itself."""
-    st.download_button(
+    manifest = File(
         "The manifest (mera.json)",
-        data=lambda: json.dumps(loaded.manifest, indent=2, default=str).encode("utf-8"),
-        file_name="mera.json",
-        mime="application/json",
-        key="card_manifest",
-        icon=":material/data_object:",
-        on_click="ignore",
+        "json",
+        "application/json",
+        lambda: json.dumps(loaded.manifest, indent=2, default=str),
+        icon="data_object",
     )
+    download_files("mera", [manifest], "card")

@@ -11,8 +11,11 @@ import streamlit as st
 from mera_core.audit.quiz import QUESTIONS, Question, draw_quiz
 from mera_core.icd.chapters import chapter_colour, chapter_name
 from mera_core.icd.ontology import SYSTEM_NAMES
-from pages.shared.about.recall_view import diff_html
-from pages.shared.app.session import engine, or_stop, plain
+from pages.shared.about.recall_view import diff_html, show_answer
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.charts import show_table
+from pages.shared.widgets.controls import button
 
 
 @dataclass
@@ -43,7 +46,7 @@ def show_quiz() -> None:
             f"{QUESTIONS} random codes. You choose the definition among four; the model gets no choice and has to write it "
             "down from memory, word for word."
         )
-        st.button("Start the quiz", type="primary", icon=":material/quiz:", key="quiz_start", on_click=_start)
+        button("Start the quiz", "quiz_start", "quiz", _start, type="primary")
         return
     if not quiz.model:
         with st.spinner("The model writes down its answers …"):
@@ -60,17 +63,18 @@ def show_quiz() -> None:
             "Definition", range(len(asked.options)), format_func=lambda place: plain(asked.options[place]), index=None,
             key=f"quiz_{quiz.seen}",
         )  # fmt: skip
-        st.button(
+        button(
             "Answer",
+            "quiz_answer",
+            "",
+            lambda: quiz.chosen.append(st.session_state[f"quiz_{quiz.seen}"]),
             type="primary",
-            key="quiz_answer",
             disabled=picked is None,
-            on_click=lambda: quiz.chosen.append(st.session_state[f"quiz_{quiz.seen}"]),
         )
     else:
         _show_answer(quiz, asked)
         last = quiz.seen + 1 == len(quiz.questions)
-        st.button("See the result" if last else "Next code", type="primary", key="quiz_next", on_click=_next)
+        button("See the result" if last else "Next code", "quiz_next", "", _next, type="primary")
     if quiz.chosen:
         st.caption(f"So far: you {quiz.yours}, the model {quiz.models}, of {len(quiz.chosen)}.")
 
@@ -92,16 +96,10 @@ def _show_answer(quiz: Quiz, asked: Question) -> None:
     else:
         st.error(f"You chose: {plain(own)}", icon=":material/cancel:")
     answer = quiz.model[quiz.seen]
-    verdict = "right, word for word" if answer == truth else "not what the book says"
+    verdict = "right, word for word" if answer == truth else "not the official text"
     colour = chapter_colour(asked.code)
-    st.html(
-        f'<div class="mera-answer" style="border-color:{colour}">{html.escape(truth)}'
-        f"<small>The book · {html.escape(chapter_name(asked.code))}</small></div>"
-    )
-    st.html(
-        f'<div class="mera-answer" style="border-color:{colour}">{diff_html(answer, truth)}'
-        f"<small>The model's memory: {verdict}</small></div>"
-    )
+    show_answer(html.escape(truth), f"Official text · {chapter_name(asked.code)}", colour)
+    show_answer(diff_html(answer, truth), f"The model's answer: {verdict}", colour)
 
 
 def _show_result(quiz: Quiz) -> None:
@@ -110,14 +108,11 @@ def _show_result(quiz: Quiz) -> None:
     st.caption(
         "You chose among four definitions; the model had to write its own. By guessing alone one gets a quarter."
     )
-    rows = [
-        {
-            "Code": each.code.code,
-            "The book": each.options[each.right],
-            "You": "right" if picked == each.right else each.options[picked],
-            "The model": "right" if answer == each.options[each.right] else answer or "no answer",
-        }
-        for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True)
-    ]
-    st.table(rows, hide_index=True, border="horizontal")
-    st.button("Another quiz", type="primary", icon=":material/quiz:", key="quiz_again", on_click=_start)
+    rows = []
+    for each, picked, answer in zip(quiz.questions, quiz.chosen, quiz.model, strict=True):
+        said = {"You": each.options[picked], "The model": answer or "no answer"}
+        truth = each.options[each.right]
+        marked = {who: "right" if text == truth else text for who, text in said.items()}
+        rows.append({"Code": each.code.code, "Official text": truth, **marked})
+    show_table(rows)
+    button("Another quiz", "quiz_again", "quiz", _start, type="primary")

@@ -1,4 +1,4 @@
-"""An answer of the model's memory on the screen, beside the book's; and how well each chapter is remembered."""
+"""The model's own answer about a code beside the official ICD text; and how well each chapter is recalled."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mera_core.figures.style import OTHER_COLOUR
 from mera_core.icd.chapters import chapter_colour, chapter_name
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.model.recall import Recall
-from pages.shared.app.session import plain
-from pages.shared.widgets.charts import draw, twin
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.charts import draw, show_table, twin
+from pages.shared.widgets.controls import choose
 
 _ICONS = {True: ":material/check_circle:", False: ":material/cancel:", None: ":material/help:"}
 _OF_CODE = {
-    True: "Right: word for word what the book says.",
-    False: "Wrong: the book says something else.",
-    None: "The book has no such code, so there is nothing to compare with.",
+    True: "Right: word for word the official text.",
+    False: "Wrong: the official text is another.",
+    None: "The ICD has no such code, so there is nothing to compare with.",
 }
 _OF_DEFINITION = {
-    True: "Right: this is the book's code.",
-    False: "Wrong: the book gives another code.",
-    None: "No entry of the book is worded exactly so: the model's nearest codes, neither right nor wrong.",
+    True: "Right: this is the official code.",
+    False: "Wrong: the official code is another.",
+    None: "No ICD entry is worded exactly so: the model's nearest codes, neither right nor wrong.",
 }
-_MEMORY_CHARTS = {"Map": "treemap", "Bars": "bars"}
 
 
 def show_recall(recall: Recall, asked_code: bool, verdicts: Mapping[bool | None, str] | None = None) -> None:
@@ -41,15 +41,16 @@ def show_recall(recall: Recall, asked_code: bool, verdicts: Mapping[bool | None,
     {True: st.success, False: st.error, None: st.info}[recall.exact](verdict, icon=_ICONS[recall.exact])
     first = recall.alternatives[0][0] if recall.alternatives else None
     compared = asked_code and recall.exact is False and recall.answer
-    model, book = st.columns(2, gap="medium")
+    model, official = st.columns(2, gap="medium")
     with model:
-        colour = chapter_colour(first) if first else OTHER_COLOUR
         note = "" if asked_code or first is None else f"{recall.alternatives[0][1]} · {chapter_name(first)}"
         text = diff_html(recall.answer, recall.truth) if compared else html.escape(recall.answer or "No answer")
-        _answer("The model's memory", text, note, colour)
-    with book:
+        st.markdown("**The model's answer**")
+        show_answer(text, note, chapter_colour(first) if first else OTHER_COLOUR)
+    with official:
         text = diff_html(recall.truth, recall.answer) if compared else html.escape(recall.truth or "No such entry")
-        _answer("The book", text, "", OTHER_COLOUR)
+        st.markdown("**Official ICD text**" if asked_code else "**Official ICD code**")
+        show_answer(text, "", OTHER_COLOUR)
     if compared:
         st.caption("Marked: the words that only this one of the two says.")
     if recall.alternatives:
@@ -65,7 +66,7 @@ def diff_html(text: str, other: str) -> str:
 
 
 def show_ancestors(code: Code, answers: Sequence[Recall], ontology: Ontology) -> None:
-    """What the model says stands above a code, level by level, beside the book's tree."""
+    """What the model says stands above a code, level by level, beside the ICD's own tree."""
     right = sum(bool(answer.exact) for answer in answers)
     st.markdown(f"**Where it stands in the tree**: {right} of {len(answers)} levels right")
     rows = []
@@ -74,33 +75,23 @@ def show_ancestors(code: Code, answers: Sequence[Recall], ontology: Ontology) ->
         rows.append(
             {
                 "Level": ontology.kind(node),
-                "The model's memory": f"{said.code} {ontology.definition(said)}",
+                "The model's answer": f"{said.code} {ontology.definition(said)}",
                 "Share": percent(share),
-                "The book": "the same" if answer.exact else f"{node.code} {ontology.definition(node)}",
+                "Official": "the same" if answer.exact else f"{node.code} {ontology.definition(node)}",
             }
         )
-    st.table(rows, hide_index=True, border="horizontal")
+    show_table(rows)
 
 
 @st.fragment
 def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
-    """How well each chapter is remembered: a map of the book or bars, and the numbers as a table."""
+    """How well each chapter is recalled: a map of the ICD or bars, and the numbers as a table."""
     if not memory:
-        st.info("This checkpoint carries no figures on how well each chapter is remembered.", icon=":material/info:")
+        st.info("This model carries no figures on recall by chapter.", icon=":material/info:")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        direction = st.segmented_control(
-            "Asked",
-            list(memory_figures.DIRECTIONS),
-            default="code_to_definition",
-            format_func=memory_figures.DIRECTIONS.get,
-            key="memory_direction",
-            required=True,
-            persist_state="session",
-        )
-        chart = st.segmented_control(
-            "Chart", list(_MEMORY_CHARTS), default="Map", key="memory_chart", required=True, persist_state="session"
-        )
+        direction = choose("Asked", memory_figures.DIRECTIONS, "memory_direction")
+        chart = choose("Chart", ("Map", "Bars"), "memory_chart")
     words = memory_figures.describe_memory(memory, direction)
     st.markdown(plain(words))
     if chart == "Map":
@@ -115,10 +106,9 @@ def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontolo
     twin("every chapter", memory_figures.memory_frame(memory, ontology))
 
 
-def _answer(title: str, text: str, note: str, colour: str) -> None:
-    """text: HTML, escaped already."""
+def show_answer(text: str, note: str, colour: str) -> None:
+    """A definition or code in a frame. text: HTML, escaped already."""
     small = f"<small>{html.escape(note)}</small>" if note else ""
-    st.markdown(f"**{title}**")
     st.html(f'<div class="mera-answer" style="border-color:{colour}">{text}{small}</div>')
 
 
@@ -128,10 +118,10 @@ def _alternatives(recall: Recall, asked_code: bool) -> None:
     rows = [
         {
             "Code": f"{SYSTEM_NAMES[code.system]} {code.code}" if both else code.code,
-            "Definition in the book": definition,
+            "Official definition": definition,
             "Share": percent(share),
         }
         for code, definition, share in recall.alternatives
     ]
-    st.table(rows, hide_index=True, border="horizontal")
+    show_table(rows)
     st.caption("Share: how the answer spreads over all codes that the model knows; all shares add up to 100 %.")

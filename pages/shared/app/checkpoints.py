@@ -8,12 +8,13 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from mera_core.common.bundled import SAMPLES as BUNDLED_FOLDER
+
 CHECKPOINT_VARIABLE = "MERA_CHECKPOINT"  # a checkpoint folder to serve in place of the bundled ones
 CHECKPOINTS_VARIABLE = "MERA_CHECKPOINTS"  # a folder whose subfolders are checkpoints to choose from as well
 QUANTIZE_VARIABLE = "MERA_QUANTIZE"  # nf4, int8 or bf16: how the weights of every checkpoint are held
 MANIFEST = "mera.json"
 BUNDLED = "mera-mini"
-BUNDLED_FOLDER = Path(__file__).resolve().parents[3] / "sample_data"
 BEING_WRITTEN = (".partial", ".old")  # what a folder is called while it is written or replaced
 LOOK_EVERY = 2.0  # seconds
 

@@ -7,12 +7,12 @@ goes on.
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
+from mera_core.checkpoint.model_card import figure_name, interval
 from mera_core.cohort.meds import WATCHED, has_dates, meds_archive
 from mera_core.cohort.scoring import CohortScoring
 from mera_core.common.errors import InputError
@@ -23,46 +23,37 @@ from mera_core.history.history_json import DEMO_PATIENTS
 from mera_core.history.records import Patient
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import Cohort, read
-from pages.shared.app.session import open_history, or_stop, plain, sentence
-from pages.shared.widgets.charts import draw, twin
+from pages.shared.app.engines import or_stop
+from pages.shared.app.histories import open_history
+from pages.shared.app.markdown import plain, sentence
+from pages.shared.ranking.ranking_view import NOTE_TITLES
+from pages.shared.widgets.charts import draw, show_table, twin
+from pages.shared.widgets.controls import File, button, choose
+from pages.shared.widgets.controls import download as download_files
 from pages.shared.widgets.upload_view import show_report, upload
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 SAMPLE = DEMO_PATIENTS.with_name("cohort.csv")
 SAMPLE_NAME = "the invented sample cohort"
 MODES = {"next": "Predict each next visit", "held out": "Hold out the last visit and measure"}
+# of the session: a cohort, and what was worked out of it
+_KEYS = (
+    "cohort", "scoring", "scoring_runs", "cohort_measured", "cohort_refused", "scoring_refused", "cohort_wide",
+)  # fmt: skip
 PATIENTS_SHOWN = 15
 LISTED = 3  # predicted codes named beside a patient
-_NOTES = {
-    "unread": ("code", "codes", "left out"),
-    "ambiguous": ("code", "codes", "left out for having two meanings"),
-    "duplicate": ("code", "codes", "named twice in a visit"),
-    "repaired": ("code", "codes", "read with a digit for a letter"),
-    "as_category": ("code", "codes", "not in the code set, read as the one above"),
-    "rolled_up": ("code", "codes", "read as a broader one"),
-    "mapped": ("code", "codes", "translated between code systems"),
-    "truncated": ("history", "histories", "shortened"),
-}
-_FIGURES = {
-    "recall@10": "Recall at 10: true codes among the first ten",
-    "recall@20": "Recall at 20: true codes among the first twenty",
-    "weighted_f1_oracle": "Weighted F1 at the true number of codes",
-    "weighted_f1_cut": "Weighted F1 at the model's cut",
-    "cut_precision": "Precision of the cut: predicted codes that came true",
-    "cut_recall": "Recall of the cut: true codes that were predicted",
-    "cut_size_mean": "Codes predicted, a patient",
-    "true_size_mean": "Codes in the held-out visit, a patient",
-}
+_SPLITS = {"all": "All codes", "recurrent": "Recurrent", "new onset": "New onset"}
 
 
 def choose_cohort() -> Cohort | None:
     """Upload or sample, with the report of what was read; the cohort of this session, None where there is none yet."""
     upload("Records of many patients", "cohort", _take)
     with st.container(horizontal=True):
-        st.button(
-            "Use the invented sample cohort", icon=":material/science:", on_click=_open_sample, key="cohort_sample"
-        )
+        button("Use the invented sample cohort", "cohort_sample", "science", _open_sample)
         if "cohort" in st.session_state:
-            st.button("Put it away", icon=":material/close:", on_click=_forget, key="cohort_away")
+            button("Remove this file", "cohort_away", "close", _forget)
     if "cohort" not in st.session_state:
         return None
     name, cohort = st.session_state["cohort"]
@@ -75,41 +66,20 @@ def _open_sample() -> None:
 
 
 def _take(name: str, cohort: Cohort) -> None:
-    _put_away()
+    for key in _KEYS:
+        st.session_state.pop(key, None)
     st.session_state["cohort"] = (name, cohort)
 
 
-def _put_away() -> None:
-    for key in (
-        "cohort",
-        "scoring",
-        "scoring_runs",
-        "cohort_measured",
-        "cohort_refused",
-        "scoring_refused",
-        "cohort_wide",
-    ):
+def _forget() -> None:
+    """Drop the cohort, what was worked out of it, and the files it came in."""
+    for key in (*_KEYS, "cohort_sent"):
         st.session_state.pop(key, None)
 
 
-def _forget() -> None:
-    """Put the cohort away, and the files it came in."""
-    _put_away()
-    st.session_state.pop("cohort_sent", None)
-
-
-def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
+def score(loaded: Engine, patients: list[Patient]) -> CohortScoring | None:
     """Start, stop and go on; the scoring of this session as far as it has come, None before the first."""
-    mode = st.segmented_control(
-        "What to score",
-        list(MODES),
-        default="next",
-        format_func=MODES.get,
-        key="cohort_mode",
-        required=True,
-        persist_state="session",
-    )
-    hold_out = mode == "held out"
+    hold_out = choose("What to score", MODES, "cohort_mode") == "held out"
     scoring: CohortScoring | None = st.session_state.get("scoring")
     if scoring is not None and (scoring.engine.name != loaded.name or scoring.patients is not patients):
         scoring = None  # the cohort or the model is another one now
@@ -118,17 +88,20 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     going_on = same and not scoring.finished
     with st.container(horizontal=True, vertical_alignment="center"):
         if running and going_on:
-            st.button("Cancel", icon=":material/stop:", on_click=_stop, key="cohort_cancel")
+            button("Cancel", "cohort_cancel", "stop", _stop)
         else:
-            st.button(
+            button(
                 f"Go on with the other {len(patients) - scoring.done:,}"
                 if going_on
                 else f"Score {counted(len(patients), 'patient')}",
-                icon=":material/play_arrow:",
+                "cohort_score",
+                "play_arrow",
+                _start,
+                scoring if going_on else None,
+                loaded,
+                patients,
+                hold_out,
                 type="primary",
-                key="cohort_score",
-                on_click=_start,
-                args=(scoring if going_on else None, loaded, patients, hold_out),
                 disabled=same and not going_on,
             )
             if going_on:
@@ -142,7 +115,7 @@ def score(loaded: Any, patients: list[Patient]) -> CohortScoring | None:
     return scoring
 
 
-def _start(scoring: CohortScoring | None, loaded: Any, patients: list[Patient], hold_out: bool) -> None:
+def _start(scoring: CohortScoring | None, loaded: Engine, patients: list[Patient], hold_out: bool) -> None:
     try:
         st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out, WATCHED)
     except InputError as error:
@@ -182,8 +155,8 @@ def show_summary(scoring: CohortScoring) -> None:
         st.metric("Patients with none predicted", f"{int((sizes == 0).sum()):,}")
     lines = [f"{counted(count, 'patient')} not scored: {reason}" for reason, count in scoring.left_out.most_common()]
     for kind, count in scoring.notes().most_common():
-        one, several, done = _NOTES.get(kind, (f"note of the kind {kind}", f"notes of the kind {kind}", ""))
-        lines.append(f"{counted(count, one, several)} {done}")
+        nouns = ("history", "histories") if kind == "truncated" else ("code", "codes")
+        lines.append(f"{counted(count, *nouns)} {NOTE_TITLES.get(kind, kind)}")
     if lines:
         with st.expander("How the histories were read"):
             st.markdown("\n".join(f"- {plain(line)}" for line in lines))
@@ -200,15 +173,15 @@ def show_figures(scoring: CohortScoring) -> None:
             kept = (scoring, scoring.done, scoring.figures())
         st.session_state["cohort_measured"] = kept
     st.subheader("How often the ranking was right", anchor=False)
-    rows = []
-    for name, one in kept[2]["all"].items():
-        share = not name.endswith("size_mean")
-        row = {"Figure": _FIGURES[name], "All codes": _interval(one, share)}
-        for split in ("recurrent", "new onset"):
-            other = kept[2][split].get(name)
-            row[split.capitalize()] = "" if other is None else _interval(other, share)
-        rows.append(row)
-    st.table(rows, hide_index=True, border="horizontal")
+    rows = [
+        {"Figure": figure_name(name)[:1].upper() + figure_name(name)[1:]}
+        | {
+            title: interval(name, kept[2][split][name].to_dict()) if name in kept[2][split] else ""
+            for split, title in _SPLITS.items()
+        }
+        for name in kept[2]["all"]
+    ]
+    show_table(rows)
     st.caption(
         "With 95 % intervals over patients drawn again. Recurrent: codes that the history held; new onset: codes that it "
         "did not. True codes that the model can't rank count as missed. If the model was trained on these patients, the "
@@ -216,34 +189,18 @@ def show_figures(scoring: CohortScoring) -> None:
     )
 
 
-def _interval(one: Any, share: bool) -> str:
-    values = one.to_dict()
-    if values["value"] is None:
-        return "not defined"
-    scale, digits, unit = (100, 1, " %") if share else (1, 2, "")
-    interval = (
-        f" ({scale * values['low']:.{digits}f} to {scale * values['high']:.{digits}f})"
-        if values["low"] is not None
-        else ""
-    )
-    return f"{scale * values['value']:.{digits}f}{unit}{interval}"
-
-
 def show_chapters(scoring: CohortScoring) -> None:
     """Where the rankings point, beside what the histories hold."""
     chapters = scoring.chapters()
-    named = ", ".join(
-        f"{row.name_} {percent(row.mass)}" for row in chapters.rename(columns={"name": "name_"}).head(3).itertuples()
-    )
-    draw(cohort_figures.chapter_distribution(chapters), "cohort_chapters", f"Most ranking mass: {named}.")
-    table = chapters.drop(columns="field").rename(
-        columns={
-            "name": "chapter",
-            "past": "codes of the histories",
-            "mass": "ranking mass",
-            "predicted": "predicted codes",
-        }
-    )
+    named = ", ".join(f"{name} {percent(mass)}" for name, mass in chapters[["name", "mass"]].head(3).to_numpy())
+    draw(cohort_figures.chapter_distribution(chapters), "cohort_chapters", f"The rankings point most to: {named}.")
+    names = {
+        "name": "chapter",
+        "past": "codes of the histories",
+        "mass": "ranking mass",
+        "predicted": "predicted codes",
+    }
+    table = chapters.drop(columns="field").rename(columns=names)
     for column in table.columns[1:]:
         table[column] = [percent(share) for share in table[column]]
     twin("chapters", table)
@@ -278,7 +235,7 @@ def show_patients(scoring: CohortScoring, patients: list[Patient]) -> None:
                 "Best ranked": "; ".join(plain(f"{code.code} {book.definition(code)}") for code in best),
             }
         )
-    st.table(rows, hide_index=True, border="horizontal")
+    show_table(rows)
     if len(scoring.scored) > PATIENTS_SHOWN:
         st.caption(f"The first {PATIENTS_SHOWN} of {len(scoring.scored):,}; all are in the download.")
     by_id = {patient.id: patient for patient in patients}
@@ -299,34 +256,29 @@ def download(scoring: CohortScoring) -> None:
     """Predictions of every patient scored, made when a button is clicked: CSV, Parquet, and MEDS where it can be."""
     provenance = Provenance.now(scoring.engine.name, scoring.engine.manifest, scoring.engine.ontology)
 
+    title = f"Predictions of {counted(len(scoring.scored), 'patient')}"
+
     def table() -> pd.DataFrame:
         return scoring.predictions().assign(**provenance.cells())
 
-    def csv() -> bytes:
-        return ("\ufeff" + to_csv(table())).encode("utf-8")
-
-    def parquet() -> bytes:
-        made = io.BytesIO()
-        table().to_parquet(made, index=False)
-        return made.getvalue()
-
-    kinds = [
-        ("CSV", "csv", "text/csv", csv, "Nothing in it can run as a formula."),
-        ("Parquet", "parquet", "application/vnd.apache.parquet", parquet, "The same rows, for other programs."),
+    files = [
+        File(
+            f"{title} (CSV)",
+            "csv",
+            "text/csv",
+            lambda: "\ufeff" + to_csv(table()),  # for Excel: it is UTF-8
+            "Nothing in it can run as a formula.",
+        ),
+        File(
+            f"{title} (Parquet)",
+            "parquet",
+            "application/vnd.apache.parquet",
+            lambda: table().to_parquet(index=False),
+            "The same rows, for other programs.",
+        ),
     ]
     if scoring.hold_out and has_dates(scoring):
         words = "Labels and predictions of heart failure in the held-out visits, as MEDS evaluation tools read them."
-        kinds.append(("MEDS", "meds.zip", "application/zip", lambda: meds_archive(scoring), words))
-    with st.container(horizontal=True, gap="xsmall"):
-        for label, ending, media, make, words in kinds:
-            st.download_button(
-                f"Predictions of {counted(len(scoring.scored), 'patient')} ({label})",
-                data=make,
-                file_name=f"{file_stem('cohort', provenance)}.{ending}",
-                mime=media,
-                key=f"cohort_{ending}",
-                icon=":material/download:",
-                help=words,
-                on_click="ignore",
-            )
+        files.append(File(f"{title} (MEDS)", "meds.zip", "application/zip", lambda: meds_archive(scoring), words))
+    download_files(file_stem("cohort", provenance), files, "cohort")
     st.caption(f"The first twenty codes of each patient, and all predicted ones. {NOTICE}")

@@ -9,11 +9,13 @@ import streamlit as st
 from mera_core.common.errors import InputError
 from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
-from pages.shared.app.session import change, patient, plain, slot_key
+from pages.shared.app.histories import change, patient, slot_key
+from pages.shared.app.markdown import plain
 from pages.shared.editor import history_edits as edits
 from pages.shared.editor.code_search import code_search
 from pages.shared.editor.history_files import open_or_save
 from pages.shared.editor.pasted_list import Piece, read_list
+from pages.shared.widgets.controls import button
 
 NEW_VISIT = -1
 
@@ -52,20 +54,13 @@ def _target_name(number: int, visits: int) -> str:
 
 def _paste(slot: str) -> None:
     st.text_area(
-        "Codes parted by commas, semicolons, spaces or lines; descriptions may stand after them",
+        "Codes separated by commas, semicolons, spaces or lines; descriptions may stand after them",
         key=slot_key("paste_text", slot),
         placeholder="250.00; 585.9\nI10 Essential (primary) hypertension",
         height=110,
         persist_state="session",
     )
-    st.button(
-        "Add the list",
-        key=slot_key("paste_button", slot),
-        icon=":material/playlist_add:",
-        type="primary",
-        on_click=_add_list,
-        args=(slot,),
-    )
+    button("Add the list", slot_key("paste_button", slot), "playlist_add", _add_list, slot, type="primary")
     edited, pieces = st.session_state.get(slot_key("pasted", slot), (None, []))
     if pieces and edited == patient(slot):  # what the last list became, until the history is changed again
         _show_pieces(pieces)

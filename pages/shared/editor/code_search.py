@@ -1,4 +1,4 @@
-"""Search as you type over both code books: a field, and a short list of codes to click or to walk through by keyboard.
+"""Search as you type over ICD-9-CM and ICD-10-CM: a field, and a short list of codes to click or to walk through by keyboard.
 
 Results are Streamlit's own buttons. A few lines of JavaScript (`code_search.js`) add the keys: Enter takes the first
 result, the arrow keys walk, Escape goes back to the field. Without them Tab and Enter do the same.
@@ -16,13 +16,11 @@ import streamlit as st
 from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code
 from mera_core.icd.search import Match, search
-from pages.shared.app.session import plain
+from pages.shared.app.markdown import plain
+from pages.shared.widgets.controls import button
 
 SHOWN = 10
 _KEYS = Path(__file__).with_name("code_search.js")
-_STYLE = (
-    "<style>.mera-found { margin: 0; font-size: 0.8rem; opacity: 0.85; } .mera-found:empty { display: none; }</style>"
-)
 
 
 @cache
@@ -37,8 +35,8 @@ def code_search(
 ) -> None:
     """A search field whose results appear while one types; a click or a key hands the code to `on_pick`.
 
-    key: names the widgets. system: search this code book only; why_only: said, with the book's name in place of {}, where
-    only another book holds what is typed. The page runs anew after a pick.
+    key: names the widgets. system: search this code system only; why_only: said, with its name in place of {}, where only
+    the other one holds what is typed. The page runs anew after a pick.
     """
     picked = f"{key}_picked"
     if st.session_state.pop(picked, False):
@@ -50,7 +48,6 @@ def code_search(
         st.session_state[picked] = True
         on_pick(code)
 
-    st.html(_STYLE)
     with st.container(gap="xxsmall", key=f"{key}_search"):
         query = st.text_input(
             label,
@@ -67,12 +64,13 @@ def code_search(
             status = f"Nothing found in {SYSTEM_NAMES[system]}. {why_only.format(SYSTEM_NAMES[system])}"
         st.html(f'<p class="mera-found" role="status">{html.escape(status)}</p>')
         for match in found:
-            st.button(
+            button(
                 label_of(match),
                 # named by its code: a click on a list that is just changing never picks another code
-                key=f"found_{field_of(match.code)}_{key}_{match.code}",
-                on_click=pick,
-                args=(match.code,),
+                f"found_{field_of(match.code)}_{key}_{match.code}",
+                "",
+                pick,
+                match.code,
                 width="stretch",
                 wrap=True,
             )

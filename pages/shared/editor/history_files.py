@@ -8,7 +8,8 @@ from mera_core.common.formatting import counted
 from mera_core.export.tables import history_csv, history_json
 from mera_core.history.records import Patient
 from mera_core.readers import Cohort
-from pages.shared.app.session import open_history, patient, slot_key
+from pages.shared.app.histories import open_history, patient, slot_key
+from pages.shared.widgets.controls import File, button, download
 from pages.shared.widgets.upload_view import show_report, upload
 
 MOST_LISTED = 500  # patients of a file to choose from; more are found by their id
@@ -29,32 +30,18 @@ def open_or_save(slot: str = "") -> None:
             choose_patient(cohort.patients, name, slot)
     person = patient(slot)
     st.markdown("**Save this history as typed**")
-    with st.container(horizontal=True, gap="xsmall"):
-        for label, icon, ending, media, make in (
-            ("JSON", "data_object", "json", "application/json", history_json),
-            ("CSV", "table", "csv", "text/csv", history_csv),
-        ):
-            st.download_button(
-                label,
-                data=lambda make=make: make(person).encode("utf-8"),
-                file_name=f"mera-history.{ending}",
-                mime=media,
-                key=slot_key(f"history_{ending}", slot),
-                icon=f":material/{icon}:",
-                on_click="ignore",
-                disabled=not person.visits,
-            )
+    files = (
+        File("JSON", "json", "application/json", lambda: history_json(person), icon="data_object"),
+        File("CSV", "csv", "text/csv", lambda: history_csv(person), icon="table"),
+    )
+    download("mera-history", files, slot_key("save", slot), disabled=not person.visits)
 
 
 def _take(name: str, cohort: Cohort, slot: str) -> None:
     """Keep what was read; a file with one patient is opened at once, with several one chooses."""
     st.session_state[slot_key("opened", slot)] = (name, cohort)
     if len(cohort.patients) == 1:
-        _open(cohort.patients[0], name, slot)
-
-
-def _open(person: Patient, name: str, slot: str) -> None:
-    open_history(person, name, slot=slot)
+        open_history(cohort.patients[0], name, slot=slot)
 
 
 def choose_patient(patients: list[Patient], name: str, slot: str = "") -> None:
@@ -75,10 +62,13 @@ def choose_patient(patients: list[Patient], name: str, slot: str = "") -> None:
             key=slot_key("opened_choice", slot),
         )
         if chosen is not None:
-            title = f"{name}, patient {patients[chosen].id}"
-            st.button(
+            button(
                 "Open this history",
-                key=slot_key("open_button", slot),
-                on_click=_open,
-                args=(patients[chosen], title, slot),
+                slot_key("open_button", slot),
+                "",
+                open_history,
+                patients[chosen],
+                f"{name}, patient {patients[chosen].id}",
+                None,
+                slot,
             )

@@ -1,6 +1,6 @@
 """A pasted list of diagnoses, read piece by piece: what each piece became, nothing left out. No screen.
 
-Pieces are parted by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a
+Pieces are separated by lines, semicolons, bars, tabs and commas, and by spaces where each word is written like a
 code. Words after a code, or before the first one, are taken as its description and reported as such; beyond a comma
 only where they say what the code means, so that no diagnosis written in words is lost in the one before it.
 """
@@ -23,7 +23,7 @@ _CODE_LIKE = re.compile(
 _PREFIX = re.compile(r"\bICD[- ]?(9|10)(?:[- ]?CM)?\s*[:=]?\s+(?=[A-Z]?\d)", re.I)
 _YEAR = re.compile(r"(?:19|20)\d\d\b(?!\.)")  # among words it is rather that than a neoplasm
 _UNDOTTED = re.compile(r"\d{4,5}\b(?!\.)")
-_TELLING = 4  # letters of a word that says something by itself: "no", "of", "with" of a description may differ
+_LONG_WORD = 4  # letters of a word that says something by itself: "no", "of", "with" of a description may differ
 _LETTERS = re.compile(r"[^\W_]+")
 _EDGES = " \u00a0,.:=/+&–—-•*†!\"'“”„()[]{}<>"
 
@@ -77,7 +77,7 @@ def _line(line: str, ontology: Ontology) -> Iterator[Piece]:
         part = part.strip(_EDGES)
         if not _LETTERS.search(part):
             continue
-        words = [word for between in part.split() for word in _parted(between)]
+        words = [word for between in part.split() for word in _separated(between)]
         coded = any(_code_like(word) for word in words)
         if last is not None and not coded and _describes(words, last, ontology):
             said = f"{last.words}, {part}" if last.words else part
@@ -124,7 +124,7 @@ def _surely(word: str, ontology: Ontology) -> bool:
     return True
 
 
-def _parted(word: str) -> list[str]:
+def _separated(word: str) -> list[str]:
     """'428.0/I10' -> both; anything else, such as '140/90', stays whole."""
     parts = [part for part in word.split("/") if part]
     whole = len(parts) < 2 or not all(_code_like(part) and ("." in part or part[0].isalpha()) for part in parts)
@@ -132,13 +132,13 @@ def _parted(word: str) -> list[str]:
 
 
 def _describes(words: list[str], piece: Piece, ontology: Ontology) -> bool:
-    """Whether the words stand in the definition of a piece's code; where words came before, every telling one of them."""
+    """Whether the words stand in the definition of a piece's code; where words came before, every long one of them."""
     if piece.code is None:
         return False
     known = set(_LETTERS.findall(ontology.definition(piece.code).casefold()))
     said = _LETTERS.findall(" ".join(words).casefold())
-    telling = [word for word in said if len(word) >= _TELLING] if piece.words else said
-    return known.issuperset(telling or said)
+    long = [word for word in said if len(word) >= _LONG_WORD] if piece.words else said
+    return known.issuperset(long or said)
 
 
 def _code_like(word: str) -> bool:

@@ -1,6 +1,6 @@
 """The history on the screen: demo patients with undo and redo, the profile; visits and ways to add codes beside it.
 
-Every edit goes through `session.change`, so that each can be undone. Widgets show the history, never own it:
+Every edit goes through `histories.change`, so that each can be undone. Widgets show the history, never own it:
 their values are set from it before they are drawn. A page that shows two histories names the second by its slot.
 """
 
@@ -12,41 +12,31 @@ import streamlit as st
 
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient
-from pages.shared.app.session import (
-    can_undo,
-    change,
-    demos,
-    engine,
-    open_demo,
-    patient,
-    plain,
-    sentence,
-    shown_demo,
-    slot_key,
-    started_from,
-)
-from pages.shared.editor import redo
+from pages.shared.app.engines import engine
+from pages.shared.app.histories import change, demos, history, open_demo, patient, slot_key
+from pages.shared.app.markdown import plain, sentence
 from pages.shared.editor.add_codes import add_codes
 from pages.shared.editor.visit_cards import edit_visits
+from pages.shared.widgets.controls import button
 
 __all__ = ["add_codes", "choose_demo", "edit_profile", "edit_visits", "patient_editor"]
 
 SEX_NAMES = {"F": "Female", "M": "Male", "U": "Not stated"}
 
 
-def patient_editor(slot: str = "") -> Patient:
-    """Everything with which a history is made, and the history as it stands."""
+def patient_editor(slot: str = "") -> None:
+    """Everything with which a history is made."""
     choose_demo(slot)
     edit_profile(slot)
     edit_visits(slot)
     add_codes(slot)
-    return patient(slot)
 
 
 def choose_demo(slot: str = "") -> None:
     """The list of demo patients, with undo, redo and a fresh start beside it."""
     choice = slot_key("demo_choice", slot)
-    st.session_state[choice] = shown_demo(slot)
+    stack = history(slot)
+    st.session_state[choice] = stack.now.demo
     with st.container(horizontal=True, vertical_alignment="bottom", key=slot_key("start", slot)):
         st.selectbox(
             "Demo patient (invented)",
@@ -59,23 +49,15 @@ def choose_demo(slot: str = "") -> None:
             width=420,
         )
         for label, icon, action, possible in (
-            ("Undo", "undo", redo.undo, can_undo(slot)),
-            ("Redo", "redo", redo.redo, redo.can_redo(slot)),
-            ("Start empty", "restart_alt", lambda slot: open_demo(None, slot), patient(slot) != Patient()),
+            ("Undo", "undo", stack.undo, stack.can_undo),
+            ("Redo", "redo", stack.redo, stack.can_redo),
+            ("Start empty", "restart_alt", lambda: open_demo(None, slot), stack.now.patient != Patient()),
         ):
-            st.button(
-                label,
-                key=slot_key(f"do_{label}", slot),
-                icon=f":material/{icon}:",
-                on_click=action,
-                args=(slot,),
-                disabled=not possible,
-            )
-    shown = shown_demo(slot)
-    if shown:
-        st.caption(f"{plain(demos()[shown].story)} (Invented for demonstration.)")
-    elif started_from(slot):
-        st.caption(f"Started from “{plain(started_from(slot))}”.")
+            button(label, slot_key(f"do_{label}", slot), icon, action, disabled=not possible)
+    if stack.now.demo:
+        st.caption(plain(demos()[stack.now.demo].story))
+    elif stack.now.title:
+        st.caption(f"Started from “{plain(stack.now.title)}”.")
 
 
 def edit_profile(slot: str = "") -> None:

@@ -1,13 +1,12 @@
 """The visits of a history as a timeline of cards: codes as chips, dates, moving and removing.
 
-Widgets show the history, never own it; every edit goes through `session.change`, so that each can be undone.
+Widgets show the history, never own it; every edit goes through `histories.change`, so that each can be undone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 
 import streamlit as st
 
@@ -16,18 +15,18 @@ from mera_core.history.records import Patient, Visit
 from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.icd.readings import reading, readings
-from pages.shared.app.session import change, patient, plain, slot_key
+from pages.shared.app.histories import change, patient, slot_key
+from pages.shared.app.markdown import plain
 from pages.shared.editor import history_edits as edits
 from pages.shared.editor.add_codes import NEW_VISIT
+from pages.shared.widgets.controls import button
 
 NEWEST_SHOWN = 6  # visits shown without asking; older ones fold away
 EARLIEST = date(1900, 1, 1)
-_STYLE = Path(__file__).with_name("visit_cards.css")
 
 
 def edit_visits(slot: str = "") -> None:
     """The visits as cards on a line, oldest first; the earlier ones of a long history fold away."""
-    st.html(f"<style>{_STYLE.read_text(encoding='utf-8')}</style>")
     person = patient(slot)
     first = max(0, len(person.visits) - NEWEST_SHOWN)
     if first and st.toggle(
@@ -36,14 +35,7 @@ def edit_visits(slot: str = "") -> None:
         first = 0
     for number in range(first, len(person.visits)):
         _visit_card(person, number, slot)
-    st.button(
-        "Add a visit",
-        key=slot_key("add_visit", slot),
-        icon=":material/add:",
-        type="tertiary",
-        on_click=_add_visit,
-        args=(slot,),
-    )
+    button("Add a visit", slot_key("add_visit", slot), "add", _add_visit, slot, type="tertiary")
 
 
 def _visit_card(person: Patient, number: int, slot: str) -> None:
@@ -58,15 +50,16 @@ def _visit_card(person: Patient, number: int, slot: str) -> None:
                 ("edit_calendar", "Date and moving codes", _toggle_editing, True),
                 ("delete", "Remove this visit", _remove_visit, True),
             ):
-                st.button(
+                button(
                     f"{wanted} (visit {number + 1})",  # read aloud; on the screen the icon stands alone
-                    key=slot_key(f"do_{wanted}_{number}", slot),
-                    icon=f":material/{icon}:",
+                    slot_key(f"do_{wanted}_{number}", slot),
+                    icon,
+                    action,
+                    slot,
+                    number,
                     help=f"{wanted} (visit {number + 1})",
                     type="primary" if editing and action is _toggle_editing else "tertiary",
                     disabled=not possible,
-                    on_click=action,
-                    args=(slot, number),
                 )
         if editing:
             _edit_panel(person, number, slot)
@@ -124,7 +117,7 @@ def _edit_panel(person: Patient, number: int, slot: str) -> None:
             key=target,
             width=150,
         )
-        st.button("Move", key=slot_key("move_code", slot), on_click=lambda: _move_code(slot, number))
+        button("Move", slot_key("move_code", slot), "", lambda: _move_code(slot, number))
 
 
 def _short_name(code: Code | str) -> str:
@@ -154,33 +147,26 @@ def _chip(code: Code | str, visit: int, place: int, slot: str) -> None:
         st.popover(f"**{plain(str(code))}** has two meanings: choose", icon=":material/help:"),
     ):
         for candidate in candidates:
-            st.button(
+            button(
                 f"**{SYSTEM_NAMES[candidate.system]} {plain(candidate.code)}** "
                 f"{plain(Ontology.load().definition(candidate))}",
-                key=slot_key(f"settle_{visit}_{place}_{candidate}", slot),
-                on_click=_edit,
-                args=(slot, edits.settle_code, visit, place, candidate),
+                slot_key(f"settle_{visit}_{place}_{candidate}", slot),
+                "",
+                _edit,
+                slot,
+                edits.settle_code,
+                visit,
+                place,
+                candidate,
                 width="stretch",
             )
-        st.button(
-            "Remove it",
-            key=slot_key(f"drop_{visit}_{place}", slot),
-            on_click=_edit,
-            args=(slot, edits.remove_code, visit, place),
-        )
+        button("Remove it", slot_key(f"drop_{visit}_{place}", slot), "", _edit, slot, edits.remove_code, visit, place)
 
 
 def _remover(label: str, key: str, words: str, visit: int, place: int, slot: str) -> None:
     """A chip: a button that takes the code at a place away."""
-    st.button(
-        label,
-        key=key,
-        icon=":material/close:",
-        icon_position="right",
-        help=words,
-        on_click=_edit,
-        args=(slot, edits.remove_code, visit, place),
-        wrap=True,
+    button(
+        label, key, "close", _edit, slot, edits.remove_code, visit, place, icon_position="right", help=words, wrap=True
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import streamlit as st
 
 from mera_core.common.formatting import counted
-from mera_core.figures.effects import describe_masses, masses_frame, mirrored_masses, pairs_frame
+from mera_core.figures.effects import describe_masses, masses_frame, mirrored_masses
 from mera_core.icd.ontology import Ontology
 from mera_core.ranking import compare
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import plain
-from pages.shared.ranking.pairs_view import show_pairs
+from pages.shared.app.markdown import plain
+from pages.shared.ranking.ranking_view import change_html, code_cells
 from pages.shared.widgets.charts import draw, twin
 
 TOPS = (10, 20, 50)
@@ -33,17 +34,10 @@ def show_comparison(first: Ranking, second: Ranking, names: tuple[str, str], ont
     st.caption(f"▲ ▼: places and points that a code has more or less in {plain(names[1])} than in {plain(names[0])}.")
     rows = compare.field_masses(first, second)
     words = describe_masses(rows, names)
-    st.subheader("Where each points in the code book", anchor=False)
-    st.caption(f"Share of ranking mass, which is not the probability of a diagnosis. {plain(words)}")
+    st.subheader("Where each prediction points, by chapter of the ICD", anchor=False)
+    st.caption(f"Share of the ranking that falls on each chapter; not the probability of a diagnosis. {plain(words)}")
     draw(mirrored_masses(rows, names), "mirrored", words)
     twin("chapters", masses_frame(rows, names))
-    if pairs:
-        twin("every code compared", pairs_frame(shown, names, ontology))
-
-
-def differs(pair: compare.Pair) -> bool:
-    """Whether rank, score (to a tenth of a point) or side of the cut are not the same."""
-    return pair.crossed or pair.gained is None or bool(pair.climbed) or bool(round(pair.gained, 1))
 
 
 def summary(first: Ranking, second: Ranking, names: Sequence[str], top: int) -> str:
@@ -54,3 +48,52 @@ def summary(first: Ranking, second: Ranking, names: Sequence[str], top: int) -> 
         f"{names[0]} predicts {counted(first.predicted, 'code')}, {names[1]} {second.predicted}; "
         f"of the first {counted(places, 'place')} both have {counted(shared, 'code')} in common."
     )
+
+
+def differs(pair: compare.Pair) -> bool:
+    """Whether rank, score (to a tenth of a point) or being predicted are not the same."""
+    return pair.crossed or pair.gained is None or bool(pair.climbed) or bool(round(pair.gained, 1))
+
+
+def pairs_html(pairs: Sequence[compare.Pair], names: tuple[str, str], ontology: Ontology, title: str) -> str:
+    """Pairs as an HTML table: rank and score on both sides, and the change from the first to the second.
+
+    names: of the two rankings, as heads of their columns. title: what a screen reader calls the table.
+    """
+    first, second = map(html.escape, names)
+    head = (
+        '<tr><th scope="col">Code</th><th scope="col">Diagnosis</th>'
+        f'<th scope="col">{first}</th><th scope="col">{second}</th><th scope="col">Δ rank · Δ score</th></tr>'
+    )
+    body = "".join(_row(pair, names, ontology) for pair in pairs)
+    return (
+        f'<table class="mera-list mera-pairs" aria-label="{html.escape(title)}">'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _row(pair: compare.Pair, names: tuple[str, str], ontology: Ontology) -> str:
+    mark = ""
+    if pair.crossed:
+        where = names[1 if pair.second and pair.second.above else 0]
+        mark = f'<span class="mera-mark new">predicted: {html.escape(where)} only</span>'
+    change = change_html(pair) or '<span class="mera-change same">only one ranks it</span>'
+    return (
+        f"<tr>{code_cells(pair.code, ontology, mark)}"
+        f"<td>{_side(pair.first)}</td><td>{_side(pair.second)}</td><td>{change}</td></tr>"
+    )
+
+
+def _side(side: compare.Side | None) -> str:
+    if side is None:
+        return "not ranked"
+    above = "predicted" if side.above else "not predicted"
+    return f'<b>{side.rank}</b><span class="chapter">score {side.strength:.0f}, {above}</span>'
+
+
+def show_pairs(pairs: Sequence[compare.Pair], names: tuple[str, str], ontology: Ontology, title: str) -> None:
+    """The table, or a sentence where there is nothing in it."""
+    if pairs:
+        st.html(pairs_html(pairs, names, ontology, title))
+    else:
+        st.info("Both rank the same codes with the same scores.", icon=":material/check:")

@@ -1,4 +1,4 @@
-"""A Ranking on the screen: the list with its cut and filters, and how the history was read."""
+"""A Ranking on the screen: the list with its cut-off and filters, and how the history was read."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from mera_core.common.formatting import signed
-from mera_core.figures import ranking as figures
+from mera_core.common.formatting import counted, percent, signed
 from mera_core.history.records import Note, Patient
 from mera_core.icd import chapters
-from mera_core.icd.ontology import SYSTEM_NAMES, Code
+from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.ranking.compare import Pair
 from mera_core.ranking.listing import CATEGORY, Filter, Line, lines
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import plain, sentence
+from pages.shared.app.layout import empty
+from pages.shared.app.markdown import plain, sentence
 from pages.shared.widgets.row_buttons import button_html
 
 ROWS = (10, 20, 50, 100)
 ANCHOR = "next-visit"
 MOST_WARNINGS = 4
 _CUT_HELP = (
-    "The model learned where to stop: codes that score above its end-of-visit mark are predicted for the "
-    "next visit. The score runs from 0 to 100 and the mark is at 50. It orders the list and is not a probability."
+    "The score runs from 0 to 100. The model has learned a cut-off, which stands at 50: codes that score above it are "
+    "predicted for the next visit."
 )
-_NOTE_TITLES = {
+NOTE_TITLES = {
     "unread": "left out",
     "ambiguous": "left out for having two meanings",
     "duplicate": "named twice, counted once",
     "repaired": "read with a digit for a letter",
     "as_category": "not in the code set, read as the code above",
     "rolled_up": "read as a broader code",
-    "mapped": "translated between code books",
+    "mapped": "translated between ICD-9 and ICD-10",
     "truncated": "shortened",
 }
 _URGENT = ("unread", "ambiguous", "truncated")  # the model never saw it
@@ -43,12 +43,11 @@ Changes = Mapping[Code, Pair]
 
 @st.fragment
 def show_list(ranking: Ranking, changes: Changes | None = None, against: str = "") -> None:
-    """The ranked codes, best first, with the cut as a line. Its switches redraw only this list.
+    """The ranked codes, best first, with the cut-off as a line. Its switches redraw only this list.
 
     changes: pairs with the ranking that this one is compared with. against: that ranking in words.
     """
-    codes = "code" if ranking.predicted == 1 else "codes"
-    st.subheader(f"Next visit: {ranking.predicted} {codes} predicted", anchor=ANCHOR, help=_CUT_HELP)
+    st.subheader(f"Next visit: {counted(ranking.predicted, 'code')} predicted", anchor=ANCHOR, help=_CUT_HELP)
     chosen, rows, below = _choose(ranking)
     shown = lines(ranking, chosen, rows)
     if not below:
@@ -56,21 +55,20 @@ def show_list(ranking: Ranking, changes: Changes | None = None, against: str = "
     if shown:
         st.html(list_html(ranking, shown, None if chosen.roll_up else changes))
     else:
-        st.html(f'<div class="mera-empty">{html.escape(_nothing_shown(ranking, chosen, below))}</div>')
-    calibrated = (
-        " **Probability**: fitted on patients whom the model was not trained on."
-        if ranking.probability is not None
-        else ""
+        empty("No code fits these filters.", "Change them to see more.")
+    words = (
+        "**Recurrent**: already in the history. **New**: not in it. The mark in each bar is the cut-off; the score is "
+        "not a probability."
     )
-    compared = f" **▲ ▼**: places and points won or lost against {plain(against)}." if changes else ""
-    st.caption(
-        "**Recurrent**: already in the history. **New**: not in it. The mark in each bar is the cut; "
-        f"the score is not a probability.{calibrated}{compared}"
-    )
+    if ranking.probability is not None:
+        words += " **Probability**: fitted on patients whom the model was not trained on."
+    if changes:
+        words += f" **▲ ▼**: places and points won or lost against {plain(against)}."
+    st.caption(words)
 
 
 def _choose(ranking: Ranking) -> tuple[Filter, int, bool]:
-    """The filters above the list: which lines, how many rows, and whether those below the cut are shown."""
+    """The filters above the list: which lines, how many rows, and whether those below the cut-off are shown."""
     fields = sorted({chapters.field_of(code) for code in ranking.codes}, key=lambda field: chapters.FIELDS[field][0])
     if st.session_state.get("field") not in (None, *fields):
         st.session_state["field"] = None
@@ -86,9 +84,10 @@ def _choose(ranking: Ranking) -> tuple[Filter, int, bool]:
             persist_state="session",
         )
         rows = st.selectbox("Rows", ROWS, key="rows", width=90, persist_state="session")
-        below = st.toggle("Show codes below the cut", value=True, key="show_below", persist_state="session")
+        below = st.toggle("Show codes below the cut-off", value=True, key="show_below", persist_state="session")
         new = st.toggle("New only", key="new_only", persist_state="session", help="Leave out what the history holds")
-        roll_up = _divides_categories(ranking) and st.toggle(
+        divided = any(ranking.ontology.level(code) > CATEGORY for code in ranking.codes)
+        roll_up = divided and st.toggle(
             "Roll up to categories",
             key="roll_up",
             persist_state="session",
@@ -97,27 +96,13 @@ def _choose(ranking: Ranking) -> tuple[Filter, int, bool]:
     return Filter(field, new, roll_up), rows, below
 
 
-def _divides_categories(ranking: Ranking) -> bool:
-    return any(ranking.ontology.level(code) > CATEGORY for code in ranking.codes)
-
-
-def _nothing_shown(ranking: Ranking, chosen: Filter, below: bool) -> str:
-    place = f" of {chapters.FIELDS[chosen.field][0]}" if chosen.field else ""
-    kind = "new code" if chosen.new_only else "code"
-    where = "" if below else " above the cut"
-    return f"No {kind}{place} stands{where or ' in the list'}. Change the filters to see more."
-
-
 def list_html(ranking: Ranking, shown: list[Line], changes: Changes | None = None) -> str:
-    """Lines as an HTML table with the cut between the predicted ones and the rest."""
+    """Lines as an HTML table with the cut-off between the predicted ones and the rest."""
     cut = sum(line.above for line in shown)
     body = [_row(ranking, line, changes) for line in shown]
-    if ranking.predicted:
-        words = f"The cut: {ranking.predicted} predicted, above this line"
-        if cut < ranking.predicted and not any(line.members > 1 for line in shown):
-            words += f" ({cut} of them shown)"
-    else:
-        words = "The cut: 0 predicted, no code scores above it"
+    words = f"Cut-off: {ranking.predicted} predicted" + (", above this line" if ranking.predicted else "")
+    if cut < ranking.predicted and not any(line.members > 1 for line in shown):
+        words += f" ({cut} of them shown)"
     edge, columns = "" if cut else " top", 4 if ranking.probability is None else 5
     body.insert(cut, f'<tr class="cut{edge}"><td colspan="{columns}">{words}</td></tr>')
     calibrated = '<th scope="col">Probability</th>' if ranking.probability is not None else ""
@@ -134,25 +119,30 @@ def list_html(ranking: Ranking, shown: list[Line], changes: Changes | None = Non
 def _row(ranking: Ranking, line: Line, changes: Changes | None) -> str:
     colour = chapters.chapter_colour(line.code)
     mark = "recurrent" if line.recurrent else "new"
-    code, system = html.escape(line.code.code), SYSTEM_NAMES[line.code.system]
     probability = ""
     if ranking.probability is not None:
         least = "≥ " if line.members > 1 else ""
-        probability = f'<td class="number">{least}{figures.percent(line.probability or 0.0)}</td>'
+        probability = f'<td class="number">{least}{percent(line.probability or 0.0)}</td>'
     if line.members > 1:
         more = f'<span class="mera-mark">{line.members} codes</span>'
     else:
-        more = button_html(html.escape(str(line.code)), "Why?", f"Why is {code} on the list?")
+        more = button_html(html.escape(str(line.code)), "Why?", f"Why is {html.escape(line.code.code)} on the list?")
+    marks = f'<span class="mera-mark {mark}">{mark}</span>{more}'
     return (
         f'<tr class="{"above" if line.above else "below"}">'
-        f'<td class="number">{line.rank}</td>'
-        f'<td class="code"><span style="border-color:{colour}" title="{system}">{code}</span></td>'
-        f"<td>{html.escape(ranking.ontology.definition(line.code))}"
-        f'<span class="chapter">{html.escape(chapters.chapter_name(line.code))}'
-        f'<span class="mera-mark {mark}">{mark}</span>{more}</span></td>'
+        f'<td class="number">{line.rank}</td>{code_cells(line.code, ranking.ontology, marks)}'
         f'<td class="score"><span class="mera-bar" aria-hidden="true">'
         f'<i style="width:{line.strength:.1f}%;background:{colour}"></i><b></b></span>{line.strength:.0f}'
         f"{change_html(changes.get(line.code) if changes else None)}</td>{probability}</tr>"
+    )
+
+
+def code_cells(code: Code, ontology: Ontology, marks: str) -> str:
+    """The two cells of a table that name a code: itself and its definition. marks: HTML after its chapter."""
+    return (
+        f'<td class="code"><span style="border-color:{chapters.chapter_colour(code)}" title="{SYSTEM_NAMES[code.system]}">'
+        f"{html.escape(code.code)}</span></td><td>{html.escape(ontology.definition(code))}"
+        f'<span class="chapter">{html.escape(chapters.chapter_name(code))}{marks}</span></td>'
     )
 
 
@@ -162,7 +152,7 @@ def change_html(pair: Pair | None) -> str:
         return ""
     rank, score = pair.climbed, signed(pair.gained)
     arrow, kind = ("▲", "up") if rank > 0 else ("▼", "down") if rank < 0 else ("=", "same")
-    places = f"{abs(rank)} place{'s' if abs(rank) != 1 else ''} {kind}" if rank else "same rank"
+    places = f"{counted(abs(rank), 'place')} {kind}" if rank else "same rank"
     moved = f"{arrow} {abs(rank)}" if rank else f"{arrow} rank"
     return (
         f'<span class="mera-change {kind}"><span aria-hidden="true">{moved} · {score}</span>'
@@ -172,7 +162,11 @@ def change_html(pair: Pair | None) -> str:
 
 def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
     """What of the history did not reach the model, in one box; a visit in which nothing is written yet is no news."""
-    said = [_with_place(note) for note in notes if note.kind in _URGENT and not _of_empty_visit(note, person)]
+    said = [
+        _with_place(note)
+        for note in notes
+        if note.kind in _URGENT and (note.code or note.visit is None or person.visits[note.visit].codes)
+    ]
     if len(said) == 1:
         st.warning(said[0], icon=":material/warning:")
     elif said:
@@ -182,16 +176,12 @@ def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
         st.warning(f"**Not used for the prediction ({len(said)})**\n{listed}{rest}", icon=":material/warning:")
 
 
-def _of_empty_visit(note: Note, person: Patient) -> bool:
-    return not note.code and note.visit is not None and not person.visits[note.visit].codes
-
-
 def show_readings(notes: tuple[Note, ...]) -> None:
     """Every note on the history, folded away: which codes were left out or read as other ones."""
     if not notes:
         return
     counts = Counter(note.kind for note in notes)
-    words = ", ".join(f"{count} {_NOTE_TITLES.get(kind, kind)}" for kind, count in counts.items())
+    words = ", ".join(f"{count} {NOTE_TITLES.get(kind, kind)}" for kind, count in counts.items())
     with st.expander(f"How the model read the history: {words}"):
         st.markdown("\n".join(f"- {_with_place(note)}" for note in notes))
 

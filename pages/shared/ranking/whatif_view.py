@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
@@ -12,8 +11,12 @@ from mera_core.history.diff import history_changes
 from mera_core.history.records import Patient
 from mera_core.ranking.compare import differences_first, join
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import before_change, change, engine, patient, plain, ranking_of
-from pages.shared.ranking.pairs_view import show_pairs
+from pages.shared.app.engines import engine, ranking_of
+from pages.shared.app.histories import change, history, patient
+from pages.shared.app.markdown import plain
+from pages.shared.ranking.compare_view import differs, show_pairs
+from pages.shared.ranking.ranking_view import Changes
+from pages.shared.widgets.controls import button
 
 ROWS = 15
 COMPARED = 20  # the first places of either list
@@ -32,7 +35,7 @@ class Baseline:
 def baseline() -> Baseline | None:
     """The pinned history, else the one before the last change; None where there is none or it can't be ranked."""
     pinned: Patient | None = st.session_state.get("pinned")
-    person = before_change() if pinned is None else pinned
+    person = history().now.before if pinned is None else pinned
     if person is None or person == patient() or not any(visit.codes for visit in person.visits):
         return None
     try:
@@ -43,7 +46,7 @@ def baseline() -> Baseline | None:
     return Baseline(person, ranking, name, pinned is not None)
 
 
-def changes_since(base: Baseline | None, ranking: Ranking) -> Any:
+def changes_since(base: Baseline | None, ranking: Ranking) -> Changes | None:
     """Pairs of the baseline's ranking and this one by code; None without a baseline."""
     return None if base is None else join(base.ranking, ranking)
 
@@ -65,7 +68,7 @@ def show_what_if(ranking: Ranking, base: Baseline | None) -> None:
     words = history_changes(base.person, patient())
     st.markdown(f"Compared with {base.name}: **{plain(words)}**.")
     pairs = differences_first(join(base.ranking, ranking), COMPARED)
-    moved = [pair for pair in pairs if pair.climbed or round(pair.gained or 0.0, 1) or pair.crossed]
+    moved = [pair for pair in pairs if differs(pair)]
     show_pairs(moved[:ROWS], ("Before", "Now"), engine().ontology, "The ranking before and after the change")
     if len(moved) > ROWS:
         st.caption(
@@ -76,17 +79,15 @@ def show_what_if(ranking: Ranking, base: Baseline | None) -> None:
 def _pin_buttons(base: Baseline | None) -> None:
     pinned = st.session_state.get("pinned")
     with st.container(horizontal=True):
-        st.button(
+        button(
             "Pin this history" if pinned is None else "Pin this history instead",
-            icon=":material/keep:",
-            key="pin",
-            on_click=lambda: st.session_state.update(pinned=patient()),
+            "pin",
+            "keep",
+            lambda: st.session_state.update(pinned=patient()),
             disabled=pinned == patient(),
         )
         if pinned is not None:
-            st.button(
-                "Unpin", icon=":material/keep_off:", key="unpin", on_click=lambda: st.session_state.update(pinned=None)
-            )
+            button("Unpin", "unpin", "keep_off", lambda: st.session_state.update(pinned=None))
         if base is not None:
             label = "Back to the pinned history" if base.pinned else "Back to before the change"
-            st.button(label, icon=":material/undo:", key="back", on_click=change, args=(base.person,))
+            button(label, "back", "undo", change, base.person)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -12,8 +12,14 @@ from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
 from mera_core.ranking.listing import lines
 from mera_core.ranking.ranking import Ranking
-from pages.shared.app.session import engine, or_stop, patient, plain
+from pages.shared.app.engines import engine, or_stop
+from pages.shared.app.histories import patient
+from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, twin
+from pages.shared.widgets.controls import button
+
+if TYPE_CHECKING:
+    from mera_core.engine import Engine
 
 OFFERED = 50  # diagnoses to choose from; a row's own button reaches any of them
 AT_ONCE = 30  # entries of a history that are left out in turn without asking: below a second
@@ -67,24 +73,20 @@ def show_why(ranking: Ranking, person: Patient) -> None:
     twin("each code and visit", effect_frame(effects, rank, ranking.ontology))
 
 
-def _leave_out(loaded: Any, person: Patient, entries: int) -> Sensitivity:
+def _leave_out(loaded: Engine, person: Patient, entries: int) -> Sensitivity:
     """The work itself: under a spinner where it is short, else with its progress and a way to stop it."""
+    words = "Ranking the history again without each code and visit"
     if entries <= AT_ONCE:
-        with st.spinner("Ranking the history again without each code and visit …"):
+        with st.spinner(f"{words} …"):
             return or_stop(lambda: leave_one_out(loaded, person))
     place = st.empty()
     with place.container():
-        words = "Ranking the history again without each code and visit"
         bar = st.progress(0.0, words)
-        st.button("Stop", icon=":material/stop:", key="why_stop", on_click=_disagree)
+        # a click ends this run at its next look at the progress; the question stands again
+        button("Stop", "why_stop", "stop", st.session_state.update, {"why_agreed": None})
         found = or_stop(lambda: leave_one_out(loaded, person, lambda done: bar.progress(done, f"{words}: {done:.0%}")))
     place.empty()
     return found
-
-
-def _disagree() -> None:
-    """A click on Stop ends the run that is under way at its next word on the progress; the question stands again."""
-    st.session_state["why_agreed"] = None
 
 
 def _agree() -> None:
@@ -106,7 +108,7 @@ def _sensitivity(person: Patient) -> Sensitivity | None:
                 f"This history has {entries} codes and visits, and leaving out each of them takes some seconds.",
                 icon=":material/hourglass:",
             )
-            st.button("Work it out", type="primary", key="why_all", on_click=_agree)
+            button("Work it out", "why_all", "", _agree, type="primary")
             return None
         kept = ((loaded.name, person), _leave_out(loaded, person, entries))
         st.session_state["sensitivity"] = kept

@@ -17,4 +17,9 @@ def draw(figure: go.Figure, key: str, words: str) -> None:
 def twin(title: str, table: pd.DataFrame) -> None:
     """The numbers of a chart as a table, folded away."""
     with st.expander(f"The numbers as a table ({title})"):
-        st.table(table, hide_index=True, border="horizontal")
+        show_table(table)
+
+
+def show_table(rows: pd.DataFrame | list[dict[str, str]]) -> None:
+    """A table without an index."""
+    st.table(rows, hide_index=True, border="horizontal")

@@ -1,4 +1,4 @@
-"""The "Why?" buttons inside the ranked list: a list is one HTML table, and this tells the server which row was pressed."""
+"""The "Why?" buttons inside the ranked list: a list is one HTML table, and this reports which row was pressed."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def as_typed(content: bytes) -> Patient | None:
 
 
 def _alone(patient: Patient) -> Cohort:
-    """A history as it was typed, with what the book can't read of it told; those pieces stay in it as text."""
+    """A history as it was typed, with a report of the codes that can't be read; they stay in it as text."""
     typed = [code for visit in patient.visits for code in visit.codes]
     report = ImportReport("table", "one history, taken as typed", 1, len(patient.visits), rows=len(typed))
     for code in typed:
@@ -103,7 +103,7 @@ def _alone(patient: Patient) -> Cohort:
         except AmbiguousCodeError:
             report.leave_out("two meanings: kept as typed, for you to choose")
         except InputError:
-            report.leave_out("not a code of either book: kept as typed and not used")
+            report.leave_out("not a code of ICD-9-CM or ICD-10-CM: kept as typed and not used")
             report.unknown_codes[str(code)] += 1
     if has_shifted_dates(patient):
         report.remarks.append("dates: shifted, as the file says: the days between visits count, the years do not")
@@ -142,25 +142,17 @@ def _members(content: bytes, name: str, room: _Room) -> Iterator[tuple[str, byte
     """Name and bytes of each file of a ZIP archive; InputError where it is damaged or packed in an unusual way."""
     broken = InputError(f"{_own_name(name)} is a ZIP archive that can't be unpacked.")
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-        members = archive.infolist()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                if member.filename and (member.is_dir() or member.filename.startswith("__MACOSX/")):
+                    continue
+                if not member.filename or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise broken
+                yield member.filename, _unpacked(archive, member, room)
+    except InputError:
+        raise
     except _DAMAGE as error:
         raise broken from error
-    with archive:
-        for member in members:
-            if not member.filename:
-                raise broken
-            if member.is_dir() or member.filename.startswith("__MACOSX/"):
-                continue
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise broken
-            try:
-                unpacked = _unpacked(archive, member, room)
-            except InputError:
-                raise
-            except _DAMAGE as error:
-                raise broken from error
-            yield member.filename, unpacked
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, room: _Room) -> bytes:
@@ -200,12 +192,8 @@ def _own_name(name: str) -> str:
 
 def _innermost(root: Path) -> Path:
     """The folder that a data set's tables lie in, where an archive wraps it in others."""
-    here = root
-    while True:
-        inside = list(here.iterdir())
-        if len(inside) != 1 or not inside[0].is_dir():
-            return here
-        here = inside[0]
+    inside = list(root.iterdir())
+    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() else root
 
 
 def _without_folder(text: str, root: Path) -> str:

@@ -13,7 +13,7 @@ from mera_core.common.limits import current_limits
 from mera_core.icd.ontology import SYSTEM_NAMES
 from mera_core.readers import READERS, Cohort, ImportReport
 from mera_core.readers.table.wide import WideTableError
-from pages.shared.app.session import plain, sentence
+from pages.shared.app.markdown import plain, sentence
 from pages.shared.widgets.upload import read_uploads
 
 ENDINGS = ("csv", "json", "jsonl", "ndjson", "parquet", "gz", "zip")
@@ -77,7 +77,7 @@ def upload(label: str, key: str, on_read: Callable[[str, Cohort], None]) -> None
     st.selectbox(
         "Format",
         [AUTO, *READERS],
-        format_func=lambda name: "recognise it" if name == AUTO else name,
+        format_func=lambda name: "recognize automatically" if name == AUTO else name,
         key=f"{key}_format",
         on_change=read_again,
         persist_state="session",
@@ -111,10 +111,10 @@ def _name_columns(key: str, names: list[str], patterns: list[str], read_again: C
 
 
 def _as_named(key: str) -> dict[str, Any]:
-    """What the form says, as options of the table's reader. Raises InputError where no column is the patient's."""
+    """What the form says, as options of the table's reader. Raises InputError where no column holds the patient's id."""
     columns = {ours: name for ours in ("code", *_COLUMNS) if (name := st.session_state[f"{key}_wide_{ours}"])}
     if "patient_id" not in columns:
-        raise InputError("Say which column tells the patient.")
+        raise InputError("Say which column holds the patient's id.")
     return {"columns": columns, "system": st.session_state[f"{key}_wide_system"]}
 
 

@@ -6,10 +6,11 @@ import hashlib
 
 import pytest
 
+from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient, Visit
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model, tiny_vocabulary
-from training.common.split import before_last, histories_and_truth, in_parts, split_of, with_codes
+from training.common.split import histories_and_truth, in_parts, split_of, with_codes
 
 A, B, C, OUTSIDE = icd9("428.0", "427.31", "584.9", "042")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mera_core.checkpoint.folder import read_manifest
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Code
 from mera_core.readers import read
 from training.baselines import CodeFrequency, HistoryRegression
@@ -56,7 +56,7 @@ def test_no_patient_is_in_two_parts_and_none_is_lost() -> None:
 
 def test_a_checkpoint_knows_no_code_that_only_test_patients_have(tiny_stage1, tmp_path) -> None:
     table = tmp_path / "cohort.csv"
-    write_table(to_table(patients_with_a_code_of_the_test_part()), table)
+    write_visits(patients_with_a_code_of_the_test_part(), table)
     config = RankConfig(start=str(tiny_stage1), data=str(table), format="table", passes=0.5, save_every=0)
     rank.run(config, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")

@@ -16,7 +16,7 @@ from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Code
 from mera_core.ranking.calibration import Calibration
 from mera_core.readers import read
@@ -253,7 +253,7 @@ def test_new_patients_can_be_evaluated_beside_the_training_data(tiny_checkpoint,
     visits = [Visit([Code("ICD9", code) for code in codes]) for codes in (("428.0", "427.31"), ("428.0", "584.9"))]
     ids = [identity for identity in map(str, range(400)) if split_of(identity) == "test"][:12]
     cohort = tmp_path / "new.csv"
-    write_table(to_table([Patient(visits, id=identity) for identity in ids]), cohort)
+    write_visits([Patient(visits, id=identity) for identity in ids], cohort)
     without = evaluate.run(tiny_checkpoint, str(cohort), "table", draws=DRAWS)
     assert without["patients"] == 12 and without["baselines"] == []
     assert without["baselines_absent"].startswith("no training patients at hand to fit them on")
@@ -267,7 +267,7 @@ def test_paper_mode_drops_patients_with_an_empty_visit_and_says_how_many(tiny_ch
     patients = [Patient(visits, id=identity) for identity in ids[:10]]
     patients += [Patient([visits[0], Visit([]), visits[1]], id=identity) for identity in ids[10:]]
     path = tmp_path / "gaps.csv"
-    write_table(to_table(patients), path)
+    write_visits(patients, path)
     paper = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS, paper=True)
     honest = evaluate.run(tiny_checkpoint, str(path), "table", draws=DRAWS)
     assert (paper["patients"], honest["patients"]) == (10, 14)
@@ -286,7 +286,7 @@ def test_a_stage_1_checkpoint_has_nothing_to_evaluate(tiny_stage1, invented_coho
 
 def test_data_without_a_second_visit(tiny_checkpoint, tmp_path) -> None:
     path = tmp_path / "single.csv"
-    write_table(to_table([Patient([Visit([Code("ICD9", "486")])], id=str(n)) for n in range(50)]), path)
+    write_visits([Patient([Visit([Code("ICD9", "486")])], id=str(n)) for n in range(50)], path)
     with pytest.raises(InputError, match="holds no patient with two visits"):
         evaluate.run(tiny_checkpoint, str(path), "table")
 

@@ -12,7 +12,7 @@ import pytest
 from mera_core.common.errors import InputError
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth, rows_of_labels
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Code, Ontology
 from tests.readers import shapes
 from tests.tiny import CODES, icd9, tiny_engine
@@ -194,7 +194,7 @@ def test_a_category_scores_as_its_best_label() -> None:
 def test_a_checkpoint_travels_and_what_can_not_be_read_says_why(tiny_checkpoint, invented_cohort, tmp_path) -> None:
     away = tmp_path / "away.csv"
     visits = [Visit([Code("ICD10", "I50.22"), Code("ICD10", "I48.0")]), Visit([Code("ICD10", "I50.22")])]
-    write_table(to_table([Patient(visits, id=str(n)) for n in range(15)]), away)
+    write_visits([Patient(visits, id=str(n)) for n in range(15)], away)
     shared = [Patient([Visit(icd9("428.0"), datetime(2150, 1, day)) for day in (1, 2)], id="1")]
     sources = [
         travel.Source("home", str(invented_cohort), "table", home=True),

@@ -15,7 +15,7 @@ from mera_core.engine import Engine
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import ranking_scores
 from tests.tiny import CODES, tiny_engine, tiny_manifest, tiny_model
@@ -256,7 +256,7 @@ def ranked(tmp_path_factory):
     engine = tiny_engine(tiny_model(seed=2))
     save_checkpoint(engine.model, tiny_manifest(), folder / "tiny")
     records = folder / "records.csv"
-    write_table(to_table(patients(300, seed=4)), records)
+    write_visits(patients(300, seed=4), records)
     return folder / "tiny", records
 
 

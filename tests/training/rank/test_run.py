@@ -13,7 +13,7 @@ from transformers import TrainerControl
 from mera_core.checkpoint.folder import read_manifest
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model.sequence import Encoder, SequenceConfig
@@ -264,7 +264,7 @@ def test_dropout_is_a_matter_of_training_only(tiny_checkpoint) -> None:
 
 def written(tmp_path, cohort: list[Patient]):
     path = tmp_path / "cohort.csv"
-    write_table(to_table(cohort), path)
+    write_visits(cohort, path)
     return path
 
 

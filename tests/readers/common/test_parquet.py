@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.history.records import Patient, Visit, to_table, write_table
+from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.readers import read
 from mera_core.readers.common.parquet import damage_told, schema_of, sound
 from mera_core.writers import write
@@ -21,7 +21,7 @@ PATIENTS = [
 
 
 def visits_table(folder: Path) -> tuple[Path, Path, str]:
-    write_table(to_table(PATIENTS), folder / "t.parquet")
+    write_visits(PATIENTS, folder / "t.parquet")
     return folder / "t.parquet", folder / "t.parquet", "table"
 
 

@@ -1,11 +1,10 @@
-"""Files as they should not be, through the command line: one sentence with file, line and column, status 2, nothing left."""
+"""Differences between files that mean nothing, and the place of a fault far into one. Faults are in `test_broken_sources`."""
 
 import gzip
 import shutil
 
 import pytest
 
-import mera_core.__main__ as cli
 from mera_core.readers import read
 from training.tools.make_test_tables import invent, write_mimic4
 
@@ -28,54 +27,9 @@ def changed(source, name, change):
     return path
 
 
-def insert(line, text):
-    def change(content):
-        lines = content.split(b"\n")
-        lines[line - 1] = text
-        return b"\n".join(lines)
-
-    return change
-
-
 def quoted(content):
     rows = [row.split(b",") for row in content.strip().split(b"\n")]
     return b"\n".join(b",".join(b'"' + cell + b'"' for cell in row) for row in rows) + b"\n"
-
-
-FAULTS = {
-    "cut gzip": ("diagnoses_icd", lambda c: gzip.compress(c)[:-500], "damaged gzip file"),
-    "semicolons": ("admissions", lambda c: c.replace(b",", b";"), "line 1 is separated by semicolons"),
-    "missing column": ("diagnoses_icd", lambda c: c.replace(b"icd_version", b"version"), "no column 'icd_version'"),
-    "long row": ("diagnoses_icd", insert(7, b"1,2,3,4,9,9"), "line 7 has 6 cells where the header has 5"),
-    "short last row": ("diagnoses_icd", lambda c: c + b"1,2\n", "line 902 has 2 cells where the header has 5"),
-    "open quote": ("diagnoses_icd", insert(9, b'1,2,3,"4,9'), "line 9: a quote is left open"),
-    "open quote in the last cell": ("diagnoses_icd", insert(9, b'1,2,3,4,"9'), "line 9: a quote is left open"),
-    "open quote among quotes": (
-        "diagnoses_icd",
-        lambda c: insert(9, b'1,2,3,"4,9')(quoted(c)),
-        "line 9: a quote is left open",
-    ),
-    "zero bytes": ("patients", insert(5, b"\0\0"), "line 5: it holds zero bytes"),
-    "endless line": ("diagnoses_icd", insert(4, b"9" * 3_000_000), "line 4 is longer than 1,048,576 bytes"),
-    "bad rank": ("diagnoses_icd", insert(6, b"1,2,first,4280,9"), "line 6, column 'seq_num'"),
-    "bad date": ("admissions", lambda c: c.replace(b":", b"h", 4), "line 2, column 'admittime'"),
-    "empty": ("patients", lambda c: b"", "is empty"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_one_sentence_and_leaves_nothing(source, tmp_path, capsys, fault):
-    name, change, said = FAULTS[fault]
-    path = changed(source, name, change)
-    out = tmp_path / "out.parquet"
-    status = cli.main(["convert", str(source), "--format", "mimic4", "--out", str(out), "--report", f"{out}.json"])
-    told = capsys.readouterr()
-    assert status == 2
-    assert told.out == ""
-    assert said in told.err
-    assert path.name in told.err
-    assert told.err.count("\n") == 1
-    assert [each.name for each in tmp_path.iterdir()] == ["source"]
 
 
 @pytest.mark.parametrize(

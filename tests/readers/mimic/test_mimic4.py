@@ -120,11 +120,9 @@ def test_older_releases_keep_patients_in_core_and_call_race_ethnicity(tmp_path):
         ({"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",b,00845")}, "line 3, column 'seq_num': there is no whole"),
         (
             {"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",99999999999,00845")},
-            "line 3, column 'seq_num': there is a r",
+            "line 3, column 'seq_num': there is a n",
         ),
-        ({"diagnoses_icd": DIAGNOSES.replace("00845,9", "00845")}, "line 3 has 4 cells where the header has 5"),
         ({"admissions": ADMISSIONS.replace("2180-05-06 22:23:00", "yesterday")}, "line 3, column 'admittime'"),
-        ({"patients": PATIENTS.replace("anchor_age", "age")}, "no column 'anchor_age'"),
         ({"patients": PATIENTS.replace(",91,", ",old,")}, "line 3, column 'anchor_age': there is no number"),
         ({"patients": PATIENTS + "10000032,M,52,2180,2014 - 2016,\n"}, "line 5, column 'subject_id': this subject_id"),
     ],

@@ -144,10 +144,8 @@ def test_version_5_3_and_the_preferred_system(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"PERSON": PERSON.replace("person_id", "id")}, "no column 'person_id'"),
         ({"PERSON": PERSON.replace("1990", "1990s")}, "line 3, column 'year_of_birth': there is no number"),
         ({"VISIT_OCCURRENCE": VISITS.replace("2010-01-01,,", "1/1/10,,")}, "line 3, column 'visit_start_date'"),
-        ({"CONDITION_OCCURRENCE": CONDITIONS.replace("6,1,4000", "6,4000")}, "line 7 has 6 cells"),
     ],
 )
 def test_faults_name_file_line_and_column(tmp_path, changes, said):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from mera_core.readers.common.record_words import RACE_CONCEPTS, UNTOLD, word
-from mera_core.readers.uci_diabetes130 import DISCHARGE, SOURCE
+from mera_core.readers.common.record_words import LISTS, RACE_CONCEPTS, UNTOLD, word
 
 
 @pytest.mark.parametrize(
@@ -31,10 +30,11 @@ def test_a_race_is_called_the_same_whoever_writes_it(text, said):
 
 def test_words_of_a_visit_are_those_of_the_lists_of_uci():
     """The bundled checkpoint is trained on UCI, so MIMIC's words must be UCI's where they mean the same."""
+    source, discharge = LISTS["UCI source"], LISTS["UCI discharge"]
     assert word("admission", "EW EMER.") == "emergency"
-    assert word("source", "EMERGENCY ROOM ADMIT") == word("source", "EMERGENCY ROOM") == SOURCE["7"]
-    assert word("discharge", "REHAB") == word("discharge", "REHAB/DISTINCT PART HOSP") == DISCHARGE["22"]
-    assert word("discharge", "SNF") == DISCHARGE["3"] and word("discharge", "DEAD/EXPIRED") == DISCHARGE["11"]
+    assert word("source", "EMERGENCY ROOM ADMIT") == word("source", "EMERGENCY ROOM") == source["7"]
+    assert word("discharge", "REHAB") == word("discharge", "REHAB/DISTINCT PART HOSP") == discharge["22"]
+    assert word("discharge", "SNF") == discharge["3"] and word("discharge", "DEAD/EXPIRED") == discharge["11"]
     assert word("payer", "Medicare") == "medicare"
 
 
