@@ -1,7 +1,7 @@
 """A checkpoint folder: what is in it, how it is written whole, and what is checked before it is trusted.
 
 A `save_pretrained` folder (safetensors, tokenizer, config) plus the score head and `mera.json`, which explains the
-rest. What is refused before a file of it is opened stands in `checkpoint_files`. Knows nothing of patients or training.
+rest. What is refused before a file of it is opened stands in `verify`. Knows nothing of patients or training.
 """
 
 from __future__ import annotations
@@ -50,11 +50,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepie
 
 def _codes(value: Any) -> Any:
     """Codes as a manifest writes them, "ICD9:428.0"."""
-    return (
-        tuple(Code(*each.partition(":")[::2]) if isinstance(each, str) else each for each in value)
-        if isinstance(value, list)
-        else value
-    )
+    if not isinstance(value, list):
+        return value
+    return tuple(Code(*each.partition(":")[::2]) if isinstance(each, str) else each for each in value)
 
 
 _Codes = Annotated[tuple[Code, ...], BeforeValidator(_codes)]
@@ -68,7 +66,7 @@ class Manifest:
 
     name: str
     stage: str
-    """"memorize" (knows the code book) or "rank" (ranks the next visit as well)."""
+    """"memorize" (knows the ICD codes) or "rank" (ranks the next visit as well)."""
     systems: Annotated[tuple[Literal["ICD9", "ICD10"], ...], BeforeValidator(as_tuple)]
     """Code systems whose nodes have tokens."""
     icd_release: _Texts
@@ -103,15 +101,8 @@ class Manifest:
         return bool(self.method.get("memorize", {}).get("equivalents_share"))
 
     def to_json(self) -> dict[str, Any]:
-        return (
-            {"format": MANIFEST_FORMAT}
-            | vars(self)
-            | {
-                "sequence": asdict(self.sequence),
-                "label_space": [str(code) for code in self.label_space],
-                "input_codes": [str(code) for code in self.input_codes],
-            }
-        )
+        codes = {name: list(map(str, getattr(self, name))) for name in ("label_space", "input_codes")}
+        return {"format": MANIFEST_FORMAT} | vars(self) | {"sequence": asdict(self.sequence), **codes}
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: Path) -> Manifest:
@@ -139,18 +130,13 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float16,
     network: Path | None = None,
 ) -> Manifest:
-    """Write a checkpoint under a temporary name, then put it in place of `folder`.
+    """Write a checkpoint under a temporary name, then put it in place of `folder`; the manifest with hashes and versions.
 
-    Args:
-        dtype: precision of the stored weights; they are computed with in float32 on CPU.
-        network: the checkpoint that manifest and model came from, of which all files but head and card are copied.
+    dtype: precision of the stored weights; they are computed with in float32 on a CPU. network: the checkpoint that manifest
+    and model came from, of which all files but head and card are copied.
 
-    Returns:
-        The manifest with library versions and the hash of each file.
-
-    Raises:
-        InputError: the disk is full or may not be written to, or `folder` holds something else than a checkpoint (see
-            `make_room`); what was in `folder` before is there still.
+    Raises InputError where the disk is full or may not be written to, or `folder` holds something else than a checkpoint
+    (see `make_room`); what was in `folder` before is there still.
     """
     make_room(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -172,7 +158,7 @@ def save_checkpoint(
 
 
 def _without_blanks(path: Path) -> None:
-    """Write a JSON file again on one line: indented, the tokens of a code book take nearly twice the room."""
+    """Write a JSON file again on one line: indented, the code tokens take nearly twice the room."""
     if path.is_file():
         value = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
@@ -192,14 +178,11 @@ def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
 
 
 def make_room(folder: Path) -> None:
-    """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else.
+    """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else; make its parent.
 
-    Makes the folder that it will stand in. What may be replaced is an earlier checkpoint or export, and the folder of a
-    run that was broken off.
-
-    Raises:
-        InputError: `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the
-            place can't be written to.
+    What may be replaced is an earlier checkpoint or export, and the folder of a run that was broken off. Raises InputError
+    where `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the place can't
+    be written to.
     """
     if folder.name in ("", ".."):
         raise InputError(f"{folder} is no name for a new folder.")
@@ -218,11 +201,8 @@ def _is_replaceable(folder: Path) -> bool:
     """Whether a folder is empty or holds what this project wrote: a checkpoint, an export, or the steps of a run."""
     if not folder.is_dir():
         return False
-    if (
-        (folder / MANIFEST).is_file()
-        or (folder / GOING).is_file()
-        or {path.name for path in folder.iterdir()} <= OF_A_RUN
-    ):
+    own = any((folder / name).is_file() for name in (MANIFEST, GOING))
+    if own or {path.name for path in folder.iterdir()} <= OF_A_RUN:
         return True
     card = folder / CARD  # what any language model's folder holds besides is no sign: it might be the run's own base
     return (folder / "config.json").is_file() and card.is_file() and EXPORTED in card.read_text("utf-8", "replace")
@@ -263,14 +243,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load_checkpoint(folder: Path, quantize: str | None = None) -> tuple[MeraModel, Manifest]:
-    """Load a checkpoint after checking every file of it.
+    """Load a checkpoint after checking every file of it. quantize: see `precision.loading_options`.
 
-    Args:
-        quantize: see `precision.loading_options`.
-
-    Raises:
-        InputError: a file is missing, altered or refused (see `checkpoint_files`), the folder was replaced meanwhile, there
-            is not enough memory, or tokenizer, embedding rows and label space do not agree.
+    Raises InputError where a file is missing, altered or refused (see `verify`), the folder was replaced meanwhile, there is
+    not enough memory, or tokenizer, embedding rows and label space do not agree.
     """
     loading_options(quantize)  # refuses one that does not exist before a file is read
     with unchanged(folder):
@@ -290,21 +266,20 @@ def _built(folder: Path, manifest: Manifest, quantize: str | None) -> MeraModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     _refuse_larger_than_weights(family, config, folder, manifest)
-    backbone, found = family.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-        **loading_options(quantize),
-    )
-    if found["missing_keys"]:  # they would be drawn at random
-        raise InputError(f"The checkpoint {folder} lacks the weights {sorted(found['missing_keys'])[0]}.")
-    if found["unexpected_keys"]:  # a network of fewer layers than were trained
-        raise InputError(f"The checkpoint {folder} has no place for the weights {sorted(found['unexpected_keys'])[0]}.")
-    _detach_from_files(backbone)
-    vocabulary = load_vocabulary(folder)
-    model = MeraModel(backbone, vocabulary, manifest.label_space, manifest.copy)
+    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    backbone, found = family.from_pretrained(folder, output_loading_info=True, **safe, **loading_options(quantize))
+    for kind, what in (
+        ("missing_keys", "lacks"),  # they would be drawn at random
+        ("unexpected_keys", "has no place for"),  # a network of fewer layers than were trained
+    ):
+        if found[kind]:
+            raise InputError(f"The checkpoint {folder} {what} the weights {sorted(found[kind])[0]}.")
+    for (
+        parameter
+    ) in backbone.parameters():  # off the maps of their files: a file that is cut later would end the process
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    model = MeraModel(backbone, load_vocabulary(folder), manifest.label_space, manifest.copy)
     if manifest.label_space:
         if not (folder / HEAD_FILE).is_file():
             raise InputError(f"The checkpoint {folder} lacks the file {HEAD_FILE}.")
@@ -326,13 +301,6 @@ def _refuse_larger_than_weights(family: Any, config: Any, folder: Path, manifest
         raise InputError(
             f"{folder / 'config.json'} asks for a network of {claimed:,} numbers, and its weights are {stored:,} bytes."
         )
-
-
-def _detach_from_files(backbone: torch.nn.Module) -> None:
-    """Copy weights out of the maps of their files, so that a file that is written to later changes or ends nothing here."""
-    for parameter in backbone.parameters():
-        if parameter.device.type == "cpu" and parameter.is_floating_point():
-            parameter.data = parameter.data.clone()
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:

@@ -60,31 +60,64 @@ class Fact:
 
 def sections(manifest: Manifest, name: str) -> dict[str, list[Fact]]:
     """Title of a section -> its facts, in the order of the CHAI card. name: of the checkpoint, with its fingerprint."""
+    m, data = manifest, manifest.get("data", {})
+    memorize = m.get("method", {}).get("memorize") or {}
+    ranked, read, files = len(m.get("label_space", ())), len(m.get("input_codes", ())), len(m.get("files", {}))
+    versions = ", ".join(f"{library} {version}" for library, version in m.get("versions", {}).items())
+    base = (memorize.get("backbone") or "None: trained from random weights.") if memorize else ""
+    notice = next((result["notice"] for result in evaluations(m).values() if result.get("notice")), "")
+    others = [SYSTEM_NAMES[system] for system in SYSTEMS if system not in m.get("systems", ())]
+    reached = (
+        f"Histories in {' or '.join(others)} reach it only through the general equivalence maps." if others else ""
+    )
     return {
-        "Basic information": [_fact("Model name", name, "name"), *_absent(manifest, "Developer", "Developer contact")],
-        "Release": list(_release(manifest, name)),
-        "Summary": [
-            _fact("Summary", _summary(manifest), "systems, label_space, label_level"),
-            *_absent(manifest, "Keywords"),
+        "Basic information": [_fact("Model name", name, "name"), *_own(m, "Developer", "Developer contact")],
+        "Release": [
+            _fact("Release stage", m.get("stage", ""), "stage"),
+            *_own(m, "Release date"),
+            _fact("Release version", name.split()[-1], "files (hash of all files' hashes)"),
+            _fact("ICD releases", "; ".join(m.get("icd_release", {}).values()), "icd_release"),
+            _fact("Trained by the code at commit", str(data.get("commit", "")), "data.commit"),
+            _fact("Libraries", versions, "versions"),
+            *_own(m, "Global availability", "Regulatory approval"),
         ],
-        "Uses and directions": list(_uses(manifest)),
-        "Trust ingredients": list(_trust(manifest)),
-        "Resources": _absent(
-            manifest,
-            "Evaluation references",
-            "Clinical trial",
-            "Peer-reviewed publications",
-            "Reimbursement status",
-            "Patient consent or disclosure",
+        "Summary": [_fact("Summary", _summary(m), "systems, label_space, label_level"), *_own(m, "Keywords")],
+        "Uses and directions": [
+            Fact("Intended use", notice or NOTICE, "metrics.*.notice" if notice else "the notice of this software"),
+            *_own(m, "Primary intended users"),
+            _fact("How to use", _input_words(m.get("sequence", {})), "sequence"),
+            _fact("Targeted patient population", _population(data), "data"),
+            _fact("Cautioned out-of-scope settings", reached, "systems"),
+        ],
+        "Trust ingredients": [
+            _fact(
+                "Outcomes and outputs",
+                ranked and f"Scores of {ranked:,} codes and of the end of the visit (the cut-off)",
+                "label_space",
+            ),
+            _fact("Model type", _architecture(memorize, m.get("copy")), "method.memorize"),
+            _fact("Foundation model", base, "method.memorize.backbone"),
+            _fact("Input data source", _source(data), "data.source, data.sha256"),
+            _fact("Input data type", read and f"{read:,} diagnosis codes can be read as they are", "input_codes"),
+            _fact("Development data", _development(data), "data.parts, data.import"),
+            _fact("Split", str(data.get("split_rule", "")), "data.split_rule"),
+            *_own(m, "Bias mitigation approaches", "Ongoing maintenance"),
+            _fact("Security", files and f"{files} files, each with its SHA-256, checked on loading", "files"),
+            *_own(m, "Funding source", "Stakeholders consulted"),
+        ],
+        "Resources": _own(
+            m,
+            *("Evaluation references", "Clinical trial", "Peer-reviewed publications"),
+            *("Reimbursement status", "Patient consent or disclosure"),
         ),
     }
 
 
-def _fact(name: str, value: str, source: str) -> Fact:
-    return Fact(name, value, source) if value else Fact(name, NOT_RECORDED)
+def _fact(name: str, value: str | int, source: str) -> Fact:
+    return Fact(name, str(value), source) if value else Fact(name, NOT_RECORDED)
 
 
-def _absent(manifest: Manifest, *names: str) -> list[Fact]:
+def _own(manifest: Manifest, *names: str) -> list[Fact]:
     """Fields that a manifest may record under their own name, in the card of its `card` entry or at its top."""
     own = manifest.get("card") or {}
     keys = {name: name.lower().replace("-", "_").replace(" ", "_") for name in names}
@@ -92,48 +125,6 @@ def _absent(manifest: Manifest, *names: str) -> list[Fact]:
         _fact(name, str(own.get(key) or manifest.get(key) or ""), f"card.{key}" if key in own else key)
         for name, key in keys.items()
     ]
-
-
-def _release(manifest: Manifest, name: str) -> Iterator[Fact]:
-    yield _fact("Release stage", manifest.get("stage", ""), "stage")
-    yield from _absent(manifest, "Release date")
-    yield _fact("Release version", name.split()[-1], "files (hash of all files' hashes)")
-    yield _fact("ICD releases", "; ".join(manifest.get("icd_release", {}).values()), "icd_release")
-    yield _fact("Trained by the code at commit", str(manifest.get("data", {}).get("commit", "")), "data.commit")
-    yield _fact("Libraries", _pairs(manifest.get("versions", {})), "versions")
-    yield from _absent(manifest, "Global availability", "Regulatory approval")
-
-
-def _uses(manifest: Manifest) -> Iterator[Fact]:
-    notice = next((result["notice"] for result in evaluations(manifest).values() if result.get("notice")), "")
-    yield Fact("Intended use", notice or NOTICE, "metrics.*.notice" if notice else "the notice of this software")
-    yield from _absent(manifest, "Primary intended users")
-    yield _fact("How to use", _input_words(manifest.get("sequence", {})), "sequence")
-    yield _fact("Targeted patient population", _population(manifest), "data")
-    others = [SYSTEM_NAMES[system] for system in SYSTEMS if system not in manifest.get("systems", ())]
-    words = f"Histories in {' or '.join(others)} reach it only through the general equivalence maps." if others else ""
-    yield _fact("Cautioned out-of-scope settings", words, "systems")
-
-
-def _trust(manifest: Manifest) -> Iterator[Fact]:
-    ranked, read = len(manifest.get("label_space", ())), len(manifest.get("input_codes", ()))
-    outputs = f"Scores of {ranked:,} codes and of the end of the visit (the cut-off)" if ranked else ""
-    yield _fact("Outcomes and outputs", outputs, "label_space")
-    yield _fact("Model type", _architecture(manifest), "method.memorize")
-    memorize = manifest.get("method", {}).get("memorize") or {}
-    base = memorize.get("backbone") or "None: trained from random weights."
-    yield _fact("Foundation model", base if memorize else "", "method.memorize.backbone")
-    data = manifest.get("data", {})
-    source = f"{data['source']} ({data.get('format', 'format not recorded')})" if data.get("source") else ""
-    source += f", SHA-256 {data['sha256']}" if source and data.get("sha256") else ""
-    yield _fact("Input data source", source, "data.source, data.sha256")
-    yield _fact("Input data type", f"{read:,} diagnosis codes can be read as they are" if read else "", "input_codes")
-    yield _fact("Development data", _development(data), "data.parts, data.import")
-    yield _fact("Split", str(data.get("split_rule", "")), "data.split_rule")
-    yield from _absent(manifest, "Bias mitigation approaches", "Ongoing maintenance")
-    files = manifest.get("files", {})
-    yield _fact("Security", f"{len(files)} files, each with its SHA-256, checked on loading" if files else "", "files")
-    yield from _absent(manifest, "Funding source", "Stakeholders consulted")
 
 
 def _summary(manifest: Manifest) -> str:
@@ -150,31 +141,34 @@ def _input_words(sequence: Mapping[str, Any]) -> str:
     if not sequence:
         return ""
     details = [*sequence.get("patient_details", ()), *sequence.get("visit_details", ())]
-    profile = f"age, sex{''.join(f', {name}' for name in details)} in words, then " if sequence.get("profile") else ""
+    profile = f"{', '.join(['age, sex', *details])} in words, then " if sequence.get("profile") else ""
     return (
         f"Input: {profile}each earlier visit as “{sequence.get('visit_intro', '')}” and its codes, at most "
         f"{sequence.get('max_tokens', 0):,} tokens; what is longer is shortened, with a note."
     )
 
 
-def _population(manifest: Manifest) -> str:
-    data = manifest.get("data", {})
-    if data.get("population"):
-        return str(data["population"])
+def _population(data: Mapping[str, Any]) -> str:
     train = data.get("parts", {}).get("train", {})
-    if not train:
-        return ""
+    if data.get("population") or not train:
+        return str(data.get("population") or "")
     return f"That of its training records: {train['patients']:,} patients of {data.get('source', 'an unnamed source')}."
 
 
-def _architecture(manifest: Manifest) -> str:
-    settings = manifest.get("method", {}).get("memorize") or {}
+def _architecture(settings: Mapping[str, Any], copy: bool | None) -> str:
     if not settings.get("layers"):
         return ""
     return (
         f"Causal language model, {settings['layers']} layers, {settings['hidden_size']} wide, with one token a code; "
-        f"score head {'with' if manifest.get('copy') else 'without'} a term for codes already in the history."
+        f"score head {'with' if copy else 'without'} a term for codes already in the history."
     )
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    if not data.get("source"):
+        return ""
+    known = f", SHA-256 {data['sha256']}" if data.get("sha256") else ""
+    return f"{data['source']} ({data.get('format', 'format not recorded')}){known}"
 
 
 def _development(data: Mapping[str, Any]) -> str:
@@ -184,10 +178,6 @@ def _development(data: Mapping[str, Any]) -> str:
     ]
     left_out = [f"{count:,} {reason}" for reason, count in (data.get("import", {}).get("left_out") or {}).items()]
     return "; ".join(parts) + (f". Entries left out on import: {'; '.join(left_out)}." if left_out else "")
-
-
-def _pairs(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 # --- figures
@@ -242,45 +232,42 @@ def interval(name: str, figure: Mapping[str, float | None] | float | None, signe
 
 def main_figures(result: Mapping[str, Any]) -> pd.DataFrame:
     """A row per figure: all codes, recurrent ones, new onsets; with intervals."""
+    columns = {"all codes": "metrics", "recurrent": "recurrent", "new onset": "new_onset"}
     rows = []
-    for name, figure in result["metrics"].items():
-        row = {"figure": figure_name(name), "all codes": interval(name, figure)}
-        for split, title in (("recurrent", "recurrent"), ("new_onset", "new onset")):
-            other = (result.get(split) or {}).get(name)
-            row[title] = interval(name, other) if other else ""
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["figure", "all codes", "recurrent", "new onset"])
+    for name in result["metrics"]:
+        found = {title: (result.get(part) or {}).get(name) for title, part in columns.items()}
+        shown = {title: interval(name, each) if each or title == "all codes" else "" for title, each in found.items()}
+        rows.append({"figure": figure_name(name), **shown})
+    return pd.DataFrame(rows, columns=["figure", *columns])
 
 
 def baseline_figures(result: Mapping[str, Any], names: Sequence[str] = ("recall@10", "recall@20")) -> pd.DataFrame:
     """A row per baseline: its figures, and how much the checkpoint is better, paired."""
     rows = []
     for baseline in result.get("baselines") or ():
-        row = {"baseline": baseline["name"]}
-        compared = [*names, *(name for name in baseline.get("ours_minus_this", {}) if name not in names)]
-        for name in compared:
+        row, better = {"baseline": baseline["name"]}, baseline.get("ours_minus_this", {})
+        for name in dict.fromkeys([*names, *better]):
             row[figure_name(name)] = interval(name, baseline["metrics"].get(name))
-            row[f"this model minus it, {figure_name(name)}"] = interval(
-                name, baseline.get("ours_minus_this", {}).get(name), signed=True
-            )
+            row[f"this model minus it, {figure_name(name)}"] = interval(name, better.get(name), signed=True)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def event_figures(result: Mapping[str, Any]) -> pd.DataFrame:
     """Heart failure at the next visit: all patients, and those who never had it."""
-    event = result.get("heart_failure") or {}
-    rows = []
-    for key, title in (("all", "all patients"), ("without_history", "patients who never had it")):
-        group = event.get(key)
-        if group:
-            figures = {
+    groups = {"all": "all patients", "without_history": "patients who never had it"}
+    return pd.DataFrame(
+        [
+            {"patients": title, "n": f"{group['n']:,}", "cases": f"{group['cases']:,}"}
+            | {
                 figure_name(name): interval(name, group[name])
                 for name in ("auroc", "auprc", "f1_at_0.5")
                 if name in group
             }
-            rows.append({"patients": title, "n": f"{group['n']:,}", "cases": f"{group['cases']:,}", **figures})
-    return pd.DataFrame(rows)
+            for key, title in groups.items()
+            if (group := (result.get("heart_failure") or {}).get(key))
+        ]
+    )
 
 
 def limits(manifest: Manifest) -> list[str]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from mera_core.common.errors import InputError
 from mera_core.common.faults import describe_system_error
-from mera_core.common.limits import Limits, current_limits, refuse_depth
+from mera_core.common.limits import current_limits, refuse_depth
 
 MANIFEST = "mera.json"
 ALLOWED = {".safetensors", ".json", ".md", ".txt"}
@@ -35,12 +35,8 @@ _MAGIC = (  # what no safetensors, JSON or text file begins with
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf"), "a packed file"),
     (re.compile(rb"\x7fELF|MZ|#!|\xca\xfe\xba\xbe|[\xce\xcf]\xfa\xed\xfe"), "a program"),
 )
-_RUNS_CODE = {  # keys by which a configuration names code of its own, to be fetched or imported
-    "auto_map": "names Python code",
-    "trust_remote_code": "asks for Python code to be trusted",
-    "custom_pipelines": "names Python code",
-    "custom_generate": "names Python code",
-}
+_RUNS_CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate")
+"""Keys by which a configuration names code of its own, to be fetched or imported."""
 _ATTENTION = {None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
 _ATTENTION_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "intermediate_size", "n_inner", "ffn_dim", "vocab_size")
@@ -68,11 +64,9 @@ def read_manifest_values(folder: Path) -> dict[str, Any]:
             raise InputError(f"There is no checkpoint folder {folder}{_kept_aside(folder)}.")
         if not _is_plain(path):
             raise InputError(f"{folder} is not a checkpoint of MERA: it has no {MANIFEST}.")
-        values = _json(path, current_limits())
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
+        values = _json(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is not a manifest of MERA.")
     return values
@@ -81,11 +75,15 @@ def read_manifest_values(folder: Path) -> dict[str, Any]:
 def check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Refuse a folder with a file missing, altered, of a kind that could run code, too large, or not named in `files`.
 
-    files: name -> SHA-256, as the manifest has it.
-    Raises InputError naming the file.
+    files: name -> SHA-256, as the manifest has it. Raises InputError naming the file.
     """
     try:
-        _check_files(folder, files, current_limits())
+        _check_names(folder, files)
+        shapes: Shapes = {}
+        for name, expected in files.items():
+            shapes |= _checked(folder / name, expected, files)
+        if ADAPTERS not in files:  # whose configuration is that of a base elsewhere
+            _refuse_claims(_json(folder / "config.json"), folder / "config.json", shapes)
     except OSError as error:
         raise InputError(f"The checkpoint {folder} can't be read: {error.strerror or error}.") from error
 
@@ -97,49 +95,46 @@ def unchanged(folder: Path) -> Iterator[None]:
     Whatever a library raises over files that passed every check, and a lack of memory, becomes InputError as well.
     """
     before = _marks(folder)
+    replaced = f"The checkpoint {folder} was replaced while it was loaded; load it again."
     try:
         yield
     except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of the tokenizer's library is no Exception
-        if _marks(folder) != before:
-            raise InputError(_replaced(folder)) from error
-        raise InputError(_not_loaded(folder, error)) from error
+        words = describe_system_error(error) or f"its files do not fit together ({type(error).__name__})."
+        said = f"The checkpoint {folder} can't be loaded: {words[:1].lower() + words[1:]}"
+        raise InputError(said if _marks(folder) == before else replaced) from error
     if _marks(folder) != before:
-        raise InputError(_replaced(folder))
+        raise InputError(replaced)
 
 
-def _check_files(folder: Path, files: Mapping[str, str], limits: Limits) -> None:
-    limits.refuse_above("checkpoint_files", len(files), f"The checkpoint {folder} with {len(files):,} files")
-    for name in NEEDED:
-        if name not in files:
-            raise InputError(
-                f"The manifest of {folder} does not name the file {name}, without which it can't be loaded."
-            )
-    lower = {name.lower() for name in files}
-    if len(lower) < len(files):
+def _check_names(folder: Path, files: Mapping[str, str]) -> None:
+    whole = f"The checkpoint {folder} with {len(files):,} files"
+    current_limits().refuse_above("checkpoint_files", len(files), whole)
+    if missing := [name for name in NEEDED if name not in files]:
+        raise InputError(
+            f"The manifest of {folder} does not name the file {missing[0]}, without which it can't be loaded."
+        )
+    if len({name.lower() for name in files}) < len(files):
         raise InputError(f"The manifest of {folder} names two files that differ in capitals only.")
     for path in folder.iterdir():
         if path.name != MANIFEST and (path.suffix not in ALLOWED or path.name not in files):
             raise InputError(f"The checkpoint {folder} holds a file that does not belong to it: {path.name}.")
-    shapes: Shapes = {}
     for name, expected in files.items():
-        path = folder / name
-        if not _NAME.fullmatch(name) or name == MANIFEST or not _is_plain(path):
+        if not _NAME.fullmatch(name) or name == MANIFEST or not _is_plain(folder / name):
             raise InputError(f"The checkpoint {folder} lacks the file {name}.")
         if not isinstance(expected, str) or not _HASH.fullmatch(expected):
             raise InputError(f"The manifest of {folder} has no SHA-256 for the file {name}.")
-        _refuse_kind(path)
-        if path.suffix == ".json":
-            limits.refuse_above("checkpoint_json_bytes", path.stat().st_size, f"The file {path}")
-        if sha256(path) != expected:
-            raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
-        if path.suffix == ".json":
-            _refuse_code(_json(path, limits), path, files)
-        elif path.suffix == ".safetensors":
-            shapes |= _shapes(path, limits)
-    if ADAPTERS not in files:  # whose configuration is that of a base elsewhere; `load_checkpoint` makes no model of it
-        _refuse_claims(_json(folder / "config.json", limits), folder / "config.json", shapes)
+
+
+def _checked(path: Path, expected: str, files: Mapping[str, str]) -> Shapes:
+    """The tensors of a file that is what its name says, unaltered, and asks for no code; none but weights have any."""
+    _refuse_kind(path)
+    if sha256(path) != expected:
+        raise InputError(f"The file {path} was altered after the checkpoint was made (its SHA-256 differs).")
+    if path.suffix == ".json":
+        _refuse_code(_json(path), path, files)
+    return _shapes(path) if path.suffix == ".safetensors" else {}
 
 
 def _kept_aside(folder: Path) -> str:
@@ -167,7 +162,8 @@ def _refuse_kind(path: Path) -> None:
             raise InputError(f"The file {path} is {what}, whatever its name says.")
 
 
-def _json(path: Path, limits: Limits) -> Any:
+def _json(path: Path) -> Any:
+    limits = current_limits()
     limits.refuse_above("checkpoint_json_bytes", path.stat().st_size, f"The file {path}")
     try:
         values = json.loads(path.read_bytes().decode("utf-8"))
@@ -186,12 +182,12 @@ def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
         if not isinstance(shards, dict) or not set(map(str, shards.values())) <= set(files):
             raise InputError(f"The file {path} names weights that are not in the manifest.")
     for each in _objects(value):
-        for key in _RUNS_CODE.keys() & each.keys():
-            if each[key] not in (None, False):
-                raise InputError(f"The file {path} {_RUNS_CODE[key]} ({key}), which is refused.")
+        asked = {key: each[key] for key in _RUNS_CODE if each.get(key) not in (None, False)}
         library = each.get("parent_library")  # which peft imports
         if library is not None and not (isinstance(library, str) and library.startswith("transformers.")):
-            raise InputError(f"The file {path} names Python code (parent_library), which is refused.")
+            asked["parent_library"] = library
+        if asked:
+            raise InputError(f"The file {path} names Python code ({next(iter(asked))}), which is refused.")
         for key in _ATTENTION_KEYS & each.keys():
             named = each[key].values() if isinstance(each[key], dict) else [each[key]]
             if any(not (isinstance(name, str | None) and name in _ATTENTION) for name in named):
@@ -206,8 +202,9 @@ def _refuse_code(value: Any, path: Path, files: Mapping[str, str]) -> None:
                 raise InputError(f"The file {path} names other files to load ({key}), which is refused.")
 
 
-def _shapes(path: Path, limits: Limits) -> Shapes:
+def _shapes(path: Path) -> Shapes:
     """Name -> shape of the tensors in a safetensors file, whose header agrees with its size to the byte."""
+    limits = current_limits()
     with path.open("rb") as file:
         limits.refuse_above("checkpoint_header_bytes", int.from_bytes(file.read(8), "little"), f"The header of {path}")
     try:
@@ -262,13 +259,3 @@ def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
     except (OSError, ValueError):
         return {}
     return {name: (mark.st_dev, mark.st_ino, mark.st_size, mark.st_mtime_ns) for name, mark in marks.items()}
-
-
-def _replaced(folder: Path) -> str:
-    return f"The checkpoint {folder} was replaced while it was loaded; load it again."
-
-
-def _not_loaded(folder: Path, error: BaseException) -> str:
-    if words := describe_system_error(error):
-        return f"The checkpoint {folder} can't be loaded: {words[:1].lower() + words[1:]}"
-    return f"The checkpoint {folder} can't be loaded: its files do not fit together ({type(error).__name__})."

@@ -32,15 +32,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
-        return {
-            "format": self.format,
-            "out": str(self.path) if self.path else None,
-            "patients": self.patients,
-            "visits": self.visits,
-            "codes": self.codes,
-            "files": self.files,
-            "remarks": list(self.remarks),
-        }
+        out = str(self.path) if self.path else None
+        counts = {"patients": self.patients, "visits": self.visits, "codes": self.codes, "files": self.files}
+        return {"format": self.format, "out": out, **counts, "remarks": list(self.remarks)}
 
     def lines(self) -> list[str]:
         """The report in plain sentences, one a line."""

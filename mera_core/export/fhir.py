@@ -1,6 +1,6 @@
 """A ranking and its history as a FHIR R4 Bundle: RiskAssessment, and what it rests on.
 
-Boundary: values in, JSON-ready values out; knows rankings, histories and the code book, no screen and no model. The
+Boundary: values in, JSON-ready values out; knows rankings, histories and ICD codes, no screen and no model. The
 Bundle is a collection: Patient, one Encounter a visit, one Condition a code as typed, the Device that ranked (the
 checkpoint), the RiskAssessment and its Provenance. Resources: https://hl7.org/fhir/R4/riskassessment.html.
 """
@@ -64,36 +64,30 @@ def bundle(ranking: Ranking, patient: Patient, provenance: Provenance, top: int 
 
 
 def _patient(patient: Patient) -> Resource:
-    resource: Resource = {"resourceType": "Patient", "gender": _GENDERS[patient.sex]}
-    if patient.id:
-        resource["identifier"] = [{"value": patient.id}]
-    return resource
+    identifier = {"identifier": [{"value": patient.id}]} if patient.id else {}
+    return {"resourceType": "Patient", "gender": _GENDERS[patient.sex], **identifier}
 
 
 def _encounter(visit: Visit, number: int, patient: str) -> Resource:
-    resource: Resource = {
+    return {
         "resourceType": "Encounter",
         "identifier": [{"value": f"visit {number + 1}"}],
         "status": "finished",
         "class": _UNKNOWN_CLASS,
         "subject": {"reference": patient},
+        **({"period": {"start": _date(visit)}} if visit.time is not None else {}),
     }
-    if visit.time is not None:
-        resource["period"] = {"start": _date(visit)}
-    return resource
 
 
 def _condition(code: Code | str, visit: Visit, encounter: str, patient: str, ontology: Ontology) -> Resource:
-    resource: Resource = {
+    return {
         "resourceType": "Condition",
         "category": [{"coding": [{"system": f"{_TERMINOLOGY}condition-category", "code": "encounter-diagnosis"}]}],
         "code": _concept(code, ontology),
         "subject": {"reference": patient},
         "encounter": {"reference": encounter},
+        **({"recordedDate": _date(visit)} if visit.time is not None else {}),
     }
-    if visit.time is not None:
-        resource["recordedDate"] = _date(visit)
-    return resource
 
 
 def _concept(code: Code | str, ontology: Ontology) -> Resource:
@@ -137,15 +131,14 @@ def _assessment(
         notes.append(f"Facts of single visits that this bundle leaves out: {', '.join(of_visits)}.")
     notes += [note.message for note in ranking.notes]
     shown = min(max(top, ranking.predicted), len(ranking.codes))
-    resource: Resource = {
+    text = (
+        f'<div xmlns="http://www.w3.org/1999/xhtml"><p><b>{html.escape(provenance.notice)}</b> Diagnoses ranked for the next '
+        f"visit by {html.escape(provenance.checkpoint)}: {ranking.predicted} above the model's cut.</p></div>"
+    )
+    return {
         "resourceType": "RiskAssessment",
         "meta": {"security": [_RESEARCH]},
-        "text": {
-            "status": "generated",
-            "div": '<div xmlns="http://www.w3.org/1999/xhtml"><p>'
-            f"<b>{html.escape(provenance.notice)}</b> Diagnoses ranked for the next visit by "
-            f"{html.escape(provenance.checkpoint)}: {ranking.predicted} above the model's cut.</p></div>",
-        },
+        "text": {"status": "generated", "div": text},
         "status": "preliminary",  # "final" would mean that an authorized person has verified it
         "method": {"text": "Ranking of diagnosis codes for the next visit from the codes of earlier visits (MERA)"},
         "code": {"text": "Diagnoses of the next visit"},
@@ -153,29 +146,27 @@ def _assessment(
         "occurrenceDateTime": provenance.time.isoformat(),
         "performer": {"reference": ids["device"]},
         "prediction": [_prediction(ranking, place) for place in range(shown)],
-        "note": [{"text": text} for text in notes],
+        "note": [{"text": note} for note in notes],
+        **({"basis": basis} if basis else {}),
     }
-    if basis:
-        resource["basis"] = basis
-    return resource
 
 
 def _prediction(ranking: Ranking, place: int) -> Resource:
     above = place < ranking.predicted
-    words = "predicted: above the model's cut" if above else "not predicted: below the model's cut"
     rationale = (
         f"Rank {place + 1} of {len(ranking.codes):,}; {'recurrent' if ranking.recurrent[place] else 'new'}; "
         f"score {ranking.scores[place]:.3f} (cut {ranking.cut:.3f}); "
         f"{100 * ranking.share[place]:.2g} % of the ranking mass, which is no probability."
     )
-    prediction: Resource = {
+    given = ranking.probability
+    return {
         "outcome": _concept(ranking.codes[place], ranking.ontology),
-        "qualitativeRisk": {"text": words},
+        "qualitativeRisk": {
+            "text": "predicted: above the model's cut" if above else "not predicted: below the model's cut"
+        },
         "rationale": rationale,
+        **({} if given is None else {"probabilityDecimal": round(100 * float(given[place]), 4)}),
     }
-    if ranking.probability is not None:
-        prediction["probabilityDecimal"] = round(100 * float(ranking.probability[place]), 4)
-    return prediction
 
 
 def _provenance(provenance: Provenance, ids: dict[str, str]) -> Resource:

@@ -1,7 +1,7 @@
 """A ranking and its history as files to take away: CSV that a spreadsheet can't run, and JSON; with provenance.
 
-Boundary: makes text and writes nothing; knows rankings, histories and the code book, no screen and no model. FHIR is in
-`export_fhir`, the printable page in `export_report`; all four carry the same `Provenance`.
+Boundary: makes text and writes nothing; knows rankings, histories and ICD codes, no screen and no model. FHIR is in
+`fhir`, the printable page in `report`; all four carry the same `Provenance`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,20 +24,7 @@ from mera_core.history.records import Patient
 from mera_core.icd.ontology import SYSTEM_NAMES, Ontology
 from mera_core.ranking.ranking import NOTICE, Ranking
 
-_FORMULA_STARTS = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # full-width ones count for spreadsheets
-_UNNAMED = "history"  # the id of a history without one, where a table needs it
+_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # full-width ones count for spreadsheets
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +69,8 @@ class Provenance:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
-            "checkpoint": self.checkpoint,
-            "code_release": dict(self.code_release),
-            "software": self.software,
-            "trained_at": self.trained_at,
-            "time": self.time.isoformat(),
-            "notice": self.notice,
-        }
+        names = ("checkpoint", "code_release", "software", "trained_at", "time", "notice")
+        return {name: getattr(self, name) for name in names} | {"time": self.time.isoformat()}
 
     def cells(self) -> dict[str, str]:
         """One text per column of a table whose rows each carry their provenance."""
@@ -165,7 +146,7 @@ def history_csv(patients: Patient | Sequence[Patient]) -> str:
     if isinstance(patients, Patient):
         patients = [patients]
     if len(patients) == 1 and not patients[0].id:
-        patients = [Patient(patients[0].visits, patients[0].sex, patients[0].age, _UNNAMED, patients[0].details)]
+        patients = [replace(patients[0], id="history")]
     table = VisitColumns.named(patients).table()
     table["time"] = [None if pd.isna(time) else time.isoformat() for time in table["time"]]
     return to_csv(table)

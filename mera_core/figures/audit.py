@@ -1,4 +1,4 @@
-"""How far readers agree with the tree, as a Plotly figure and its table. Pure; knows verdicts and the code book."""
+"""How far readers agree with the tree, as a Plotly figure and its table. Pure; knows verdicts and the ICD codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from mera_core.audit.groups import Agreement
 from mera_core.common.formatting import counted
-from mera_core.figures.style import OTHER_COLOUR, field_colour, layout
+from mera_core.figures.style import OTHER_COLOUR, field_colour, horizontal, listed
 from mera_core.icd.chapters import chapter_name, field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS, Code, Ontology
 
@@ -17,34 +17,16 @@ from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS, Code, Ontology
 def agreement_bars(rows: Sequence[Agreement], ontology: Ontology) -> go.Figure:
     """A bar a level and chapter: the share of verdicts that agree with the tree, in percent, with the counts beside it."""
     shown = [row for row in rows if row.chapter is not None]
-    keys = [f"{row.level} {row.chapter}" for row in shown]
-    figure = go.Figure(
-        go.Bar(
-            x=[100 * row.agree / row.judgements for row in shown],
-            y=keys,
-            orientation="h",
-            marker={"color": [_colour(row.chapter, ontology) for row in shown]},
-            text=[f"{row.agree} of {row.judgements}" for row in shown],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[[row.disagree, row.unsure] for row in shown],
-            hovertemplate="%{text} agree, %{customdata[0]} disagree, %{customdata[1]} unsure<extra></extra>",
-        )
+    bars = horizontal(
+        [100 * row.agree / row.judgements for row in shown],
+        [f"{row.level} {row.chapter}" for row in shown],
+        [_colour(row.chapter, ontology) for row in shown],
+        "%{text} agree, %{customdata[0]} disagree, %{customdata[1]} unsure",
+        text=[f"{row.agree} of {row.judgements}" for row in shown],
+        customdata=[[row.disagree, row.unsure] for row in shown],
     )
-    figure.update_layout(
-        **layout("Verdicts that agree with the tree, by level and chapter", 90 + 28 * max(len(shown), 3)),
-        bargap=0.25,
-        xaxis={"visible": False, "range": [0, 120], "fixedrange": True},
-        yaxis={
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": keys,
-            "ticktext": [f"{_level(row, rows, ontology)}, {_name(row.chapter, ontology)}" for row in shown],
-        },
-    )
-    return figure
+    names = (f"{_level(row, rows, ontology)}, {_name(row.chapter, ontology)}" for row in shown)
+    return listed(bars, names, "Verdicts that agree with the tree, by level and chapter", 120)
 
 
 def agreement_frame(rows: Sequence[Agreement], ontology: Ontology) -> pd.DataFrame:
@@ -87,7 +69,7 @@ def _part(count: int, whole: int) -> str:
 
 
 def _level(row: Agreement, rows: Sequence[Agreement], ontology: Ontology) -> str:
-    """A level by its name in the book, 'block'; 'subcategory / code' where the chapters judged at it are of two books."""
+    """A level by its name, as "block"; "subcategory / code" where the chapters judged are of both code systems."""
     named = (
         [row.chapter] if row.chapter else [each.chapter for each in rows if each.level == row.level and each.chapter]
     )
@@ -98,7 +80,7 @@ def _level(row: Agreement, rows: Sequence[Agreement], ontology: Ontology) -> str
 
 
 def _chapter(text: str, ontology: Ontology) -> Code | None:
-    """The chapter that a judgement names; None where a file names one that is not in the book."""
+    """The chapter that a judgement names; None where a file names one that does not exist."""
     system, _, name = text.partition(":")
     code = Code(system, name) if system in SYSTEMS else None
     return code if code is not None and code in ontology and ontology.level(code) == 1 else None

@@ -10,10 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.common.formatting import percent
-from mera_core.figures.style import escaped, field_colour, layout, shortened, wrapped
+from mera_core.figures import style
+from mera_core.figures.style import escaped, field_colour, horizontal, layout, listed, shortened, wrapped
 from mera_core.icd.chapters import chapter_colour
-
-_BARE = {"visible": False, "fixedrange": True}
 
 
 def chapter_distribution(chapters: pd.DataFrame, largest: int = 14) -> go.Figure:
@@ -24,43 +23,38 @@ def chapter_distribution(chapters: pd.DataFrame, largest: int = 14) -> go.Figure
     shown, rest = chapters.head(largest), chapters.iloc[largest:]
     names = [escaped(name) for name in shown["name"]]
     colours = [field_colour(field) for field in shown["field"]]
-    figure = go.Figure(
-        [
-            go.Bar(
-                name="Next visits: share of ranking mass",
-                y=names,
-                x=(100 * shown["mass"]).tolist(),
-                orientation="h",
-                marker={"color": colours},
-                text=[percent(share) for share in shown["mass"]],
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate="%{y}: %{text} of the ranking mass<extra></extra>",
-            ),
-            go.Bar(
-                name="Histories: share of codes",
-                y=names,
-                x=(100 * shown["past"]).tolist(),
-                orientation="h",
-                marker={"color": "rgba(127,127,127,0.15)", "line": {"color": colours, "width": 1.5}},
-                text=[percent(share) for share in shown["past"]],
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate="%{y}: %{text} of the codes in the histories<extra></extra>",
-            ),
-        ]
-    )
+    outline = {"color": "rgba(127,127,127,0.15)", "line": {"color": colours, "width": 1.5}}
+    bars = [
+        horizontal(
+            100 * shown[column],
+            names,
+            colours,
+            f"%{{y}}: %{{text}} of the {of}",
+            name=name,
+            text=[percent(share) for share in shown[column]],
+            **look,
+        )
+        for column, name, of, look in (
+            ("mass", "Next visits: share of ranking mass", "ranking mass", {}),
+            ("past", "Histories: share of codes", "codes in the histories", {"marker": outline}),
+        )
+    ]
     longest = float(shown[["mass", "past"]].to_numpy().max(initial=0.0))
-    figure.update_layout(
-        **layout("Chapters: the histories, and where the rankings point", 120 + 40 * max(len(shown), 3)),
-        barmode="group",
-        bargap=0.25,
-        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0, "traceorder": "normal"},
-        xaxis=_BARE | {"range": [0, 120 * longest or 1]},
-        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True},
+    figure = go.Figure(
+        bars,
+        {
+            **layout("Chapters: the histories, and where the rankings point", 120 + 40 * max(len(shown), 3)),
+            "showlegend": True,
+            "barmode": "group",
+            "bargap": 0.25,
+            "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0, "traceorder": "normal"},
+            "xaxis": style.BARE | {"range": [0, 120 * longest or 1]},
+            "yaxis": style.LISTED,
+        },
     )
     if len(rest):
-        _below(figure, f"and {len(rest)} more with {percent(float(rest['mass'].sum()))} of the mass together")
+        share = percent(float(rest["mass"].sum()))
+        style.note_below(figure, f"and {len(rest)} more with {share} of the mass together", -14)
     return figure
 
 
@@ -69,68 +63,42 @@ def new_prediction_bars(new: pd.DataFrame) -> go.Figure:
 
     new: as `CohortScoring.new_predictions` gives it.
     """
-    keys = [str(code) for code in new["code"]]
-    figure = go.Figure(
-        go.Bar(
-            x=new["patients"].tolist(),
-            y=keys,
-            orientation="h",
-            marker={"color": [chapter_colour(code) for code in new["code"]]},
-            text=[f"{count:,}" for count in new["patients"]],  # short: it stands beside a bar on a phone
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[
-                [wrapped(definition), percent(share)]
-                for definition, share in zip(new["definition"], new["share"], strict=True)
-            ],
-            hovertemplate="%{customdata[0]}<br>%{text} patients (%{customdata[1]})<extra></extra>",
-        )
+    bars = horizontal(
+        new["patients"].tolist(),
+        [str(code) for code in new["code"]],
+        [chapter_colour(code) for code in new["code"]],
+        "%{customdata[0]}<br>%{text} patients (%{customdata[1]})",
+        text=[f"{count:,}" for count in new["patients"]],  # short: it stands beside a bar on a phone
+        customdata=[
+            [wrapped(words), percent(share)] for words, share in zip(new["definition"], new["share"], strict=True)
+        ],
     )
-    longest = int(new["patients"].max()) if len(new) else 1
-    labels = [
+    names = [
         escaped(f"{code.code}  {shortened(definition, 30)}")
         for code, definition in zip(new["code"], new["definition"], strict=True)
     ]
-    figure.update_layout(
-        **layout("Most frequent new predictions, in patients", 90 + 28 * max(len(new), 3)),
-        bargap=0.25,
-        showlegend=False,
-        xaxis=_BARE | {"range": [0, 1.3 * longest]},
-        yaxis={
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": keys,
-            "ticktext": labels,
-        },
-    )
-    return figure
+    longest = int(new["patients"].max()) if len(new) else 1
+    return listed(bars, names, "Most frequent new predictions, in patients", 1.3 * longest)
 
 
 def predicted_sizes(sizes: np.ndarray, largest: int = 15) -> go.Figure:
     """Patients by how many codes are predicted for them; `largest` and more share the last bar."""
     table = sizes_frame(sizes, largest)
-    ticks, counts = table["codes predicted"].tolist(), table["patients"].to_numpy()
-    figure = go.Figure(
-        go.Bar(
-            x=ticks,
-            y=counts.tolist(),
-            marker={"color": field_colour("respiratory")},
-            text=[f"{count:,}" if count else "" for count in counts],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="%{x} codes: %{y:,} patients<extra></extra>",
-        )
+    counts = table["patients"].to_numpy()
+    bars = go.Bar(
+        x=table["codes predicted"].tolist(),
+        y=counts.tolist(),
+        marker={"color": field_colour("respiratory")},
+        text=[f"{count:,}" if count else "" for count in counts],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{x} codes: %{y:,} patients<extra></extra>",
     )
-    figure.update_layout(
-        **layout("How many codes are predicted for a patient", 280),
-        showlegend=False,
-        xaxis={"type": "category", "title": {"text": "codes predicted"}, "fixedrange": True},
-        yaxis=_BARE | {"range": [0, 1.15 * int(counts.max(initial=1))]},
-    )
-    figure.update_layout(margin_b=40)
-    return figure
+    axes = {
+        "xaxis": {"type": "category", "title": {"text": "codes predicted"}, "fixedrange": True},
+        "yaxis": style.BARE | {"range": [0, 1.15 * int(counts.max(initial=1))]},
+    }
+    return go.Figure(bars, layout("How many codes are predicted for a patient", 280, bottom=40) | axes)
 
 
 def sizes_frame(sizes: np.ndarray, largest: int = 15) -> pd.DataFrame:
@@ -138,9 +106,3 @@ def sizes_frame(sizes: np.ndarray, largest: int = 15) -> pd.DataFrame:
     counts = np.bincount(np.minimum(sizes, largest), minlength=1)
     ticks = [f"{size}{' or more' if size == largest else ''}" for size in range(len(counts))]
     return pd.DataFrame({"codes predicted": ticks, "patients": counts})
-
-
-def _below(figure: go.Figure, words: str) -> None:
-    figure.add_annotation(
-        text=words, xref="paper", yref="paper", x=1, y=0, yshift=-14, xanchor="right", showarrow=False
-    )

@@ -1,25 +1,23 @@
 """What matters and what differs, as Plotly figures: leave-one-out effects on the timeline, two rankings mirrored. Pure.
 
-Boundary: knows effects, pairs and the code book; no screen, no model.
+Boundary: knows effects, pairs and the ICD codes; no screen, no model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.common.formatting import percent, signed
 from mera_core.explain import Effect
-from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout, shortened, wrapped
+from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, horizontal, layout, named, shortened, wrapped
 from mera_core.icd.chapters import FIELDS, field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 from mera_core.icd.readings import reading
 
 MOST_BARS = 30
-_NOTHING_LEFT = "can't be left out: nothing to rank would remain"
 
 
 def largest_effects(effects: Sequence[Effect], most: int = MOST_BARS) -> list[Effect]:
@@ -36,54 +34,32 @@ def effect_bars(effects: Sequence[Effect], rank: int, diagnosis: Code, ontology:
     """
     shown = largest_effects(effects)
     values = [effect.added or 0.0 for effect in shown]
-    keys = [f"{effect.visit}/{'' if effect.place is None else effect.place}" for effect in shown]
-    bars = go.Bar(
-        x=values,
-        y=keys,
-        orientation="h",
-        marker={
-            "color": [_colour(effect, ontology) for effect in shown],
-            "opacity": [0.55 if effect.whole_visit else 1.0 for effect in shown],
-        },
-        text=[signed(effect.added) if effect.added is not None else "–" for effect in shown],
-        textposition="outside",
-        cliponaxis=False,
+    colours = [_colour(effect, ontology) for effect in shown]
+    bars = horizontal(
+        values,
+        [f"{effect.visit}/{'' if effect.place is None else effect.place}" for effect in shown],
+        colours,
+        "%{customdata[0]}<br>%{customdata[1]}",
+        marker={"color": colours, "opacity": [0.55 if effect.whole_visit else 1.0 for effect in shown]},
+        text=[_added(effect) for effect in shown],
         customdata=[[wrapped(_name(effect, ontology)), _without(effect, rank)] for effect in shown],
-        hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
     )
-    reach = 1.6 * max((abs(value) for value in values), default=0.0) or 1.0
+    reach = 1.6 * max(map(abs, values), default=0.0) or 1.0
     title = f"Points of score that each entry adds to {diagnosis.code}"
-    labels = [_tick(effect, ontology) for effect in shown]
-    return go.Figure(bars, _both_ways(title, reach, ("speaks against", "speaks for"), keys, labels))
+    return _both_ways([bars], title, reach, ("speaks against", "speaks for"), [_tick(each, ontology) for each in shown])
 
 
-def _both_ways(title: str, reach: float, sides: tuple[str, str], keys: list[str], labels: list[str]) -> dict[str, Any]:
-    """The layout of bars that run left and right of a line, from -reach to reach; sides: what either means."""
-    return {
-        **layout(title, 95 + 27 * max(len(keys), 3), top=70),
+def _both_ways(bars: list[go.Bar], title: str, reach: float, sides: tuple[str, str], names: list[str]) -> go.Figure:
+    """Bars that run left and right of a line, from -reach to reach; sides: what either means."""
+    line = {"zeroline": True, "zerolinecolor": OTHER_COLOUR, "zerolinewidth": 2, "showgrid": False}
+    ticks = {"tickvals": [-reach / 2, reach / 2], "ticktext": list(sides), "side": "top", "fixedrange": True}
+    look = {
         "barmode": "relative",
         "bargap": 0.28,
-        "showlegend": False,
-        "xaxis": {
-            "range": [-reach, reach],
-            "zeroline": True,
-            "zerolinecolor": OTHER_COLOUR,
-            "zerolinewidth": 2,
-            "showgrid": False,
-            "tickvals": [-reach / 2, reach / 2],
-            "ticktext": list(sides),
-            "side": "top",
-            "fixedrange": True,
-        },
-        "yaxis": {
-            "autorange": "reversed",
-            "automargin": True,
-            "fixedrange": True,
-            "tickmode": "array",
-            "tickvals": keys,
-            "ticktext": labels,
-        },
+        "xaxis": {"range": [-reach, reach], **line, **ticks},
+        "yaxis": named(bars[0].y, names),
     }
+    return go.Figure(bars, layout(title, 95 + 27 * max(len(names), 3), top=70) | look)
 
 
 def effect_frame(effects: Sequence[Effect], rank: int, ontology: Ontology) -> pd.DataFrame:
@@ -92,7 +68,7 @@ def effect_frame(effects: Sequence[Effect], rank: int, ontology: Ontology) -> pd
         {
             "visit": effect.visit + 1,
             "entry": _name(effect, ontology),
-            "adds to the score": "–" if effect.added is None else signed(effect.added),
+            "adds to the score": _added(effect),
             "without it": _without(effect, rank),
         }
         for effect in effects
@@ -120,27 +96,22 @@ def mirrored_masses(rows: Sequence[tuple[str, float, float]], names: tuple[str, 
     rows: from `compare.field_masses`. names: of the two rankings, written over their sides.
     """
     shown = list(rows[:largest])
+    fields = [row[0] for row in shown]
     bars = [
-        go.Bar(
-            x=[sign * 100 * row[side] for row in shown],
-            y=[row[0] for row in shown],
-            orientation="h",
+        horizontal(
+            [sign * 100 * row[side] for row in shown],
+            fields,
+            [field_colour(field) for field in fields],
+            "%{customdata[0]}<br>%{customdata[1]} in %{customdata[2]}",
             name=escaped(names[side - 1]),
-            marker={"color": [field_colour(row[0]) for row in shown]},
             text=[percent(float(row[side])) for row in shown],
-            textposition="outside",
-            cliponaxis=False,
             customdata=[[FIELDS[row[0]][0], percent(float(row[side])), escaped(names[side - 1])] for row in shown],
-            hovertemplate="%{customdata[0]}<br>%{customdata[1]} in %{customdata[2]}<extra></extra>",
         )
         for side, sign in ((1, -1), (2, 1))
     ]
     reach = 160 * max((max(row[1:]) for row in shown), default=0.0) or 1.0
     sides = escaped(f"← {names[0]}"), escaped(f"{names[1]} →")
-    labels = [FIELDS[row[0]][0] for row in shown]
-    return go.Figure(
-        bars, _both_ways("Share of ranking mass by chapter", reach, sides, [row[0] for row in shown], labels)
-    )
+    return _both_ways(bars, "Share of ranking mass by chapter", reach, sides, [FIELDS[field][0] for field in fields])
 
 
 def masses_frame(rows: Sequence[tuple[str, float, float]], names: tuple[str, str]) -> pd.DataFrame:
@@ -176,6 +147,10 @@ def _name(effect: Effect, ontology: Ontology) -> str:
     return f"{SYSTEM_NAMES[code.system]} {code.code} {ontology.definition(code)}" if code else str(effect.code)
 
 
+def _added(effect: Effect) -> str:
+    return "–" if effect.added is None else signed(effect.added)
+
+
 def _entry(effect: Effect) -> str:
     code = effect.code.code if isinstance(effect.code, Code) else effect.code
     return f"{code} of visit {effect.visit + 1} ({signed(effect.added or 0.0)})"
@@ -183,7 +158,7 @@ def _entry(effect: Effect) -> str:
 
 def _without(effect: Effect, rank: int) -> str:
     if effect.rank_without is None:
-        return _NOTHING_LEFT
+        return "can't be left out: nothing to rank would remain"
     if effect.rank_without == rank:
         return f"still rank {rank}"
     return f"rank {rank} becomes {effect.rank_without}"
@@ -204,5 +179,5 @@ def _colour(effect: Effect, ontology: Ontology) -> str:
 
 
 def _read(effect: Effect, ontology: Ontology) -> Code | None:
-    """The code of an entry as the book knows it; None for a whole visit and for text that it can't read."""
+    """The code of an entry as the ICD tables have it; None for a whole visit and for text that it can't read."""
     return None if effect.whole_visit else reading(effect.code, ontology)

@@ -1,4 +1,4 @@
-"""How well each chapter of the code book is remembered, as Plotly figures over the tree. Pure.
+"""How well each chapter of the ICD code set is recalled, as Plotly figures over the tree. Pure.
 
 Boundary: reads the figures that a checkpoint's manifest carries; measures nothing itself.
 """
@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.common.errors import InputError
-from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout, share_bars, shortened
+from mera_core.figures.style import LEGIBLE, OTHER_COLOUR, escaped, field_colour, layout, share_bars, shortened
 from mera_core.icd.chapters import chapter_name, field_of, text_colour
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 
@@ -53,32 +53,26 @@ def memory_treemap(memory: Sequence[ChapterMemory], direction: str, ontology: On
 
     direction: a key of DIRECTIONS.
     """
-    ids, labels, parents, values, colours, hovers = [], [], [], [], [], []
-
-    def add(key: str, label: str, parent: str, value: float, colour: str, hover: str) -> None:
-        for column, item in zip(
-            (ids, labels, parents, values, colours, hovers), (key, label, parent, value, colour, hover), strict=True
-        ):
-            column.append(item)
+    nodes: list[tuple[str, str, str, float, str, str]] = []  # id, label, parent, value, colour, hover
 
     for system in dict.fromkeys(row.chapter.system for row in memory):
         rows = [row for row in memory if row.chapter.system == system]
-        total = sum(row.codes for row in rows)
-        exact = sum(recalled(row, direction) for row in rows)
+        total, exact = sum(row.codes for row in rows), sum(recalled(row, direction) for row in rows)
         words = f"{exact:,} of {total:,} codes recalled to the letter"
-        add(system, f"{SYSTEM_NAMES[system]} {share(exact, total)}", "", total, OTHER_COLOUR, words)
+        nodes.append((system, f"{SYSTEM_NAMES[system]} {share(exact, total)}", "", total, OTHER_COLOUR, words))
         for row in rows:
-            key, done = str(row.chapter), recalled(row, direction)
-            colour = field_colour(field_of(row.chapter))
-            hover = f"{done:,} of {row.codes:,} codes recalled to the letter"
+            key, done, colour = str(row.chapter), recalled(row, direction), field_colour(field_of(row.chapter))
+            words = f"{done:,} of {row.codes:,} codes recalled to the letter"
+            whole = f"{escaped(ontology.definition(row.chapter))}<br>{words}"
             name = f"{chapter_name(row.chapter)} {share(done, row.codes)}"
-            add(key, name, system, row.codes, colour, f"{escaped(ontology.definition(row.chapter))}<br>{hover}")
-            add(f"{key} recalled", "recalled", key, done, colour, hover)
+            nodes.append((key, escaped(name), system, row.codes, colour, whole))
+            nodes.append((f"{key} recalled", "recalled", key, done, colour, words))
             if done < row.codes:
-                add(f"{key} not", "not", key, row.codes - done, "#c9c9c9", hover)
+                nodes.append((f"{key} not", "not", key, row.codes - done, "#c9c9c9", words))
+    ids, labels, parents, values, colours, hovers = zip(*nodes, strict=True)
     trace = go.Treemap(
         ids=ids,
-        labels=[escaped(label) for label in labels],
+        labels=labels,
         parents=parents,
         values=values,
         branchvalues="total",
@@ -89,12 +83,8 @@ def memory_treemap(memory: Sequence[ChapterMemory], direction: str, ontology: On
         tiling={"pad": 1},
         marker_pad={"t": 20, "l": 2, "r": 2, "b": 2},
     )
-    figure = go.Figure(trace)
-    figure.update_layout(
-        **layout(f"Recalled to the letter, {DIRECTIONS[direction]}: an area is a number of codes", 460),
-        uniformtext={"minsize": 9, "mode": "hide"},
-    )
-    return figure
+    title = f"Recalled to the letter, {DIRECTIONS[direction]}: an area is a number of codes"
+    return go.Figure(trace, layout(title, 460) | {"uniformtext": LEGIBLE})
 
 
 def memory_bars(memory: Sequence[ChapterMemory], direction: str) -> go.Figure:
@@ -106,10 +96,10 @@ def memory_bars(memory: Sequence[ChapterMemory], direction: str) -> go.Figure:
         [str(row.chapter) for row in rows],
         [chapter_name(row.chapter) + (f" ({SYSTEM_NAMES[row.chapter.system]})" if both else "") for row in rows],
         f"Recalled to the letter, {DIRECTIONS[direction]}",
-        marker={"color": [field_colour(field_of(row.chapter)) for row in rows]},
+        colours=[field_colour(field_of(row.chapter)) for row in rows],
         text=[f"{100 * row.exact[direction]:.1f} %" for row in rows],
         customdata=[[recalled(row, direction), row.codes] for row in rows],
-        hovertemplate="%{customdata[0]} of %{customdata[1]} codes<extra></extra>",
+        hover="%{customdata[0]} of %{customdata[1]} codes",
     )
 
 

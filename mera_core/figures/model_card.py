@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mera_core.figures.style import OTHER_COLOUR, escaped, field_colour, layout
+from mera_core.figures.style import LISTED, OTHER_COLOUR, escaped, field_colour, layout
 
 _LINE = field_colour("respiratory")
 
@@ -41,12 +41,10 @@ def reliability_curve(curve: Sequence[Mapping[str, float]], of: str = "") -> go.
         ]
     )  # fmt: skip
     figure.update_layout(
-        **layout(f"Calibration: {of or 'probability given, and share that came true'}", 380),
-        showlegend=False,
+        **layout(f"Calibration: {of or 'probability given, and share that came true'}", 380, bottom=45),
         xaxis={"title": {"text": "probability given (%)"}, "range": [0, 100], "fixedrange": True},
         yaxis={"title": {"text": "came true (%)"}, "range": [0, 100], "fixedrange": True, "automargin": True},
     )
-    figure.update_layout(margin_b=45)
     return figure
 
 
@@ -80,10 +78,8 @@ def subgroup_intervals(
     if overall and overall.get("value") is not None:
         figure.add_vline(x=100 * overall["value"], line={"dash": "dash", "color": OTHER_COLOUR})
     figure.update_layout(
-        **layout(f"{figure_name} by group of patients, %", 110 + 26 * max(len(shown), 3)),
-        showlegend=False,
+        **layout(f"{figure_name} by group of patients, %", 110 + 26 * max(len(shown), 3), bottom=30),
         xaxis={"fixedrange": True, "rangemode": "tozero"},
-        yaxis={"autorange": "reversed", "automargin": True, "fixedrange": True},
+        yaxis=LISTED,
     )
-    figure.update_layout(margin_b=30)
     return figure

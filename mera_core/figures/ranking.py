@@ -1,6 +1,6 @@
-"""A Ranking as Plotly figures: where in the code book the ranking mass lies. Pure functions.
+"""A Ranking as Plotly figures: where over the ICD codes the ranking mass lies. Pure functions.
 
-Boundary: knows rankings and the code book; no screen and no model. Every figure shows the share of ranking mass
+Boundary: knows rankings and the ICD codes; no screen and no model. Every figure shows the share of ranking mass
 (a softmax over the label space; it sums to 1), which is no probability. A chapter has the same colour in all of
 them (`mera_core.icd.chapters`).
 """
@@ -13,28 +13,15 @@ import textwrap
 import plotly.graph_objects as go
 
 from mera_core.common.formatting import percent
-from mera_core.figures.style import (
-    OTHER_COLOUR,
-    PLOTLY_CONFIG,
-    escaped,
-    field_colour,
-    layout,
-    share_bars,
-    shortened,
-    wrapped,
-)
+from mera_core.figures.style import LEGIBLE, escaped, field_colour, layout, note_below, share_bars, shortened, wrapped
 from mera_core.icd.chapters import text_colour
 from mera_core.icd.ontology import Code, Ontology
-from mera_core.ranking.mass_tree import LEVELS, Mass, mass_by, mass_frame, mass_tree
+from mera_core.ranking.mass_tree import Mass, mass_by, mass_frame, mass_tree
 from mera_core.ranking.ranking import Ranking
 
-__all__ = [
-    "LEVELS", "OTHER_COLOUR", "PLOTLY_CONFIG", "Mass", "describe", "mass_bars", "mass_by", "mass_frame", "mass_sunburst",
-    "mass_tree", "mass_treemap", "percent",
-]  # fmt: skip
+__all__ = ["describe", "mass_bars", "mass_by", "mass_frame", "mass_sunburst", "mass_tree", "mass_treemap", "percent"]
 
-_HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass<extra></extra>"
-_TREE_TITLE = "Share of ranking mass over the ICD"
+_HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass"
 _TRIFLE = 1e-9
 _LEVELS_AT_ONCE = 3  # a click opens the next
 
@@ -73,17 +60,13 @@ def mass_bars(
         [mass.key for mass in bars],
         [_axis_label(mass) for mass in bars],
         f"Share of ranking mass by {level}{shortened(place, 50)}",
-        marker={"color": [field_colour(mass.field) for mass in bars]},
+        colours=[field_colour(mass.field) for mass in bars],
         text=[percent(mass.share) for mass in bars],
         customdata=[[wrapped(mass.definition), percent(mass.share)] for mass in bars],
-        hovertemplate=_HOVER,
+        hover=_HOVER,
     )
     if rest:
-        share = math.fsum(mass.share for mass in rest)
-        figure.add_annotation(
-            text=f"and {len(rest)} more with {percent(share)} together",
-            xref="paper", yref="paper", x=1, y=0, yshift=-26, xanchor="right", showarrow=False,
-        )  # fmt: skip
+        note_below(figure, f"and {len(rest)} more with {percent(math.fsum(mass.share for mass in rest))} together")
     return figure
 
 
@@ -95,7 +78,7 @@ def describe(ranking: Ranking, ontology: Ontology) -> str:
 
 
 def _tree_figure(trace: go.Treemap | go.Sunburst) -> go.Figure:
-    return go.Figure(trace, {**layout(_TREE_TITLE, 460), "uniformtext": {"minsize": 9, "mode": "hide"}})
+    return go.Figure(trace, layout("Share of ranking mass over the ICD", 460) | {"uniformtext": LEGIBLE})
 
 
 def _tree_arguments(nodes: list[Mass]) -> dict:
@@ -112,7 +95,7 @@ def _tree_arguments(nodes: list[Mass]) -> dict:
         "textfont": {"color": [text_colour(colour) for colour in colours]},
         "insidetextfont": {"color": [text_colour(colour) for colour in colours]},
         "customdata": [[wrapped(node.definition), percent(node.share), escaped(node.label)] for node in nodes],
-        "hovertemplate": f"<b>%{{customdata[2]}}</b><br>{_HOVER}",
+        "hovertemplate": f"<b>%{{customdata[2]}}</b><br>{_HOVER}<extra></extra>",
     }
 
 

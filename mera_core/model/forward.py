@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from mera_core.common.errors import InputError
 from mera_core.common.faults import is_out_of_memory
+from mera_core.common.formatting import counted
 from mera_core.model.batching import by_length
 from mera_core.model.network import MeraModel
 from mera_core.model.recall import right_padded
@@ -121,11 +122,8 @@ def _states_and_keys(model: MeraModel, ids: Tensor) -> tuple[Tensor, DynamicCach
 
 def _plain(model: MeraModel, sequences: Sequences, rows: Sequence[int], batch_size: int, tokens: int) -> Batches:
     """Each sequence from its first token."""
-    rows = list(rows)
     batches = by_length([len(sequences[row]) for row in rows], batch_size, tokens)
-    return _halved(
-        [[rows[place] for place in places] for places in batches], lambda some: _states(model, sequences, some)
-    )
+    return _halved([[rows[n] for n in places] for places in batches], lambda some: _states(model, sequences, some))
 
 
 def _variants(model: MeraModel, sequences: Sequences, shared: Sequence[int], batch_size: int, tokens: int) -> Batches:
@@ -175,12 +173,11 @@ def _by_groups(
 
 def _held_together(heads: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
     """Beginnings, which rise in length, in lists of at most KEPT tokens with their padding."""
-    lists: list[list[tuple[int, ...]]] = []
+    lists: list[list[tuple[int, ...]]] = [[]]
     for head in heads:
-        if lists and (len(lists[-1]) + 1) * len(head) <= KEPT:
-            lists[-1].append(head)
-        else:
-            lists.append([head])
+        if lists[-1] and (len(lists[-1]) + 1) * len(head) > KEPT:
+            lists.append([])
+        lists[-1].append(head)
     return lists
 
 
@@ -245,9 +242,7 @@ def _of_rows(held: Tensor, which: Tensor) -> Tensor:
     return held.expand(len(which), -1, -1, -1) if len(held) == 1 else held.index_select(0, which)
 
 
-def _halved(
-    batches: Sequence[list[int]], states: Callable[[Sequence[int]], Tensor]
-) -> Iterator[tuple[list[int], Tensor]]:
+def _halved(batches: Sequence[list[int]], states: Callable[[Sequence[int]], Tensor]) -> Batches:
     """`states` of each batch; the first that does not fit the memory is halved, and so are all after it."""
     waiting, most = deque(batches), None
     while waiting:
@@ -266,7 +261,7 @@ def _halved(
                 torch.cuda.empty_cache()
             if most or len(rows) == 1:
                 raise InputError(
-                    f"The memory does not suffice for {len(rows)} {'history' if len(rows) == 1 else 'histories'} at a time: "
+                    f"The memory does not suffice for {counted(len(rows), 'history', 'histories')} at a time: "
                     "choose a smaller batch size, or load the model with quantize nf4."
                 )
             most = (len(rows) + 1) // 2

@@ -1,17 +1,15 @@
-"""Training losses over a ranking's scores, as pure tensor functions.
+"""Training losses over a ranking's scores, as pure tensor functions (docs/method.md, stage 2).
 
-Knows a batch of scores, which labels are positive, and which labels share a group of the tree. Knows nothing
-of tokens, models, patients or optimisers; of the ontology it asks only for a label's ancestor at a level.
-
-Both losses come from METHOD.md, "Stage 2: rank". Arithmetic is float32 whatever the input's precision
-(float64 for float64 input), and every value and gradient stays finite for any finite score.
+Knows a batch of scores, which labels are positive, and which labels share a group of the tree; nothing of tokens, models,
+patients or optimizers. Arithmetic is float32 (float64 for float64 input); every value and gradient is finite for finite scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,7 @@ from mera_core.common.errors import InputError
 if TYPE_CHECKING:
     from mera_core.icd.ontology import Code, Ontology
 
-Reduction = Literal["mean", "sum", "none"]
+FORMS = ("adaptive", "independent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +51,7 @@ class Hierarchy:
             if not torch.equal(parent[fine], coarse):
                 raise InputError(f"A group at level {depth + 1} spreads over several groups of level {depth}.")
             parents.append(parent)
-        self._set(torch.stack(levels), sizes, tuple(parents))
-
-    def _set(self, groups: Tensor, n_groups: tuple[int, ...], parents: tuple[Tensor, ...]) -> None:
-        object.__setattr__(self, "groups", groups)
-        object.__setattr__(self, "n_groups", n_groups)
-        object.__setattr__(self, "parents", parents)
+        vars(self).update(groups=torch.stack(levels), n_groups=sizes, parents=tuple(parents))
 
     @property
     def n_levels(self) -> int:
@@ -80,24 +73,21 @@ class Hierarchy:
         if list(levels) != sorted(set(levels)):
             raise InputError(f"Levels must rise, each once, not {tuple(levels)}.")
 
-        def group_name(label: Code, level: int) -> Hashable:
-            if level == 0:
-                return "all"
-            ancestor = ontology.ancestor_at(label, level)
-            return ("alone", label) if ancestor is None else ("under", ancestor)
-
         rows = []
         for level in levels:
-            ids: dict[Hashable, int] = {}
-            rows.append([ids.setdefault(group_name(label, level), len(ids)) for label in labels])
+            ids: dict[Code | str, int] = {}
+            names = (
+                "all" if level == 0 else ontology.ancestor_at(label, level) or f"{label} alone" for label in labels
+            )
+            rows.append([ids.setdefault(name, len(ids)) for name in names])
         return cls(torch.tensor(rows, dtype=torch.long))
 
     def to(self, device: torch.device | str) -> Hierarchy:
         """The same hierarchy on a device; itself when it is there already."""
         if self.groups.device == torch.device(device):
             return self
-        moved = object.__new__(Hierarchy)
-        moved._set(self.groups.to(device), self.n_groups, tuple(p.to(device) for p in self.parents))
+        moved = copy(self)
+        vars(moved).update(groups=self.groups.to(device), parents=tuple(p.to(device) for p in self.parents))
         return moved
 
 
@@ -105,37 +95,29 @@ def hierarchical_contrastive(
     scores: Tensor,
     positive: Tensor,
     hierarchy: Hierarchy,
-    level_weights: Tensor | Sequence[float] | None = None,
+    level_weights: Sequence[float] | None = None,
     temperature: float = 1.0,
-    reduction: Reduction = "mean",
-    per_code: bool = False,
 ) -> Tensor:
-    """Hierarchical contrastive loss of METHOD.md: each positive against the negatives of each of its groups.
+    """Hierarchical contrastive loss [targets]: each positive against the negatives of each of its groups.
 
-    `sum_l w_l sum_{c in Y} log(1 + sum_{n in g_l(c) \\ Y} exp((s_n - s_c) / temperature))`; a group without
-    negatives gives exactly 0, and so does a target without positives.
+    `sum_l w_l sum_{c in Y} log(1 + sum_{n in g_l(c) \\ Y} exp((s_n - s_c) / temperature))`; exactly 0 for a group without
+    negatives and for a target without positives.
 
-    scores: [targets, labels], any float type. positive: bool, same shape. level_weights: [levels], 1 each if
-    None. per_code: divide each target by its number of positives, so that long visits weigh as much as short
-    ones. reduction: "mean" and "sum" run over targets (those without positives included); "none" gives
-    [targets]. Differentiable once, with respect to the scores.
+    scores: [targets, labels], any float type. positive: bool, same shape. level_weights: [levels], 1 each if None.
+    Differentiable once, with respect to the scores.
     """
     _check_shapes(scores, positive)
     if hierarchy.n_labels != scores.shape[1]:
         raise InputError(f"The hierarchy has {hierarchy.n_labels} labels and the scores {scores.shape[1]}.")
     if temperature <= 0:
         raise InputError(f"The temperature must be above 0, not {temperature}.")
-    if level_weights is None:
-        weights = [1.0] * hierarchy.n_levels
-    else:
-        weights = level_weights.tolist() if isinstance(level_weights, Tensor) else [float(w) for w in level_weights]
+    weights = tuple(map(float, level_weights or [1.0] * hierarchy.n_levels))
     if len(weights) != hierarchy.n_levels:
         raise InputError(f"There are {len(weights)} level weights for {hierarchy.n_levels} levels.")
     scaled = _in_full_precision(scores)
     if temperature != 1:  # a pass over all labels each way: not for nothing
         scaled = scaled / temperature
-    per_target = _HierarchicalContrastive.apply(scaled, positive, hierarchy.to(scores.device), tuple(weights), per_code)
-    return _reduce(per_target, reduction)
+    return _HierarchicalContrastive.apply(scaled, positive, hierarchy.to(scores.device), weights)
 
 
 class _HierarchicalContrastive(torch.autograd.Function):
@@ -147,12 +129,9 @@ class _HierarchicalContrastive(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, scores, positive, hierarchy, weights, per_code):
+    def forward(ctx, scores, positive, hierarchy, weights):
         target, label = positive.nonzero(as_tuple=True)
         own = scores[target, label]  # [positives]
-        share = own.new_ones(own.shape)
-        if per_code:
-            share = share / torch.bincount(target, minlength=len(scores)).to(own)[target]
         # Where every group of a level is a single label there are no negatives: the level is 0.
         used = [i for i in range(hierarchy.n_levels) if hierarchy.n_groups[i] < hierarchy.n_labels]
         loss = scores.new_zeros(len(scores))
@@ -183,8 +162,8 @@ class _HierarchicalContrastive(torch.autograd.Function):
             held = hierarchy.groups[level][label]
             rivals = mass[held, target].log() + peak[held, target]  # -inf where there are none
             margin = rivals - own
-            loss.index_add_(0, target, F.softplus(margin) * share, alpha=weights[level])
-            pull = torch.sigmoid(margin) * share * weights[level]
+            loss.index_add_(0, target, F.softplus(margin), alpha=weights[level])
+            pull = torch.sigmoid(margin) * weights[level]
             own_gradient -= pull
             asked = torch.zeros_like(mass).index_put_((held, target), pull, accumulate=True)
             pulls[level] = asked.div_(mass).masked_fill_(mass == 0, 0)
@@ -203,11 +182,11 @@ class _HierarchicalContrastive(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_loss):
         if ctx.empty:
-            return grad_loss.new_zeros(ctx.shape), None, None, None, None
+            return grad_loss.new_zeros(ctx.shape), None, None, None
         exps, factor, target, label, own_gradient = ctx.saved_tensors
         gradient = (factor * grad_loss).index_select(0, ctx.group).mul_(exps).t().contiguous()
         gradient[target, label] = own_gradient * grad_loss[target]
-        return gradient, None, None, None, None
+        return gradient, None, None, None
 
 
 def _peak(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
@@ -223,74 +202,35 @@ def _gathered_sum(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     return out.scatter_add_(0, group[:, None].expand_as(values), values)
 
 
-def dynamic_threshold(
-    scores: Tensor,
-    eov_score: Tensor,
-    positive: Tensor,
-    positive_weight: float = 1.0,
-    negative_weight: float = 1.0,
-    reduction: Reduction = "mean",
+def threshold_loss(
+    scores: Tensor, eov_score: Tensor, positive: Tensor, form: str = "adaptive", positive_weight: float = 1.0
 ) -> Tensor:
-    """Dynamic confidence threshold of METHOD.md, adaptive form: true codes above EOV, EOV above all the rest.
+    """Loss [targets] that puts the true codes above the score of the end of the visit (EOV) and all others below.
 
-    `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c))
-     + negative_weight * log(1 + sum_{n not in Y} exp(s_n - s_EOV))`
+    "adaptive": `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c)) + log(1 + sum_{n not in Y} exp(s_n - s_EOV))`. The
+    others share one term, so that EOV settles high when the signal is weak; a larger positive_weight brings it down.
 
-    The rest share one term, so EOV competes with their sum and settles high when the signal is weak; a larger
-    positive_weight brings it down. scores: [targets, labels]; eov_score: [targets]; positive: bool. Either
-    term is 0 where it has no codes. reduction as in `hierarchical_contrastive`.
+    "independent": `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c)) + sum_{n not in Y} log(1 + exp(s_n - s_EOV))`,
+    binary cross-entropy of `s_c - s_EOV`: a code passes the cut when its probability passes `1 / (1 + positive_weight)`.
+
+    scores: [targets, labels]; eov_score: [targets]; positive: bool, as scores.
     """
-    scores, eov = _scores_and_eov(scores, eov_score, positive)
-    # A finite floor, not -inf: logsumexp over nothing but -inf has no gradient.
-    rest = scores.masked_fill(positive, torch.finfo(scores.dtype).min).logsumexp(1)
+    _check_shapes(scores, positive)
+    if eov_score.shape != scores.shape[:1]:
+        raise InputError(f"There are {len(scores)} targets and an EOV score of shape {tuple(eov_score.shape)}.")
+    if form not in FORMS:
+        raise InputError(f"The threshold form must be one of {', '.join(FORMS)}, not {form!r}.")
+    scores = _in_full_precision(scores)
+    eov = eov_score.to(scores.dtype)
     target, label = positive.nonzero(as_tuple=True)
-    above = F.softplus(eov[target] - scores[target, label])
-    loss = negative_weight * F.softplus(rest - eov)
-    return _reduce(loss.index_add(0, target, above, alpha=positive_weight), reduction)
-
-
-def independent_threshold(
-    scores: Tensor,
-    eov_score: Tensor,
-    positive: Tensor,
-    positive_weight: float = 1.0,
-    negative_weight: float = 1.0,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """Every code against EOV on its own: binary cross-entropy of `s_c - s_EOV`, summed over the labels.
-
-    `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c))
-     + negative_weight * sum_{n not in Y} log(1 + exp(s_n - s_EOV))`
-
-    With both weights 1, `sigmoid(s_c - s_EOV)` is fitted to the code's probability and the cut falls at one
-    half; in general a code passes the cut when its probability passes
-    `negative_weight / (positive_weight + negative_weight)`, so a cut at probability p wants a positive_weight
-    of `(1 - p) / p` (METHOD.md: about half the F1 within reach). Arguments as in `dynamic_threshold`.
-    """
-    scores, eov = _scores_and_eov(scores, eov_score, positive)
+    if form == "adaptive":  # a finite floor, not -inf: logsumexp over nothing but -inf has no gradient
+        others = scores.masked_fill(positive, torch.finfo(scores.dtype).min).logsumexp(1)
+        above = F.softplus(eov[target] - scores[target, label])
+        return F.softplus(others - eov).index_add(0, target, above, alpha=positive_weight)
     margin = scores - eov[:, None]
-    target, label = positive.nonzero(as_tuple=True)
     own = margin[target, label]
     # All labels as if they were negatives, then the few positives put right: no [targets, labels] weights.
-    loss = negative_weight * F.softplus(margin).sum(1)
-    change = positive_weight * F.softplus(-own) - negative_weight * F.softplus(own)
-    return _reduce(loss.index_add(0, target, change), reduction)
-
-
-def threshold_loss(
-    scores: Tensor,
-    eov_score: Tensor,
-    positive: Tensor,
-    form: str = "adaptive",
-    positive_weight: float = 1.0,
-    negative_weight: float = 1.0,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """Threshold loss by name: "adaptive" is `dynamic_threshold`, "independent" `independent_threshold`."""
-    forms = {"adaptive": dynamic_threshold, "independent": independent_threshold}
-    if form not in forms:
-        raise InputError(f"The threshold form must be one of {', '.join(forms)}, not {form!r}.")
-    return forms[form](scores, eov_score, positive, positive_weight, negative_weight, reduction)
+    return F.softplus(margin).sum(1).index_add(0, target, positive_weight * F.softplus(-own) - F.softplus(own))
 
 
 def _check_shapes(scores: Tensor, positive: Tensor) -> None:
@@ -303,21 +243,3 @@ def _check_shapes(scores: Tensor, positive: Tensor) -> None:
 
 def _in_full_precision(scores: Tensor) -> Tensor:
     return scores if scores.dtype == torch.float64 else scores.float()
-
-
-def _scores_and_eov(scores: Tensor, eov_score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    _check_shapes(scores, positive)
-    if eov_score.shape != scores.shape[:1]:
-        raise InputError(f"There are {len(scores)} targets and an EOV score of shape {tuple(eov_score.shape)}.")
-    scores = _in_full_precision(scores)
-    return scores, eov_score.to(scores.dtype)
-
-
-def _reduce(per_target: Tensor, reduction: Reduction) -> Tensor:
-    if reduction == "none":
-        return per_target
-    if reduction == "sum":
-        return per_target.sum()
-    if reduction == "mean":
-        return per_target.mean()
-    raise InputError(f"The reduction must be mean, sum or none, not {reduction!r}.")

@@ -27,10 +27,8 @@ class ScoreHead(nn.Module):
 
     `s_c = h . E_c + b_c + sum_f seen[c, f] (w[c, f] + v_f r_c + u_f . h / sqrt(H))` with f over `SEEN_FEATURES`: a code
     that was recorded before comes back for reasons that differ by code (w), by how rare it is (v, with r_c = -log of the
-    code's rate) and by patient (u). A rare code is seen too seldom to learn its w: v learns for all of them. Public
-    digest of the paper: no such term; ours, switched off by `copy=False`. Last, the margin over EOV of such a code is
-    corrected, `m -> slope m + seen[c] . shift`, as validation patients have it: nothing in training. `cut_offset` and
-    `order_offset` [C] take no part in the scores, see `ranking.ranking_scores`.
+    code's rate) and by patient (u). Not in the paper's digest; switched off by `copy=False`. Outside of training the margin
+    over EOV of such a code is corrected, `m -> slope m + seen[c] . shift`, as fitted on validation patients.
     """
 
     cut_offset: Tensor
@@ -43,9 +41,9 @@ class ScoreHead(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_labels))
         self.eov_bias = nn.Parameter(torch.zeros(1))
-        # by how much each code must pass EOV to be predicted: fitted on validation patients after training
+        # fitted on validation patients, no part of the scores: by how much each code must pass EOV to be predicted, and by
+        # how much the order of the codes below the cut discounts it
         self.register_buffer("cut_offset", torch.zeros(n_labels))
-        # by how much the order of the codes below the cut discounts each code: fitted likewise
         self.register_buffer("order_offset", torch.zeros(n_labels))
         self.copy = copy
         if copy:
@@ -55,7 +53,6 @@ class ScoreHead(nn.Module):
             self.per_state = nn.Linear(hidden_size, len(SEEN_FEATURES))
             nn.init.zeros_(self.per_state.weight)
             nn.init.zeros_(self.per_state.bias)
-            # fitted on validation patients after training, see `training.rank.cut.fit_recorded`
             self.register_buffer("recorded_slope", torch.ones(1))
             self.register_buffer("recorded_shift", torch.zeros(len(SEEN_FEATURES)))
 
@@ -81,9 +78,8 @@ class ScoreHead(nn.Module):
             return scores, eov
         if seen is None or not len(seen):
             if self.training:  # every process has a gradient of the same parameters, whatever its patients hold
-                scores = scores + 0 * sum(
-                    p.sum() for p in (self.per_code, self.per_rarity, *self.per_state.parameters())
-                )
+                unused = (self.per_code, self.per_rarity, *self.per_state.parameters())
+                scores = scores + 0 * sum(parameter.sum() for parameter in unused)
             return scores, eov
         (row, label), features = seen[:, :2].long().unbind(1), seen[:, 2:].to(scores.dtype)
         of_state, cut = self.per_state(hidden), eov
@@ -111,13 +107,11 @@ class MeraModel(nn.Module):
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
         super().__init__()
-        rows = backbone.get_input_embeddings().weight.shape[0]
-        if rows < len(vocabulary):
+        if (rows := backbone.get_input_embeddings().weight.shape[0]) < len(vocabulary):
             raise InputError(
                 f"The model has {rows} embedding rows for {len(vocabulary)} tokens: model and tokenizer do not belong together."
             )
-        unknown = [code for code in labels if code not in vocabulary]
-        if unknown:
+        if unknown := [code for code in labels if code not in vocabulary]:
             raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
         self.backbone, self.vocabulary, self.labels = backbone, vocabulary, tuple(labels)
         ids = [*(vocabulary.ids[code] for code in labels), vocabulary.eov]
@@ -193,9 +187,8 @@ class MeraModel(nn.Module):
 
     def _scaled(self, states: Tensor) -> Tensor:
         """T5 with tied tables gives its output table states that are divided by the root of their width."""
-        return (
-            states * states.shape[-1] ** -0.5 if getattr(self.text_config, "scale_decoder_outputs", False) else states
-        )
+        scale = getattr(self.text_config, "scale_decoder_outputs", False)
+        return states * states.shape[-1] ** -0.5 if scale else states
 
     def step(self, input_ids: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
         """One step of decoding: the state [B, H] that predicts the next token, and the memory for the step after.
@@ -244,8 +237,8 @@ class MeraModel(nn.Module):
     def _scored(self, hidden: Tensor) -> Tensor:
         """Logits [N, C + 1] of `scored_ids`.
 
-        A few states take less time than a copy of the rows they are multiplied with. Against most of the table, what lies
-        between is computed too; else the copy is kept where weights take no gradients.
+        For a few states the copy of rows would cost more than the product: it is spared where the rows are most of a span
+        of the table, else kept where weights take no gradients.
         """
         if torch.is_grad_enabled() or len(hidden) > FEW_STATES:
             return self.logits(hidden, self.scored_ids)
@@ -263,20 +256,18 @@ class MeraModel(nn.Module):
     def save_head(self, folder: Path) -> None:
         """Write the score head beside the backbone's own files."""
         if self.head is not None:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()},
-                folder / HEAD_FILE,
-            )
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+            save_file(tensors, folder / HEAD_FILE)
 
     def load_head(self, folder: Path) -> None:
-        """Read the score head; raises InputError where it does not fit the label space, or holds what is no number."""
+        """Read the score head; raises InputError where it does not fit the label space, or holds non-finite values."""
         try:
             numbers = {name: tensor.float() for name, tensor in load_file(folder / HEAD_FILE).items()}
             self.head.load_state_dict(numbers)
         except (RuntimeError, OSError) as error:
             raise InputError(f"The score head in {folder / HEAD_FILE} does not fit this label space.") from error
         if odd := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
-            raise InputError(f"The score head in {folder / HEAD_FILE} holds what is no number ({odd[0]}).")
+            raise InputError(f"The score head in {folder / HEAD_FILE} holds non-finite values ({odd[0]}).")
 
 
 def common_direction(width: int) -> Tensor:
@@ -290,7 +281,7 @@ def start_code_rows(
 ) -> None:
     """Start each code's embedding row at the position-weighted sum of its definition's word rows.
 
-    Weights are `(1 + position) ** -decay`; the sum is scaled to the word rows' mean norm (METHOD.md, "Vocabulary").
+    Weights are `(1 + position) ** -decay`; the sum is scaled to the word rows' mean norm (docs/method.md).
     `common` times that norm goes into one direction that all code rows share and no word row holds (ours): it tells a
     code from the words it is made of, on the way in and on the way out. With untied embeddings the output rows start in
     the same way from the output rows of the words. In place.

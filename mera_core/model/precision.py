@@ -1,4 +1,4 @@
-"""In which numbers a checkpoint's weights are loaded, and on which device. Knows transformers' options; opens no file."""
+"""The dtype, quantization and device of the loaded weights. Knows transformers' options; opens no file."""
 
 from __future__ import annotations
 

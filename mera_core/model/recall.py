@@ -1,4 +1,4 @@
-"""The model's memory of the code book: code -> definition, definition -> code, code -> ancestor. Knows no patients."""
+"""What the model recalls of the ICD codes: code -> definition, definition -> code, code -> ancestor. Knows no patients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_ANSWER = 160  # tokens; the longest definition of ICD-10-CM takes fewer
 class Recall:
     """One question to the model's memory.
 
-    answer: the definition or the code that the model gives. truth: the book's (empty where the book has none).
+    answer: the definition or the code that the model gives. truth: that of the tables (empty where they have none).
     exact: whether they are equal; None where there is no truth. alternatives: up to five codes with their share of the
     answer's softmax over the whole code list; for a definition asked by code, the codes to which the model's own answer
     leads back.
@@ -35,17 +35,11 @@ class Recall:
 
     def to_json(self) -> dict[str, Any]:
         """The answer as `python -m mera_core recall --json` prints it."""
-        return {
-            "question": self.question,
-            "answer": self.answer,
-            "truth": self.truth,
-            "exact": self.exact,
-            "alternatives": [
-                {"system": code.system, "code": code.code, "definition": definition, "share": round(share, 8)}
-                for code, definition, share in self.alternatives
-            ],
-            "notice": NOTICE,
-        }
+        alternatives = [
+            {"system": code.system, "code": code.code, "definition": definition, "share": round(share, 8)}
+            for code, definition, share in self.alternatives
+        ]
+        return vars(self) | {"alternatives": alternatives, "notice": NOTICE}
 
 
 @torch.inference_mode()
@@ -92,7 +86,7 @@ def recall_ancestors(
 def recall_equivalents(
     model: MeraModel, subjects: Sequence[Code | str], phrasing: int = 0, top: int = 5
 ) -> list[list[tuple[Code, float]]]:
-    """For each code, written out (`recall_questions.in_words`) where it has no token, the `top` codes that stand for it."""
+    """For each code, written out (`prompts.in_words`) where it has no token, the `top` codes that stand for it."""
     asked = [question_ids(EQUIVALENT, subject, model.vocabulary, phrasing) for subject in subjects]
     return _top_codes(model, last_states(model, asked), top)
 
@@ -111,14 +105,12 @@ def _top_codes(model: MeraModel, states: Tensor, top: int) -> list[list[tuple[Co
 def last_states(model: MeraModel, sequences: Sequence[Sequence[int]], batch_size: int = 512) -> Tensor:
     """The state [N, H] at the last token of each sequence, computed in batches of like length."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    states: list[Tensor | None] = [None] * len(sequences)
+    states: dict[int, Tensor] = {}
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
         ids, ends = right_padded([sequences[i] for i in rows], model.vocabulary.pad)
-        hidden = model.hidden(ids.to(model.device))[torch.arange(len(rows)), ends]
-        for row, state in zip(rows, hidden, strict=True):
-            states[row] = state
-    return torch.stack(states)
+        states |= zip(rows, model.hidden(ids.to(model.device))[torch.arange(len(rows)), ends], strict=True)
+    return torch.stack([states[row] for row in range(len(sequences))])
 
 
 def right_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from mera_core.icd.ontology import Code
 
 
 def seen_features(visits: Sequence[Visit], index: Mapping[Code, int]) -> list[list[float]]:
-    """One row per label that `visits` hold: label index, then the four 0/1 features of `model.SEEN_FEATURES`.
+    """One row per label that `visits` hold: label index, then the four 0/1 features of `network.SEEN_FEATURES`.
 
     Args:
         visits: the completed visits, oldest first.

@@ -16,7 +16,7 @@ from mera_core.history.records import Patient
 from mera_core.model.batching import by_length
 from mera_core.model.forward import TOKENS, beginnings, pays
 from mera_core.model.sequence import Encoded
-from mera_core.serving.batch_queue import Told, TurnQueue
+from mera_core.serving.turn_queue import Told, TurnQueue
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -35,8 +35,8 @@ def _in_one_turn(
 class SharedEngine(Engine):
     """A loaded engine that any number of sessions ask at once.
 
-    queue: may be shared by several engines, so that one model works at a time. told: see `waiting_line.Told`.
-    All methods are those of `Engine` and raise `waiting_line.BusyError` besides. A method that comes to use the model by
+    queue: may be shared by several engines, so that one model works at a time. told: see `turn_queue.Told`.
+    All methods are those of `Engine` and raise `turn_queue.BusyError` besides. A method that comes to use the model by
     another way than these here must be put through the queue, too: tests/serving/test_serving.py watches the model for it.
     """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from mera_core.checkpoint.model_card import (
@@ -17,7 +15,6 @@ from mera_core.checkpoint.model_card import (
     measured_on,
     sections,
 )
-from mera_core.engine import BUNDLED
 from mera_core.figures.model_card import reliability_curve, subgroup_intervals
 from tests.tiny import tiny_manifest
 
@@ -133,6 +130,7 @@ def test_figures_stand_with_their_intervals():
     )
     assert interval("recall", 0.5) == "50.0 %"
     assert interval("recall", None) == "not defined"
+    assert list(evaluations(MANIFEST | {"metrics": {"validation": RESULT, "test": RESULT}})) == ["test", "validation"]
 
 
 def test_limits_are_worked_out_from_the_figures():
@@ -148,21 +146,6 @@ def test_limits_are_worked_out_from_the_figures():
     stated = limits(MANIFEST | {"limits": ["Only adults."], "calibration": {"kind": "platt"}})
     assert stated[0] == "Only adults."
     assert not any("not calibrated" in line for line in stated)
-
-
-def test_the_test_part_comes_first():
-    two = MANIFEST | {"metrics": {"validation": RESULT, "test": RESULT, "recall": {}}}
-    assert list(evaluations(two)) == ["test", "validation"]
-
-
-def test_the_bundled_card_holds_the_bundled_figures():
-    manifest = json.loads((BUNDLED / "mera.json").read_text(encoding="utf-8"))
-    result = next(iter(evaluations(manifest).values()))
-    value = result["metrics"]["recall@20"]["value"]
-    rows = main_figures(result).set_index("figure")
-    assert rows.loc["recall at 20", "all codes"].startswith(f"{100 * value:.1f} % (")
-    assert facts(manifest)["Split"] == manifest["data"]["split_rule"]
-    assert len(baseline_figures(result)) == len(result["baselines"])
 
 
 def test_whom_it_was_measured_on_is_said():

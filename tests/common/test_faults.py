@@ -133,6 +133,8 @@ def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch, tmp_path
     with pytest.raises(RuntimeError, match="shapes"):
         rank_raising(RuntimeError("shapes do not match"), monkeypatch, tmp_path)
     assert faults.describe_system_error(OSError(errno.ENOENT, "No such file")) is None
+    assert "the disk is full" in faults.describe_system_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert "Too many files" in faults.describe_system_error(OSError(errno.EMFILE, ""))
 
 
 # --- full disk, read-only folder
@@ -157,42 +159,25 @@ print(sorted(os.listdir(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_full_disk_while_a_table_is_written(source, tmp_path, ending):
-    done = small_disk(CONVERT, tmp_path, source, f"out.{ending}", size="16k")
-    one_sentence(done.stderr, f"out.{ending} can't be written: ", "No space left on device")
-    assert done.stdout == "2 []\n"
+@pytest.mark.parametrize(
+    ("out", "read_only", "said", "left"),
+    [(f"out.{ending}", False, "No space left on device", []) for ending in ("csv", "jsonl", "parquet")]
+    + [("inner/out.csv", True, "Read-only file system", ["inner"])],
+)
+def test_a_table_that_the_disk_refuses(source, tmp_path, out, read_only, said, left):
+    done = small_disk(CONVERT, tmp_path, source, out, size="16k", read_only=read_only)
+    one_sentence(done.stderr, f"{out} can't be written: ", said)
+    assert done.stdout == f"2 {left}\n"
 
 
-def test_full_disk_while_a_checkpoint_is_written(tmp_path):
-    done = small_disk(SAVE, tmp_path, "new", size="64k")
-    said, listing = done.stdout.splitlines()
-    assert "new can't be written: " in said and "the disk is full" in said
-    assert listing == "[]"
-
-
-def test_read_only_folder_for_a_table(source, tmp_path):
-    done = small_disk(CONVERT, tmp_path, source, "inner/out.csv", read_only=True)
-    one_sentence(done.stderr, "out.csv can't be written: ", "Read-only file system")
-    assert done.stdout == "2 ['inner']\n"
-
-
-def test_read_only_folder_for_a_checkpoint(tmp_path):
-    done = small_disk(SAVE, tmp_path, "inner/new", read_only=True)
-    assert "new can't be written: " in done.stdout and "may not be written to" in done.stdout
-
-
-def test_an_upload_when_the_disk_for_it_is_full(monkeypatch):
-    from pages.shared.widgets.upload import read_uploads
-    from tests.common.test_limits import Sent
-
-    def refuse(*_: object, **__: object):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(OSError) as told:
-        read_uploads([Sent("a.csv", "patient_id,visit,system,code\n")])
-    assert "the disk is full" in faults.describe_system_error(told.value)
+@pytest.mark.parametrize(
+    ("out", "read_only", "said", "left"),
+    [("new", False, "the disk is full", []), ("inner/new", True, "may not be written to", ["inner"])],
+)
+def test_a_checkpoint_that_the_disk_refuses(tmp_path, out, read_only, said, left):
+    told, listing = small_disk(SAVE, tmp_path, out, size="64k", read_only=read_only).stdout.splitlines()
+    assert "new can't be written: " in told and said in told
+    assert listing == str(left)
 
 
 # --- killed while writing
@@ -246,7 +231,7 @@ def stuck(*_):
     print("reading", flush=True)
     time.sleep(60)
 upload.read = stuck
-from tests.test_limits import Sent
+from tests.common.test_limits import Sent
 upload.read_uploads([Sent("sentinel.csv", "patient_id,visit,system,code\\n")])
 """
 
@@ -312,7 +297,7 @@ CUT_IN_PLACE = """
 import os, sys
 from pathlib import Path
 from mera_core.engine import Engine
-from tests.test_faults import PATIENT
+from tests.common.test_faults import PATIENT
 engine = Engine.load(sys.argv[1])
 before = engine.rank(PATIENT).scores
 for path in Path(sys.argv[1]).glob("*.safetensors"):

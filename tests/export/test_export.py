@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mera_core.common.errors import InputError
@@ -20,7 +20,6 @@ from mera_core.export.fhir import CODE_SYSTEMS, bundle, ranking_fhir
 from mera_core.export.tables import (
     Provenance,
     file_stem,
-    formula_safe,
     history_csv,
     history_json,
     ranking_csv,
@@ -72,26 +71,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-@pytest.mark.parametrize(
-    ("text", "safe"),
-    [
-        ("=1+1", "'=1+1"),
-        ("+1", "'+1"),
-        ("-1", "'-1"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
-        ("  =1", "'  =1"),
-        ('"=1', "'\"=1"),
-        ("＝1", "'＝1"),
-        ("428.0", "428.0"),
-        ("Heart failure - acute", "Heart failure - acute"),
-        ("", ""),
-    ],
-)
-def test_what_a_spreadsheet_would_run_is_defused(text, safe):
-    assert formula_safe(text) == safe
-
-
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
 def test_no_cell_of_a_table_begins_like_a_formula(texts):
     """Whatever the text, as the first character of a cell a reader of CSV finds none that begins a formula."""
@@ -129,6 +109,12 @@ def test_a_ranking_as_json_holds_the_history_as_typed():
 
 
 def test_a_history_comes_back_as_it_was_typed(tmp_path):
+    (row, *_) = rows_of(history_csv(PERSON))
+    assert (row["patient_id"], row["ethnicity"]) == (
+        "'=cmd|' /C calc'!A0",
+        "'@hispanic",
+    )  # no formula for a spreadsheet
+    assert file_stem("ranking", SOURCE) == "mera-ranking-1f0c9a2b7d3e-20261123T223015Z"  # no word of the patient
     assert patient_from_json(json.loads(history_json(PERSON))) == PERSON
     path = tmp_path / "history.csv"
     path.write_text(history_csv(Patient(PERSON.visits[:2], "F", 72)), encoding="utf-8")
@@ -138,12 +124,6 @@ def test_a_history_comes_back_as_it_was_typed(tmp_path):
     assert [visit.codes for visit in back.visits] == [(CODES[0], Code("ICD10", "I10")), (CODES[0], CODES[3])]
     assert [visit.time for visit in back.visits] == [datetime(2024, 5, 6, 7, 8), None]
     assert cohort.report.unknown_codes == {"foo & <bar>": 1}
-
-
-def test_ids_and_details_of_a_history_are_defused_in_csv():
-    (row, *_) = rows_of(history_csv(PERSON))
-    assert row["patient_id"] == "'=cmd|' /C calc'!A0"
-    assert row["ethnicity"] == "'@hispanic"
 
 
 def test_provenance_is_checked_and_in_utc():
@@ -165,10 +145,6 @@ def test_provenance_of_now_names_both_code_books():
     assert re.fullmatch(r"MERA [0-9a-f]{12}", made.software)
 
 
-def test_a_file_name_says_nothing_of_the_patient():
-    assert file_stem("ranking", SOURCE) == "mera-ranking-1f0c9a2b7d3e-20261123T223015Z"
-
-
 # --- FHIR
 
 
@@ -185,13 +161,6 @@ def test_the_bundle_validates_as_fhir_r4(person, calibrated):
     assert len(validated.entry) == len(json.loads(text)["entry"])
 
 
-def test_the_validator_would_refuse_a_wrong_bundle():
-    made = bundle(ranking(), PERSON, SOURCE)
-    resources(made, "RiskAssessment")[0].pop("status")
-    with pytest.raises(ValueError, match="status"):
-        Bundle.model_validate(made)
-
-
 def test_the_assessment_holds_the_ranking_and_what_it_rests_on():
     made = bundle(ranking(), PERSON, SOURCE, top=3)
     (assessment,) = resources(made, "RiskAssessment")
@@ -200,11 +169,8 @@ def test_the_assessment_holds_the_ranking_and_what_it_rests_on():
     assert [(coding["system"], coding["code"]) for coding in codings] == [
         (CODE_SYSTEMS["ICD9"], code.code) for code in CODES[:3]
     ]
-    assert [prediction["qualitativeRisk"]["text"].split(":")[0] for prediction in assessment["prediction"]] == [
-        "predicted",
-        "predicted",
-        "not predicted",
-    ]
+    risks = [prediction["qualitativeRisk"]["text"].split(":")[0] for prediction in assessment["prediction"]]
+    assert risks == ["predicted", "predicted", "not predicted"]
     assert not any("probabilityDecimal" in prediction for prediction in assessment["prediction"])
     assert assessment["note"][0]["text"] == NOTICE
     conditions = resources(made, "Condition")
@@ -238,16 +204,11 @@ def test_what_has_no_place_in_the_bundle_is_said_in_a_note():
     assert "Facts of single visits that this bundle leaves out: discharge." in notes
 
 
-def test_probabilities_are_percentages_where_calibrated():
-    (assessment,) = resources(bundle(ranking(calibrated=True), PERSON, SOURCE), "RiskAssessment")
-    assert [prediction["probabilityDecimal"] for prediction in assessment["prediction"]] == [
-        90, 50, 12.3457, 10, 5, 0,
-    ]  # fmt: skip
-
-
-def test_all_predicted_codes_are_listed_even_beyond_top():
+def test_all_predicted_codes_are_listed_even_beyond_top_and_probabilities_where_calibrated():
     (assessment,) = resources(bundle(ranking(above=4), PERSON, SOURCE, top=2), "RiskAssessment")
     assert len(assessment["prediction"]) == 4
+    (assessment,) = resources(bundle(ranking(calibrated=True), PERSON, SOURCE), "RiskAssessment")
+    assert [each["probabilityDecimal"] for each in assessment["prediction"]] == [90, 50, 12.3457, 10, 5, 0]  # percent
     assert "basis" not in resources(bundle(ranking(), Patient(), SOURCE), "RiskAssessment")[0]
 
 

@@ -115,6 +115,4 @@ def typed(identity: str, text: str) -> WidgetState:
 
 def chosen(identity: str, option: str) -> WidgetState:
     """A segment of a segmented control."""
-    state = WidgetState(id=identity)
-    state.string_array_value.data.append(option)
-    return state
+    return WidgetState(id=identity, string_array_value={"data": [option]})

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
@@ -46,15 +47,13 @@ def sentinels(engine: Engine, count: int, seed: int = 1) -> list[Sentinel]:
     drawn: set[tuple[Code, ...]] = set()
     while len(drawn) < count:
         drawn.add(tuple(draw.sample(readable, CODES_EACH)))
-    words = ["".join(draw.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=6)) for _ in range(count)]
-    histories = [codes for all_codes in sorted(drawn) for codes in (all_codes, *_each_left_out(all_codes))]
-    rankings = engine.rank_many([Patient((Visit(codes),)) for codes in histories])
-    names = [tuple(code.code for code in ranking.codes) for ranking in rankings]
     made = []
     for number, codes in enumerate(sorted(drawn)):
-        own = names[number * (CODES_EACH + 1) : (number + 1) * (CODES_EACH + 1)]
-        without = dict(zip(codes, own[1:], strict=True))
-        made.append(Sentinel(number, f"QXSENTINEL{number:04d}{words[number]}", codes, own[0], without))
+        histories = [codes, *(tuple(other for other in codes if other != code) for code in codes)]
+        rankings = engine.rank_many([Patient((Visit(each),)) for each in histories])
+        whole, *without = [tuple(code.code for code in ranking.codes) for ranking in rankings]
+        word = f"QXSENTINEL{number:04d}{''.join(draw.choices(ascii_uppercase, k=6))}"
+        made.append(Sentinel(number, word, codes, whole, dict(zip(codes, without, strict=True))))
     return made
 
 
@@ -140,7 +139,3 @@ class Visitor:
             self.wrong.append(f"another ranking: {shown[:3]} in place of {list(right[:3])}")
         if self._sentinel.word not in self._session.text():
             self.wrong.append("the history is not this visitor's")
-
-
-def _each_left_out(codes: tuple[Code, ...]) -> list[tuple[Code, ...]]:
-    return [tuple(other for other in codes if other != code) for code in codes]

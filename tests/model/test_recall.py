@@ -8,7 +8,7 @@ import torch
 from mera_core.icd.ontology import Code
 from mera_core.model import recall
 from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids, question_text
-from mera_core.model.recall import last_states, recall_ancestors, recall_codes, recall_definitions, right_padded
+from mera_core.model.recall import last_states, recall_codes, recall_definitions, right_padded
 from tests.tiny import CODES, tiny_model
 
 
@@ -40,10 +40,6 @@ def test_shares_are_a_softmax_over_every_code_and_no_word() -> None:
     assert torch.allclose(torch.tensor(shares), logits[ids].softmax(0), atol=1e-5)
 
 
-def test_the_top_five_by_default() -> None:
-    assert [len(answer) for answer in recall_codes(tiny_model(), ["Pneumonia", "Heart failure"])] == [5, 5]
-
-
 def test_a_definition_is_decoded_greedily_over_words_alone(monkeypatch) -> None:
     monkeypatch.setattr(recall, "LONGEST_ANSWER", 20)
     model = tiny_model()
@@ -72,17 +68,10 @@ def test_answers_do_not_depend_on_what_else_is_asked(monkeypatch) -> None:
     together = recall_definitions(model, CODES[:4])
     assert together == [recall_definitions(model, [code])[0] for code in CODES[:4]]
     assert len(set(together)) > 1
-    codes = recall_codes(model, ["Pneumonia", "Heart failure, unspecified and something long"], top=3)
-    alone = [
-        recall_codes(model, [text], top=3)[0] for text in ("Pneumonia", "Heart failure, unspecified and something long")
-    ]
+    asked = ["Pneumonia", "Heart failure, unspecified and something long"]
+    codes = recall_codes(model, asked, top=3)
+    alone = [recall_codes(model, [text], top=3)[0] for text in asked]
     assert [[code for code, _ in row] for row in codes] == [[code for code, _ in row] for row in alone]
-
-
-def test_an_ancestor_is_asked_by_its_level() -> None:
-    model = tiny_model()
-    chapter, block = (recall_ancestors(model, [CODES[0]], level, top=10)[0] for level in ("chapter", "block"))
-    assert chapter != block and len(chapter) == len(block) == 10
 
 
 # --- the questions
@@ -97,9 +86,8 @@ def test_every_phrasing_names_its_subject_once() -> None:
 
 
 def test_question_texts() -> None:
-    assert question_text(DEFINITION, "428.0") == "Define 428.0:"
-    assert question_text(CODE, "Pneumonia") == "Code for Pneumonia:"
-    assert question_text("chapter", "428.0") == "chapter of 428.0:"
+    for kind, subject, text in ((DEFINITION, "428.0", "Define 428.0:"), ("chapter", "428.0", "chapter of 428.0:")):
+        assert question_text(kind, subject) == text
 
 
 def test_a_question_about_a_code_holds_its_token_among_words() -> None:

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit
 from mera_core.model.network import MeraModel
-from mera_core.model.row_cache import KeptRows, picked
+from mera_core.model.row_cache import KeptRows
 from tests.tiny import CODES, tiny_model
 
 IDS = torch.tensor([3, 0, 3, 5])
@@ -19,11 +17,6 @@ IDS = torch.tensor([3, 0, 3, 5])
 
 def _table(rows: int = 7) -> nn.Parameter:
     return nn.Parameter(torch.arange(rows * 2.0).view(rows, 2), requires_grad=False)
-
-
-def test_rows_are_picked_in_the_order_of_their_ids() -> None:
-    assert picked(_table(), IDS)[:, 0].tolist() == [6, 0, 6, 10]
-    assert picked(_table(), slice(2, 4)).tolist() == [[4, 5], [6, 7]]
 
 
 def test_rows_are_kept_while_nobody_writes() -> None:
@@ -115,12 +108,3 @@ def test_a_model_scores_with_the_rows_it_has_now(write: Callable[[MeraModel], No
         after = model.scores(hidden)[0]
     assert not torch.equal(before, after)
     assert torch.allclose(after, model.scores(hidden)[0], atol=1e-5)  # with gradients rows are picked one by one
-
-
-def test_a_checkpoint_that_is_loaded_to_be_asked_keeps_its_rows() -> None:
-    engine = Engine.load()
-    engine.rank(Patient([Visit(["428.0"])]))
-    kept = engine.model._kept
-    assert kept is not None and kept.hold(_weight(engine.model))
-    engine.rank(Patient([Visit(["486"])]))
-    assert engine.model._kept is kept

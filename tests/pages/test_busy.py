@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mera_core.serving import batch_queue
+from mera_core.serving import turn_queue
 from pages.shared.app import engines
 from tests.pages.apps import html_of, open_page
 
@@ -18,7 +18,7 @@ DEMO = {"demo": "demo-heart-failure"}
 @pytest.fixture
 def held_up(monkeypatch) -> Iterator[threading.Event]:
     """The queue of all sessions, held up by somebody else until the event is set."""
-    monkeypatch.setattr(batch_queue, "QUIET", 0.0)
+    monkeypatch.setattr(turn_queue, "QUIET", 0.0)
     open_page("1_Predict.py", query=DEMO)  # loads the model
     go, entered = threading.Event(), threading.Event()
     other = threading.Thread(target=engines._queue().ask, args=([lambda: (entered.set(), go.wait(30))],))

@@ -174,12 +174,8 @@ def test_packages_depend_in_one_direction(folder, forbidden):
 
 
 def test_only_the_table_builder_reads_the_sources_of_the_code_book():
-    users = {
-        path.name
-        for path in [*sources(*PACKAGES), ROOT / "app.py"]
-        if path.exists() and BUILDERS & {name.split(".")[0] for name in imports_of(path)}
-    }
-    assert users <= {"make_icd_tables.py"}
+    users = [path for path in sources(*PACKAGES) if BUILDERS & {name.split(".")[0] for name in imports_of(path)}]
+    assert [path.name for path in users] == ["make_icd_tables.py"]
 
 
 def requirements(name: str) -> set[str]:
@@ -205,50 +201,36 @@ def third_party(paths: list[Path]) -> dict[str, str]:
     return found
 
 
-def runtime_sources(*folders: str) -> list[Path]:
-    files = [*sources(*folders), ROOT / "app.py"]
-    return [path for path in files if path.exists() and path.name not in APART]
+def test_what_is_imported_is_required_and_what_is_required_is_imported():
+    app, training = (requirements(f"requirements{which}.txt") for which in ("", "-train"))
+    every = app | training | requirements("requirements-dev.txt") | set(OPTIONAL)
 
+    def used(*folders: str) -> set[str]:
+        return set(third_party([path for path in [*sources(*folders), ROOT / "app.py"] if path.name not in APART]))
 
-def test_every_library_that_runs_is_in_requirements():
-    app = requirements("requirements.txt") | set(OPTIONAL)
-    training = app | requirements("requirements-train.txt")
-    for folders, listed in (("mera_core", "pages", "sample_data"), app), (PACKAGES, training):
-        used = third_party(runtime_sources(*folders))
-        assert {name: path for name, path in used.items() if name not in listed} == {}
-
-
-def test_optional_libraries_are_in_lists_of_their_own():
+    assert used("mera_core", "pages", "sample_data") - app - set(OPTIONAL) == set()
+    assert used(*PACKAGES) - app - training - set(OPTIONAL) == set()
+    assert (app | training) - used(*PACKAGES) - set(LOADED_BY_OTHERS) == set()
+    assert set(third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])) - every == set()
     for name, file in OPTIONAL.items():
         assert {line.partition("[")[0] for line in requirements(file)} == {name}
 
 
-def test_every_requirement_is_used():
-    listed = requirements("requirements.txt") | requirements("requirements-train.txt")
-    assert listed - set(third_party(runtime_sources(*PACKAGES))) - set(LOADED_BY_OTHERS) == set()
+APP = ["streamlit", "training", "pages", *sorted(BUILDERS)]
 
 
-def test_tests_and_the_table_builder_need_no_more_than_the_lists():
-    names = ("requirements.txt", "requirements-train.txt", "requirements-dev.txt")
-    listed = set().union(*map(requirements, names)) | set(OPTIONAL)
-    used = third_party([*sources("tests"), ROOT / "training" / "tools" / "make_icd_tables.py"])
-    assert {name: path for name, path in used.items() if name not in listed} == {}
-
-
-def test_looking_up_a_code_loads_neither_the_model_nor_the_app():
-    heavy = ["torch", "transformers", "streamlit", "plotly", "matplotlib", *BUILDERS]
-    script = (
-        "import sys, mera_core, mera_core.icd.search; from mera_core.icd.ontology import Ontology; Ontology.load();"
-        f"print([name for name in {heavy!r} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_the_engine_loads_neither_the_app_nor_training():
-    script = (
-        "import sys, mera_core.engine;"
-        f"print(sorted({{'streamlit', 'training', 'pages', *{sorted(BUILDERS)!r}}} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("used", "unloaded"),
+    [
+        (
+            "mera_core.icd.search; from mera_core.icd.ontology import Ontology; Ontology.load()",
+            ["torch", "plotly", *APP],
+        ),
+        ("mera_core.engine", APP),
+    ],
+    ids=["looking up a code", "the engine"],
+)
+def test_what_is_heavy_and_not_needed_is_not_loaded(used, unloaded):
+    script = f"import sys, {used}; print([name for name in {unloaded!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

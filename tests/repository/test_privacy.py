@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,14 +260,6 @@ def nodes(*kinds: type) -> Iterator[tuple[Path, ast.AST]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, kinds):
                 yield path, node
-
-
-def test_telemetry_and_error_details_are_off():
-    settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
-    assert settings["browser"]["gatherUsageStats"] is False
-    assert settings["client"]["showErrorDetails"] == "none" and settings["client"]["showErrorLinks"] is False
-    assert settings["server"]["showEmailPrompt"] is False
-    assert settings["logger"]["enableRich"] is False  # its tracebacks would pass by the log
 
 
 def test_only_a_demo_and_a_model_are_written_to_an_address():

@@ -45,28 +45,12 @@ def files() -> list[Path]:
     return found
 
 
-def text_files() -> list[Path]:
-    """Files that can be read as text, large data aside."""
-    texts = []
-    for path in files():
-        content = path.read_bytes() if path.stat().st_size < MEGABYTE else b"\0"
-        if b"\0" not in content:
-            texts.append(path)
-    return texts
-
-
 def test_every_requirement_is_pinned_and_says_what_it_is_for():
     for name in REQUIREMENTS:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         packages = [line for line in lines if line and not line.startswith("#")]
         wrong = [line for line in packages if not re.fullmatch(PINS[1:] + r" +# \S.*", line)]
         assert packages and wrong == [], name
-
-
-def test_no_index_is_named():
-    for name in (*REQUIREMENTS, "Makefile", ".ci/prepare", ".ci/run"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert not re.search(r"index-url|find-links|trusted-host|https?://(?!127\.0\.0\.1)", text), name
 
 
 def test_the_installed_libraries_are_those_of_the_pins():
@@ -79,29 +63,20 @@ def test_the_installed_libraries_are_those_of_the_pins():
 
 def test_the_app_starts_with_safe_settings():
     settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
-    assert settings["browser"]["gatherUsageStats"] is False
-    assert settings["client"]["showErrorDetails"] == "none"
-    assert settings["server"]["address"] == "127.0.0.1"
-    assert settings["server"]["enableXsrfProtection"] is True
-    assert settings["server"]["enableCORS"] is True
-    assert 1_000_000 * settings["server"]["maxUploadSize"] == Limits().upload_bytes  # the field promises what is taken
-    assert settings["server"]["allowedHosts"]
+    server = settings["server"]
+    assert settings["browser"]["gatherUsageStats"] is server["showEmailPrompt"] is False
+    assert settings["client"]["showErrorDetails"] == "none" and settings["client"]["showErrorLinks"] is False
+    assert settings["logger"]["enableRich"] is False  # its tracebacks would pass by the log
+    assert server["address"] == "127.0.0.1" and server["allowedHosts"]
+    assert server["enableXsrfProtection"] is server["enableCORS"] is True
+    assert 1_000_000 * server["maxUploadSize"] == Limits().upload_bytes  # the field promises what is taken
 
 
-def test_the_bundled_checkpoint_is_small_and_holds_no_code():
-    assert (CHECKPOINT / "mera.json").is_file(), "there is no bundled checkpoint: make checkpoint DATA=..."
-    contents = [path for path in CHECKPOINT.rglob("*") if path.is_file()]
-    assert {path.suffix for path in contents} <= {".safetensors", ".json", ".md"}
-    assert sum(path.stat().st_size for path in contents) < 40 * MEGABYTE
-
-
-def test_the_samples_are_demo_patients_and_two_checkpoints():
-    assert {path.name for path in SAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"} == {
-        CHECKPOINT.name,
-        SECOND.name,
-    }
-    assert sum(path.stat().st_size for path in SECOND.iterdir()) < 80 * MEGABYTE
-    assert max(path.stat().st_size for path in SAMPLES.iterdir() if path.is_file()) < MEGABYTE
+def test_the_bundled_checkpoints_are_small_and_hold_no_code():
+    for folder, megabytes in ((CHECKPOINT, 40), (SECOND, 80)):
+        contents = [path for path in folder.rglob("*") if path.is_file()]
+        assert {path.suffix for path in contents} <= {".safetensors", ".json", ".md"}
+        assert sum(path.stat().st_size for path in contents) < megabytes * MEGABYTE
 
 
 def test_nothing_else_is_large():
@@ -113,31 +88,20 @@ def test_nothing_else_is_large():
     assert large == {}
 
 
-def test_no_pickle_is_shipped():
-    assert [path for path in files() if path.suffix in {".pkl", ".pickle", ".pt", ".bin", ".pth", ".joblib"}] == []
-
-
 def test_no_path_of_one_machine():
-    own = Path(__file__).name
-    pattern = re.compile(r"(?<![\w.>)])/(?:home|Users|root|work|tmp|mnt|opt)/[\w.-]+")
-    found = {
-        f"{path.relative_to(ROOT)}: {match.group()}"
-        for path in text_files()
-        if path.name != own
-        for match in pattern.finditer(path.read_text(encoding="utf-8", errors="replace"))
-    }
+    pattern = re.compile(rb"(?<![\w.>)])/(?:home|Users|root|work|tmp|mnt|opt)/[\w.-]+")
+    found = set()
+    for path in files():
+        content = path.read_bytes() if path.stat().st_size < MEGABYTE and path != Path(__file__) else b"\0"
+        found |= {(str(path.relative_to(ROOT)), each) for each in pattern.findall(content) if b"\0" not in content}
     assert found == set()
 
 
 def test_the_build_server_runs_what_a_person_runs():
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert script.startswith("#!/usr/bin/env bash\n")
-    assert "set -euo pipefail" in script
-    assert script.splitlines()[-2:] == ["make lint", "make test"]
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-2:] == ["make lint", "make test"]
     lint = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlint:")[1].split("\n\n")[0]
     assert [tool in lint for tool in ("-m ruff check", "-m ruff format --check", "-m mypy")] == [True] * 3
-    for name in ("run", "prepare"):
-        assert os.access(ROOT / ".ci" / name, os.X_OK), f".ci/{name} is not executable"
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "prepare"))
 
 
 def test_make_without_a_target_lists_every_target():
@@ -179,22 +143,14 @@ def prepare(folder: Path, program: str, what: str, **environment: str) -> subpro
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        (
-            '[ "$1" = --version ] && echo Python 3.10.4 || exit 1',
-            "3.11 or newer, and 'python3' is: Python 3.10.4",
-        ),
-        (
-            'case "$*" in *version_info*) ;; --version) echo Python 3.12.1 ;; *) exit 1 ;; esac',
-            "python3-venv",
-        ),
+        ('[ "$1" = --version ] && echo Python 3.10.4 || exit 1', "3.11 or newer, and 'python3' is: Python 3.10.4"),
+        ('case "$*" in *version_info*) ;; --version) echo Python 3.12.1 ;; *) exit 1 ;; esac', "python3-venv"),
     ],
     ids=["too old", "no venv module"],
 )
 def test_an_unfit_python_is_told_in_a_sentence(program, said, tmp_path):
     done = prepare(tmp_path, program, "app")
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert done.returncode == 1 and said in done.stderr and not (tmp_path / ".venv").exists()
 
 
 PRETENDED_PYTHON = """
@@ -209,10 +165,7 @@ esac
 
 def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
     first = prepare(tmp_path, PRETENDED_PYTHON, "app")
-    assert first.returncode == 0, first.stderr
-    assert "== Creating .venv with Python 3.12.1" in first.stdout
-    assert "== Installing the libraries" in first.stdout
-    assert "   something==1\n" in first.stdout
+    assert first.returncode == 0 and "== Installing the libraries" in first.stdout, first.stderr
 
     def again() -> str:
         command = ["/bin/sh", str(tmp_path / ".ci" / "prepare"), "app"]
@@ -227,22 +180,13 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path):
 
 def test_a_failed_installation_is_told_and_tried_again(tmp_path):
     done = prepare(tmp_path, PRETENDED_PYTHON, "app", PIP_STATUS="1")
-    assert done.returncode == 1
-    assert "pip could not install requirements.txt" in done.stderr
+    assert done.returncode == 1 and "pip could not install requirements.txt" in done.stderr
     assert not (tmp_path / ".venv" / "installed-requirements.txt").exists()
 
 
 def test_tests_run_without_a_browser_and_say_so(tmp_path):
     done = prepare(tmp_path, PRETENDED_PYTHON, "test")
-    assert done.returncode == 0, done.stderr
-    assert "No Chromium could be installed" in done.stdout
-
-
-def test_the_licence_is_the_whole_apache_text():
-    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Version 2.0, January 2004" in text
-    assert "END OF TERMS AND CONDITIONS" in text
-    assert len(text) == 11_357  # bytes of the text that the Apache foundation publishes, less its leading line end
+    assert done.returncode == 0 and "No Chromium could be installed" in done.stdout, done.stderr
 
 
 def test_a_withdrawn_call_of_our_own_fails_the_tests():

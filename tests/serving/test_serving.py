@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,8 @@ from mera_core.engine import Engine
 from mera_core.explain import leave_one_out
 from mera_core.history.records import Patient, Visit
 from mera_core.model.batching import by_length
-from mera_core.serving.batch_queue import BusyError, TurnQueue
 from mera_core.serving.shared_engine import SharedEngine
+from mera_core.serving.turn_queue import TurnQueue
 from tests.conftest import invented_patients
 from tests.tiny import CODES, tiny_engine, tiny_model
 
@@ -150,12 +149,6 @@ def test_the_model_is_used_by_the_worker_alone(patients, queue):
     )
 
 
-def test_methods_are_asked_as_those_of_the_engine():
-    for name in ("scores", "recall", "recall_ancestors", "recall_definitions", "recall_equivalent"):
-        own, whole = (inspect.signature(getattr(kind, name)).parameters for kind in (SharedEngine, Engine))
-        assert [*own.values()] == [*whole.values()], name
-
-
 def test_recall_gives_what_the_engine_gives(engine, queue):
     shared = SharedEngine(engine, queue)
     with ThreadPoolExecutor(6) as pool:
@@ -163,15 +156,6 @@ def test_recall_gives_what_the_engine_gives(engine, queue):
     assert shared.recall_definitions(CODES) == engine.recall_definitions(CODES)
     with pytest.raises(InputError, match="either a code or a definition"):
         shared.recall()
-
-
-def test_a_closed_queue_refuses_with_a_sentence(engine, patients, queue):
-    shared = SharedEngine(engine, queue)
-    assert shared.model is engine.model and shared.rank(patients[0]).checkpoint == engine.name
-    queue.close()
-    with pytest.raises(BusyError, match="The app is stopping"):
-        shared.rank(patients[0])
-    assert issubclass(BusyError, InputError)  # pages show it as it stands
 
 
 def test_batches_waste_little_and_never_vary():

@@ -77,14 +77,12 @@ def _losses(
 ) -> Tensor:
     scores, eov = model.scores(states, seen)
     if config.ranking_loss == "hierarchical":
-        loss = hierarchical_contrastive(
-            scores, positive, hierarchy, config.level_weights or None, config.temperature, reduction="none"
-        )
+        loss = hierarchical_contrastive(scores, positive, hierarchy, config.level_weights or None, config.temperature)
     else:
         loss = -(scores.log_softmax(1) * positive).sum(1)
     if config.threshold != "none":
         loss = loss + config.threshold_weight * threshold_loss(
-            scores, eov, positive, config.threshold, config.threshold_positive_weight, reduction="none"
+            scores, eov, positive, config.threshold, config.threshold_positive_weight
         )
     return loss
 

@@ -20,8 +20,8 @@ from pages.shared.app.checkpoints import models
 from pages.shared.app.markdown import plain, sentence
 
 if TYPE_CHECKING:  # they bring in torch: only when a page needs the model
-    from mera_core.serving.batch_queue import TurnQueue
     from mera_core.serving.shared_engine import SharedEngine
+    from mera_core.serving.turn_queue import TurnQueue
 
 _RANKINGS_KEPT = 8
 _MODELS_KEPT = 3  # loaded at once, for all sessions together
@@ -125,7 +125,7 @@ def _settle() -> None:
 @st.cache_resource(show_spinner=False, on_release=lambda queue: queue.close())
 def _queue() -> TurnQueue:
     """The queue that the sessions of all models wait in: one model works at a time."""
-    from mera_core.serving.batch_queue import TurnQueue
+    from mera_core.serving.turn_queue import TurnQueue
 
     return TurnQueue()
 

@@ -16,7 +16,7 @@ from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Ontology
-from mera_core.model.losses import Hierarchy, hierarchical_contrastive, independent_threshold
+from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshold_loss
 from mera_core.model.sequence import Encoder, SequenceConfig
 from tests.tiny import CODES, icd9, tiny_engine, tiny_model
 from training.common.config import RankConfig
@@ -63,8 +63,8 @@ def test_the_loss_is_the_weighted_mean_of_both_terms_over_targets() -> None:
             seen[:, 0] = 0
             scores, eov = model.scores(state, seen)
             positive = batch["positive"][n][None]
-            one = hierarchical_contrastive(scores, positive, HIERARCHY, reduction="sum")
-            one = one + 0.7 * independent_threshold(scores, eov, positive, 3.0, reduction="sum")
+            one = hierarchical_contrastive(scores, positive, HIERARCHY).sum()
+            one = one + 0.7 * threshold_loss(scores, eov, positive, "independent", 3.0).sum()
             total += float(batch["weight"][n]) * float(one)
             weight_sum += float(batch["weight"][n])
         assert float(rank_loss(model, batch, HIERARCHY, config)) == pytest.approx(total / weight_sum, rel=1e-4)
