@@ -15,7 +15,7 @@ from mera_core.common.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train and evaluate MERA checkpoints.")
 Config = Annotated[Path, typer.Option("--config", help="Flat YAML with the run's settings.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the checkpoint that is written.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write the checkpoint into.")]
 Seed = Annotated[int | None, typer.Option(help="Overrides the config's.")]
 Checkpoint = Annotated[Path, typer.Option(help="Checkpoint folder.")]
 Data = Annotated[str, typer.Option(help="Patient records: a file or folder.")]
@@ -31,7 +31,7 @@ ABLATIONS, RUNS, MINI = Path("training/configs/ablate.yaml"), Path("runs/ablate"
 
 @app.command()
 def memorize(config: Config, out: Out, seed: Seed = None) -> None:
-    """Stage 1: memorize the code book."""
+    """Stage 1: memorize the ICD codes."""
     from training.common.config import MemorizeConfig
     from training.common.trainer import leave_processes
     from training.memorize import run as stage
@@ -84,7 +84,7 @@ def evaluate(
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
-    """Every figure of a checkpoint on patients it never saw, beside the baselines."""
+    """Measure a checkpoint on patients it never saw, beside the baselines."""
     from training.evaluate import run as evaluation
 
     if out is not None:
@@ -118,7 +118,7 @@ def baselines(
     ] = None,
     draws: Draws = 1000,
 ) -> None:
-    """Tune, fit and measure every baseline on a checkpoint's split; goes on where it stopped."""
+    """Tune, fit and measure every baseline on a checkpoint's split; resumes a stopped run."""
     from training.evaluate import compare_baselines as compare
 
     table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
@@ -134,9 +134,9 @@ def ablate(
     out: Annotated[Path, typer.Option(help="The table, as JSON.")] = Path("docs/evidence/ablations.json"),
     only: Only = None,
     seeds: Seeds = "",
-    minutes: Annotated[float, typer.Option(help="Start no run after so many minutes.")] = 1e9,
+    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
 ) -> None:
-    """Run the ablation table, one run a row and seed; goes on where it stopped."""
+    """Run the ablation table, one run for each row and seed; resumes a stopped run."""
     from training.ablate import run as ablation
 
     table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
@@ -202,7 +202,7 @@ def recall(
     checkpoint: Checkpoint,
     as_json: AsJson = False,
 ) -> None:
-    """Exact match of a checkpoint's memory over the whole code book."""
+    """Measure by exact match how many of all ICD codes a checkpoint recalls."""
     from mera_core.checkpoint.folder import load_checkpoint
     from mera_core.icd.ontology import Ontology
     from training.memorize import recall_eval as memory
@@ -256,7 +256,7 @@ def fit_cut(
     out: Out,
     format: Format = "auto",
 ) -> None:
-    """Fit a checkpoint's cut and probabilities again, for another population: the network stays as it is."""
+    """Fit a checkpoint's cut-off and probabilities to another population; the network does not change."""
     from mera_core.checkpoint.folder import make_room
     from training.rank import cut
 
@@ -286,7 +286,7 @@ def plan(
     as_json: AsJson = False,
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ) -> None:
-    """What a run needs (memory by part, steps, tokens, hours), from its configuration alone: no weights are loaded."""
+    """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
     from training.plan import run as planning
 
     cohort = planning.CohortSize(labels, patients, visits, codes)
@@ -307,7 +307,7 @@ def merge(
     base: Annotated[str | None, typer.Option(help="The base model, if it has been moved since training.")] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
-    """Put adapters into their base: a whole checkpoint, which the engine and the app load."""
+    """Merge adapters into their base model: a complete checkpoint for the engine and the app."""
     from training.release import export as exporting
 
     exporting.merge(adapters, out, base, dtype)
@@ -333,9 +333,9 @@ def export(
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder written by `rank` or `memorize`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
-    data: Annotated[str, typer.Option(help="The records it was trained on; none for one that memorized only.")] = "",
+    data: Annotated[str, typer.Option(help="The records it was trained on; none for a run of `memorize`.")] = "",
     format: Format = "auto",
-    readme: Annotated[Path | None, typer.Option(help="Also put the figures between the markers of this file.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Also write the figures between the markers of this file.")] = None,
     baselines: Annotated[
         Path | None,
         typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),

@@ -23,13 +23,13 @@ SIZES = {
 SCHEMES = ("light", "dark")
 README = {"width": 1280, "height": 1500}  # the list and the first chart
 SHOWN = {
-    "home": "The way to the pages, the loaded checkpoint, invented patients to start from.",
+    "home": "Links to the pages, the loaded checkpoint, invented patients to start from.",
     "predict": "The history on the left; on the right the ranked diagnoses with the cut-off, and under them their chapters, "
     "why, what if and downloads.",
     "compare": "Two histories, or one history under two checkpoints: what differs stands first.",
-    "recall": "What the model knows of the ICD codes without looking them up, beside the official text.",
-    "cohort": "Many patients scored at once: where their next visits point.",
-    "model-card": "What the checkpoint says of itself: data, limits, figures with intervals.",
+    "recall": "What the model recalls of the ICD codes, beside the official definitions.",
+    "cohort": "Many patients scored at once, with a summary of their likely next visits.",
+    "model-card": "The checkpoint's data, limits, and figures with intervals.",
     "audit": "Does the tree group what a clinician would group? A group with an intruder, and the reader's verdict.",
 }
 DRAWN = 1500  # milliseconds for Plotly's transitions and the fonts
@@ -63,7 +63,7 @@ def gallery(folder: str) -> str:
     """Markdown that shows every picture."""
     parts = [
         "# Screens\n",
-        "Every page with something on it, in light and dark colours, at desk and at phone width; written by `python -m "
+        "Every page with content, in light and dark colours, at desktop and phone width; written by `python -m "
         "tests.browser.screenshots`. The patients are invented. Research use, not for clinical decisions.\n",
     ]
     for name in PAGES:
