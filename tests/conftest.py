@@ -148,9 +148,9 @@ def tiny_stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=64,
         layers=1,
         heads=2,
-        passes=0.02,
+        epochs=0.02,
         batch_size=64,
-        undivided_codes=64,
+        sampled_negatives=64,
         save_every=0,
     )
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-stage1"
@@ -168,7 +168,7 @@ def tiny_checkpoint(tiny_stage1: Path, invented_cohort: Path) -> Path:
         start=str(tiny_stage1),
         data=str(invented_cohort),
         format="table",
-        passes=6,
+        epochs=6,
         batch_size=16,
         learning_rate=5e-3,
         rehearsal=4,

@@ -335,7 +335,9 @@ def publish(
     out: Annotated[Path, typer.Argument(help="Folder of the published checkpoint.")],
     data: Annotated[str, typer.Option(help="The records it was trained on; none for a run of `memorize`.")] = "",
     format: Format = "auto",
-    readme: Annotated[Path | None, typer.Option(help="Also write the figures between the markers of this file.")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also write the figures between the markers of this file.")
+    ] = None,
     baselines: Annotated[
         Path | None,
         typer.Option(help="Table that `baselines` wrote beside this run, to show its tuned rows.", exists=True),

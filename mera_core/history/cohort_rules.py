@@ -128,8 +128,8 @@ def apply(columns: VisitColumns, rules: CohortRules, ontology: Ontology | None =
         changed = change(columns)
         after, note = changed if isinstance(changed, tuple) else (changed, "")
         left = _sizes(after)
-        out = (before - now for before, now in zip(_sizes(columns), left, strict=True))
-        flow.steps.append(Step(what, *left, *out, note))
+        patients, visits, codes = (before - now for before, now in zip(_sizes(columns), left, strict=True))
+        flow.steps.append(Step(what, *left, patients, visits, codes, note))
         columns = after
     return columns, flow
 

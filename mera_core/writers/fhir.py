@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,7 +166,7 @@ def _concept(code: Code, ontology: Ontology) -> Resource:
     return {"coding": [coding]}
 
 
-def _details(words: dict[str, str]) -> list[Resource]:
+def _details(words: Mapping[str, str]) -> list[Resource]:
     return [
         {"url": DETAIL, "extension": [{"url": "name", "valueString": name}, {"url": "value", "valueString": word}]}
         for name, word in words.items()

@@ -42,7 +42,7 @@ from training.ablate.results import (
     slug,
     write_json,
 )
-from training.ablate.table import SHOWN, Row, Table
+from training.ablate.table import SHOWN, Row, Table, as_kept
 from training.common.config import MemorizeConfig
 from training.common.split import SPLIT_RULE, histories_and_truth, in_parts, read_once, with_codes
 from training.memorize import run as memorize
@@ -278,7 +278,7 @@ def verdict(difference: Estimate, helps: bool) -> str:
 
 def stage1_name(table: Table, row: Row, seed: int) -> str:
     """Name of the stage-1 folder of a row: one for all rows of the same stage 1."""
-    settings = json.dumps([table.memorize_config(row, seed).to_dict(), row.start], sort_keys=True)
+    settings = json.dumps([as_kept(table.memorize_config(row, seed)), row.start], sort_keys=True)
     return f"stage1-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mera_core.common.errors import InputError
-from training.common.config import MemorizeConfig, RankConfig
+from training.common.config import EARLIER_NAMES, MemorizeConfig, RankConfig, RunConfig, refuse_earlier_names
 
 SHOWN = (
     "recall@10", "recall@20", "weighted_f1_oracle", "weighted_f1_cut", "recurrent_recall@20", "new_onset_recall@20",
@@ -87,6 +87,12 @@ class Table:
         rows = tuple(Row(**row) for row in values["rows"])
         if len({row.name for row in rows}) < len(rows):
             raise InputError(f"{path} names a row twice.")
+        for settings in (
+            values["memorize"],
+            values["rank"],
+            *(part for row in rows for part in (row.start, row.train)),
+        ):
+            refuse_earlier_names(settings, path)
         table = cls(tuple(values["seeds"]), values["memorize"], values["rank"], rows)
         for row in rows:  # contradictions are found now, not after a night
             table.memorize_config(row, 1)
@@ -99,7 +105,13 @@ class Table:
 
     def fingerprint(self, row: Row, seed: int, *more: Any) -> str:
         """Ten hexadecimal digits that another setting, seed, or `more` would change."""
-        settings = [self.memorize_config(row, seed).to_dict(), self.rank_config(row, seed).to_dict()]
+        earlier = {
+            name: before for before, name in EARLIER_NAMES.items()
+        }  # so that results kept before are known again
+        settings = [
+            {earlier.get(name, name): value for name, value in config.to_dict().items()}
+            for config in (self.memorize_config(row, seed), self.rank_config(row, seed))
+        ]
         text = json.dumps([*settings, row.start, row.train, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -117,3 +129,9 @@ def _config(kind: type, row: Row, values: dict[str, Any]):
         return kind(**values)
     except InputError as error:
         raise InputError(f'The row "{row.name}": {error}') from error
+
+
+def as_kept(config: RunConfig) -> dict[str, Any]:
+    """Settings under the names that kept results were marked by, so that those are known again."""
+    earlier = {name: before for before, name in EARLIER_NAMES.items()}
+    return {earlier.get(name, name): value for name, value in config.to_dict().items()}

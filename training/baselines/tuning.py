@@ -24,7 +24,7 @@ from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.regression import HistoryRegression
 from training.baselines.samples import Baseline
 from training.baselines.simple import CodeFrequency, CopyThePast
-from training.rank.cut import ORDER_TILTS, REACH_SHARES, TILTS, own_thresholds, recall_at_20
+from training.rank.cut import FREQUENCY_EXPONENTS, ORDER_FREQUENCY_EXPONENTS, REACH_SHARES, own_thresholds, recall_at_20
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def tuned(
 
 def best_order_tilt(scores: np.ndarray, truth: Truth, log_rate: np.ndarray) -> float:
     """The power of a code's frequency whose removal gives the best recall@20: scores [patients, C], log_rate [C]."""
-    recalls = {tilt: recall_at_20(scores - tilt * log_rate, truth) for tilt in ORDER_TILTS}
+    recalls = {tilt: recall_at_20(scores - tilt * log_rate, truth) for tilt in ORDER_FREQUENCY_EXPONENTS}
     return max(recalls, key=recalls.get)
 
 
@@ -129,7 +129,7 @@ class Cut:
     @classmethod
     def fit(cls, scores: np.ndarray, truth: Truth, log_rate: np.ndarray | None = None) -> Cut:
         """The cut with the highest weighted F1: any fixed size, any threshold, and, where scores are logits, the whole
-        family of MERA's own cut: any of TILTS with any of REACH_SHARES. log_rate: [C], given for logits alone.
+        family of MERA's own cut: any of FREQUENCY_EXPONENTS with any of REACH_SHARES. log_rate: [C], given for logits alone.
         """
         size, f1 = metrics.best_fixed_size(scores, truth)
         best = cls(size, None, 0.0, 0.0, f1)
@@ -157,5 +157,5 @@ def _offsets(scores: np.ndarray, truth: Truth, log_rate: np.ndarray) -> Iterator
     """
     margin = scores.astype(np.float64)
     own = own_thresholds(margin, Calibration.fit(margin, truth.positive))
-    for share, tilt in product(REACH_SHARES, TILTS):
+    for share, tilt in product(REACH_SHARES, FREQUENCY_EXPONENTS):
         yield tilt, share, tilt * log_rate + share * own

@@ -27,7 +27,7 @@ from training.rank.batches import HistoryBatches
 from training.rank.run import rank_loss, rank_optimizer
 
 TITLE = "Training: a step with the hierarchical and the threshold loss, beside plain cross-entropy"
-HCL = RankConfig(batch_size=64, passes=1, trim_inputs=True, batches="by_tokens")
+HCL = RankConfig(batch_size=64, epochs=1, trim_inputs=True, batches="by_tokens")
 PLAIN = replace(HCL, ranking_loss="cross_entropy", threshold="none")
 
 

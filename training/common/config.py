@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -46,6 +47,26 @@ Listed = BeforeValidator(_listed)
 Names = Annotated[tuple[str, ...], Listed, AfterValidator(_distinct)]
 
 
+EARLIER_NAMES = {
+    "passes": "epochs",
+    "go_on_from": "init_from",
+    "missed_passes": "epochs_on_missed",
+    "rows_alone": "train_missed_rows_only",
+    "encoded_passes": "encoded_epochs",
+    "undivided_codes": "sampled_negatives",
+    "targets_at_once": "target_chunk_size",
+    "average": "ema_decay",
+}
+"""What settings were called before; manifests and kept results of earlier runs hold these names."""
+
+
+def refuse_earlier_names(values: Mapping[str, Any], where: object) -> None:
+    """Raise InputError for a setting under its earlier name, with the name that it has now."""
+    for earlier, name in EARLIER_NAMES.items():
+        if earlier in values:
+            raise InputError(f"{where}: the setting {earlier} is now called {name}.")
+
+
 @checked
 class RunConfig:
     """Settings that both stages share."""
@@ -56,7 +77,7 @@ class RunConfig:
     """Sequences a step on each device."""
     accumulate: Count = 1
     """Forward passes a step (gradient accumulation)."""
-    passes: Annotated[Number, Field(ge=0.001)] = 10.0
+    epochs: Annotated[Number, Field(ge=0.001)] = 10.0
     """How often each question or patient is seen."""
     learning_rate: Positive = 2e-3
     """Peak of a cosine schedule with linear warm-up."""
@@ -75,7 +96,7 @@ class RunConfig:
     lora_targets: Names = ()
     """Ends of the names of the matrices that get an adapter; empty: every matrix of the body."""
     optimizer: Literal["adamw", "muon", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
-    """"adamw"; "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer passes); or AdamW
+    """"adamw"; "muon": Muon for the body's matrices and AdamW for all else (docs/choices.md: far fewer epochs); or AdamW
     by bitsandbytes: "adamw_8bit" (8-bit state), "paged_adamw" and "paged_adamw_8bit" (state that moves to the computer's
     memory where the GPU's is full; GPU only)."""
     muon_learning_rate: Amount = 0.0
@@ -113,6 +134,7 @@ class RunConfig:
             raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):
             raise InputError(f"{path} holds no settings (name: value).")
+        refuse_earlier_names(values, path)
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls(**{str(name): value for name, value in values.items()})
@@ -122,8 +144,8 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
-        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_passes": 0.0}
-        later |= {"rates_after_encoding": 1.0, "missed_passes": 0, "go_on_from": "", "rows_alone": False}
+        later = {"label_space": "data", "equivalents_share": 0.0, "encoded_epochs": 0.0}
+        later |= {"rates_after_encoding": 1.0, "epochs_on_missed": 0, "init_from": "", "train_missed_rows_only": False}
         for name, unused in later.items():
             if values.get(name) == unused:
                 del values[name]
@@ -137,7 +159,7 @@ class MemorizeConfig(RunConfig):
     backbone: str = ""
     """Folder or name of a Hugging Face language model, decoder-only (LLaMA, Mistral, Qwen, Gemma ...) or encoder-decoder
     (T5); empty trains a small LLaMA-architecture model from scratch."""
-    go_on_from: str = ""
+    init_from: str = ""
     """Folder of an earlier stage 1 to go on from, with its codes and their rows; empty begins with the settings above and
     below."""
     systems: Annotated[tuple[System, ...], Listed, AfterValidator(_distinct), Field(min_length=1)] = ("ICD9",)
@@ -158,28 +180,28 @@ class MemorizeConfig(RunConfig):
     """How code rows start: "definition" (position-weighted sum of word rows), "mean" (plain mean) or "random"."""
     common_direction: Amount = 0.0
     """Size of the direction that all code rows share when they start, in norms of a word row (`start_code_rows`)."""
-    encoded_passes: Amount = 0.0
-    """Passes over the codes before the others, in which a code's row is what the model itself makes of its definition
+    encoded_epochs: Amount = 0.0
+    """Epochs over the codes before the others, in which a code's row is what the model itself makes of its definition
     (`training/memorize/encoded_rows.py`); for decoder-only models whose every weight is trained."""
     rates_after_encoding: Annotated[Share, Field(gt=0)] = 1.0
-    """Share of `learning_rate` and `muon_learning_rate` in the passes after encoded ones, which refine what is known."""
-    missed_passes: Whole = 0
-    """Passes over the codes that encoded passes, or the stage 1 gone on from, leave unknown; they are spread among the other
+    """Share of `learning_rate` and `muon_learning_rate` in the epochs after encoded ones, which refine what is known."""
+    epochs_on_missed: Whole = 0
+    """Epochs over the codes that encoded epochs, or the stage 1 gone on from, leave unknown; they are spread among the other
     questions."""
-    rows_alone: bool = False
+    train_missed_rows_only: bool = False
     """Only the rows of codes that the stage 1 gone on from leaves unknown move, nothing else (`training.memorize.row_training`):
-    `missed_passes` ask for these codes, `batch_size` questions a step, and `passes` for all codes, whose places are kept."""
+    `epochs_on_missed` ask for these codes, `batch_size` questions a step, and `epochs` for all codes, whose places are kept."""
     backwards_share: Share = 1.0
-    """Share of the codes that are asked for by their definition in a pass: this direction is learned in fewer passes."""
+    """Share of the codes that are asked for by their definition in an epoch: this direction is learned in fewer epochs."""
     hierarchy_share: Amount = 1.0
-    """Hierarchy questions asked about each code in a pass; each draws one of the code's levels."""
+    """Hierarchy questions asked about each code in an epoch; each draws one of the code's levels."""
     equivalents_share: Amount = 0.0
-    """How often each of the other system's codes is asked for its equivalent in a pass (CMS general equivalence maps)."""
+    """How often each of the other system's codes is asked for its equivalent in an epoch (CMS general equivalence maps)."""
     phrasings: Whole = 0
     """Use only the first so many phrasings of each kind of question; 0: all but the held-out one."""
     batches: Literal["mixed", "by_length"] = "mixed"
     """"mixed": every batch holds all kinds of question; "by_length": like lengths together (least padding)."""
-    undivided_codes: Whole = 1024
+    sampled_negatives: Whole = 1024
     """Code rows drawn as extra candidates for each batch of definition words, so that words also win undivided."""
 
     def __post_init__(self):
@@ -188,27 +210,29 @@ class MemorizeConfig(RunConfig):
             raise InputError(f"There is nothing to put adapters on: tuning {self.tuning} needs a backbone.")
         if self.tuning != "full" and self.common_direction:
             raise InputError("common_direction changes the rows of words, which adapters leave alone: set it to 0.")
-        if self.tuning != "full" and self.encoded_passes:
-            raise InputError(f"encoded_passes trains every weight, which tuning {self.tuning} does not: set it to 0.")
-        if self.missed_passes and not (self.encoded_passes or self.go_on_from):
+        if self.tuning != "full" and self.encoded_epochs:
+            raise InputError(f"encoded_epochs trains every weight, which tuning {self.tuning} does not: set it to 0.")
+        if self.epochs_on_missed and not (self.encoded_epochs or self.init_from):
             raise InputError(
-                "missed_passes come after encoded ones or an earlier stage 1: set encoded_passes or go_on_from as well."
+                "epochs_on_missed come after encoded ones or an earlier stage 1: set encoded_epochs or init_from as well."
             )
-        if self.go_on_from and self.encoded_passes:
+        if self.init_from and self.encoded_epochs:
             raise InputError(
-                f"encoded_passes make all rows anew, and {self.go_on_from} holds rows: set encoded_passes to 0."
+                f"encoded_epochs make all rows anew, and {self.init_from} holds rows: set encoded_epochs to 0."
             )
-        if self.go_on_from and (self.backbone or self.tuning != "full"):
+        if self.init_from and (self.backbone or self.tuning != "full"):
             raise InputError(
-                "go_on_from goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
+                "init_from goes on with every weight of an earlier stage 1: leave backbone empty and tuning at full."
             )
-        if self.rows_alone and not (self.go_on_from and self.missed_passes):
+        if self.train_missed_rows_only and not (self.init_from and self.epochs_on_missed):
             raise InputError(
-                "rows_alone moves the rows of codes that an earlier stage 1 missed: set go_on_from and missed_passes as well."
+                "train_missed_rows_only trains the rows of codes that an earlier stage 1 missed: set init_from and "
+                "epochs_on_missed as well."
             )
-        if self.rows_alone and (self.weight_decay or self.optimizer == "muon"):
+        if self.train_missed_rows_only and (self.weight_decay or self.optimizer == "muon"):
             raise InputError(
-                "rows_alone moves some rows and nothing else: set weight_decay to 0, which moves all, and optimizer to adamw."
+                "train_missed_rows_only trains some rows and nothing else: set weight_decay to 0, which changes all rows, and "
+                "optimizer to adamw."
             )
         for name in ("hidden_size", "intermediate_size"):
             if not self.backbone and getattr(self, name) % 32:
@@ -240,7 +264,7 @@ class RankConfig(RunConfig):
     max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest history, in tokens."""
     shuffle: bool = True
-    """Order perturbation: a new order of the codes within each visit in every pass."""
+    """Order perturbation: a new order of the codes within each visit in every epoch."""
     drop: Part = 0.0
     """Probability of leaving a code, or a visit's words, out of the input (never out of a target)."""
     every_visit: bool = True
@@ -252,7 +276,7 @@ class RankConfig(RunConfig):
     dropout draws), and a history of two visits takes half the time; off in the bundled checkpoint's recipe."""
     batches: Literal["by_visits", "by_tokens", "mixed"] = "by_visits"
     """Which patients share a batch: "by_visits" or "by_tokens" (like lengths together: least padding), or "mixed"."""
-    targets_at_once: Whole = 0
+    target_chunk_size: Whole = 0
     """Targets whose scores are held at a time (computed again for the gradient); 0: all. For large label spaces."""
     label_space: Literal["data", "billable"] = "data"
     """The codes that are ranked: "data" (those of the training patients), or "billable": every billable code of the model's
@@ -279,7 +303,7 @@ class RankConfig(RunConfig):
     """Let the score head know which codes the history already holds."""
     head_learning_rate: Amount = 1e-2
     """Learning rate of the score head."""
-    average: Part = 0.0
+    ema_decay: Part = 0.0
     """Decay of the exponential moving average of the weights that is kept (0: the last weights)."""
     validate_every: Whole = 0
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""

@@ -132,7 +132,7 @@ def make_optimizer(
         {"params": list(head), "lr": head_rate, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    rates = {"lr": config.learning_rate, "weight_decay": decay}
+    rates: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": decay}
     if matrices:
         return MuonAdamW(
             [{"params": matrices, "lr": config.muon_learning_rate or config.learning_rate}], groups, **rates

@@ -170,7 +170,7 @@ def run_trainer(
         keep_freed_memory()
     total = len(data) // parts_a_step(config)  # type: ignore[arg-type]
     if not total:
-        raise InputError(f"These settings make no step: passes is {config.passes:g}, which is less than one batch.")
+        raise InputError(f"These settings make no step: passes is {config.epochs:g}, which is less than one batch.")
     resume = _resume_from(steps_folder, config)
     if resume and is_first_process():
         print(f"Going on from step {resume.name.rpartition('-')[2]} of {total} in {out}.")
@@ -272,7 +272,12 @@ def refuse_with_shards(config: RunConfig) -> None:
         )
     if config.tuning == "qlora":
         raise InputError("Weights in 4 bits can't be divided among devices: with FSDP set tuning to lora or full.")
-    for name, off in {"average": "0", "validate_every": "0", "encoded_passes": "0", "rows_alone": "false"}.items():
+    for name, off in {
+        "ema_decay": "0",
+        "validate_every": "0",
+        "encoded_epochs": "0",
+        "train_missed_rows_only": "false",
+    }.items():
         if getattr(config, name, None):
             raise InputError(
                 f"The setting {name} needs whole weights on each device, which FSDP divides: set it to {off}."

@@ -53,7 +53,7 @@ class EncodedBatches(Dataset):
         self._told_apart = frozenset(codes)
         rng = random.Random(config.seed)
         self._batches: list[list[Code]] = []
-        whole, part = int(config.encoded_passes), config.encoded_passes % 1
+        whole, part = int(config.encoded_epochs), config.encoded_epochs % 1
         for index in range(whole + (part > 0)):
             drawn = in_runs(codes, rng)
             drawn = drawn[: int(len(drawn) * (1 if index < whole else part))]
@@ -207,8 +207,8 @@ def refuse(model: MeraModel, config: MemorizeConfig) -> None:
     """Raise InputError for a model whose codes can't have rows of this kind, and for steps in several forward passes."""
     if parts_a_step(config) > 1:
         raise InputError(
-            "encoded_passes tells the codes of one forward pass apart, so a step can't be divided: set accumulate to 1 and "
+            "encoded_epochs tells the codes of one forward pass apart, so a step can't be divided: set accumulate to 1 and "
             "train in one process."
         )
     if model.encoder_decoder:
-        raise InputError("encoded_passes is for decoder-only models: set it to 0 for an encoder-decoder.")
+        raise InputError("encoded_epochs is for decoder-only models: set it to 0 for an encoder-decoder.")

@@ -135,14 +135,14 @@ class QuestionSampler:
         return ids, [self.vocabulary.ids[question.answer]]
 
     def batch(
-        self, drawn: Sequence[Question], rng: random.Random, undivided_codes: int = 512, part: int = 0, parts: int = 1
+        self, drawn: Sequence[Question], rng: random.Random, sampled_negatives: int = 512, part: int = 0, parts: int = 1
     ) -> dict[str, Any]:
         """What one of the `parts` forward passes of a step asks; `drawn` are the questions of the whole step.
 
         Returns:
             `questions`: PARTS of like length so that little is padding, each as `question_batch` says; `answers` [2]: how
             many words and how many codes the whole step's answers hold, divided by `parts`; `against` [K]: ids of the codes
-            that stand against words in this step: those in its questions, their neighbours, and `undivided_codes` drawn ones.
+            that stand against words in this step: those in its questions, their neighbours, and `sampled_negatives` drawn ones.
         """
         first, total = self.vocabulary.n_words + 1, len(self.vocabulary)
         encoded = [self.encode(question, rng) for question in drawn]
@@ -151,7 +151,7 @@ class QuestionSampler:
             id_ + n for asked, _ in encoded for id_ in asked if id_ >= first for n in range(-NEIGHBOURS, NEIGHBOURS + 1)
         }
         against = near & {*range(first, total)} | {
-            *rng.choices(range(first, total), k=min(undivided_codes, total - first))
+            *rng.choices(range(first, total), k=min(sampled_negatives, total - first))
         }
         own = sorted(encoded[part::parts], key=lambda pair: len(pair[0]) + len(pair[1]))
         size = max(1, -(-len(own) // PARTS))
@@ -204,7 +204,7 @@ class QuestionBatches(Dataset):
     def __init__(
         self, sampler: QuestionSampler, config: MemorizeConfig, missed: Sequence[Code] = (), parts: int | None = None
     ):
-        """`missed`: codes that are asked for `config.missed_passes` times more than the others, both ways.
+        """`missed`: codes that are asked for `config.epochs_on_missed` times more than the others, both ways.
 
         parts: forward passes a step, over all devices; by default those of this run.
         """
@@ -224,14 +224,14 @@ class QuestionBatches(Dataset):
 
     def _passes(self, rng: random.Random) -> Iterator[list[Question]]:
         config = self.config
-        whole, part = int(config.passes), config.passes % 1
+        whole, part = int(config.epochs), config.epochs % 1
         for index in range(whole + (part > 0)):
             drawn = self.sampler.one_pass(rng, config.backwards_share, config.hierarchy_share, config.equivalents_share)
             yield drawn[: int(len(drawn) * (1 if index < whole else part))]
 
     def _about(self, missed: Sequence[Code], rng: random.Random) -> list[Question]:
         asked = self.sampler.both_ways(missed)
-        return [question for _ in range(self.config.missed_passes) for question in rng.sample(asked, len(asked))]
+        return [question for _ in range(self.config.epochs_on_missed) for question in rng.sample(asked, len(asked))]
 
     def __len__(self) -> int:
         return len(self._batches) * self.parts
@@ -239,7 +239,7 @@ class QuestionBatches(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         step, part = divmod(item, self.parts)
         rng = random.Random(self.config.seed * 1_000_003 + step)
-        return self.sampler.batch(self._batches[step], rng, self.config.undivided_codes, part, self.parts)
+        return self.sampler.batch(self._batches[step], rng, self.config.sampled_negatives, part, self.parts)
 
 
 def repeated(asked: Sequence[Question], times: float, rng: random.Random) -> list[Question]:

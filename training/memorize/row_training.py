@@ -49,7 +49,9 @@ class RowBatches(Dataset):
     def __init__(self, sampler: QuestionSampler, config: MemorizeConfig, codes: Sequence[Code]):
         self.sampler, self.config, self.parts = sampler, config, parts_a_step(config)
         rng = random.Random(config.seed)
-        asked = [question for _ in range(config.missed_passes) for question in _one_pass(sampler, config, codes, rng)]
+        asked = [
+            question for _ in range(config.epochs_on_missed) for question in _one_pass(sampler, config, codes, rng)
+        ]
         still = _still(sampler, config, rng)
         steps = -(-len(asked) // (config.batch_size * self.parts))
         self._steps = [(_share(asked, step, steps), _share(still, step, steps)) for step in range(steps)]
@@ -61,7 +63,8 @@ class RowBatches(Dataset):
         step, part = divmod(item, self.parts)
         rng = random.Random(self.config.seed * 1_000_003 + step)
         asked, still = (
-            self.sampler.batch(drawn, rng, self.config.undivided_codes, part, self.parts) for drawn in self._steps[step]
+            self.sampler.batch(drawn, rng, self.config.sampled_negatives, part, self.parts)
+            for drawn in self._steps[step]
         )
         return {"asked": asked, "still": still}
 
@@ -76,7 +79,7 @@ def _one_pass(
 
 def _still(sampler: QuestionSampler, config: MemorizeConfig, rng: random.Random) -> list[Question]:
     kinds = ((sampler.backwards, config.backwards_share), (sampler.equivalents, config.equivalents_share))
-    drawn = [q for questions, share in kinds for q in repeated(questions, share * config.passes, rng)]
+    drawn = [q for questions, share in kinds for q in repeated(questions, share * config.epochs, rng)]
     return rng.sample(drawn, len(drawn))
 
 
@@ -104,4 +107,4 @@ def rows_loss(model: MeraModel, item: dict[str, dict[str, Any]]) -> Tensor:
 def refuse_known(codes: Sequence[Code], before: str) -> None:
     """Raise InputError where nothing is left to learn."""
     if not codes:
-        raise InputError(f"{before} knows every code both ways: no row is left to move (rows_alone).")
+        raise InputError(f"{before} knows every code both ways: no row is left to move (train_missed_rows_only).")

@@ -76,12 +76,12 @@ def go_on(config: MemorizeConfig) -> tuple[MeraModel, list[Code]]:
 
     Raises InputError where it is no such checkpoint, has ranked since, or knows other code systems than the config names.
     """
-    model, manifest = tuning.load_start(Path(config.go_on_from), config)
+    model, manifest = tuning.load_start(Path(config.init_from), config)
     if manifest.stage != "memorize":
-        raise InputError(f"{config.go_on_from} has learned to rank: stage 1 goes on from a stage 1.")
+        raise InputError(f"{config.init_from} has learned to rank: stage 1 goes on from a stage 1.")
     if tuple(manifest.systems) != tuple(config.systems):
         raise InputError(
-            f"{config.go_on_from} knows {' and '.join(manifest.systems)}, and the configuration names "
+            f"{config.init_from} knows {' and '.join(manifest.systems)}, and the configuration names "
             f"{' and '.join(config.systems)}: name the same systems."
         )
     model.train()
@@ -97,40 +97,40 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
     take_device()
     ontology = Ontology.load()
     torch.manual_seed(config.seed)
-    model, codes = go_on(config) if config.go_on_from else build(config, ontology)
+    model, codes = go_on(config) if config.init_from else build(config, ontology)
     tuning.prepare(model, config)
     sampler = QuestionSampler(
         model.vocabulary, ontology, codes, config.phrasings, model.decoder_start, config.equivalents_share > 0
     )
     first = out.with_name(f"{out.name}-encoded")  # holds the steps of what comes first, and nothing else
-    if config.encoded_passes and last_complete(out / STEPS) is None:
+    if config.encoded_epochs and last_complete(out / STEPS) is None:
         make_room(first)
         learn_encoded(model, codes, sampler, config, ontology, first)
-    after, missed = bool(config.encoded_passes or config.go_on_from), []
-    if config.missed_passes:
-        missed = kept_missed(model, sampler, config, (first if config.encoded_passes else out) / STEPS / MISSED)
-    refined = with_rates(config, config.rates_after_encoding) if config.encoded_passes else config
-    if config.rows_alone:
-        refuse_known(missed, config.go_on_from)
+    after, missed = bool(config.encoded_epochs or config.init_from), []
+    if config.epochs_on_missed:
+        missed = kept_missed(model, sampler, config, (first if config.encoded_epochs else out) / STEPS / MISSED)
+    refined = with_rates(config, config.rates_after_encoding) if config.encoded_epochs else config
+    if config.train_missed_rows_only:
+        refuse_known(missed, config.init_from)
         let_rows_move(model, missed)
         data = RowBatches(sampler, config, missed)
     else:
         data = QuestionBatches(sampler, config, missed)
 
     def loss(model: MeraModel, batch: dict) -> torch.Tensor:
-        if config.rows_alone:
+        if config.train_missed_rows_only:
             return rows_loss(model, batch)
         return memorize_loss(model, batch, others_still=after)
 
     optimizer = make_optimizer(model, refined)
     run_trainer(model, data, refined, out, tuning.in_precision(loss, config), optimizer, keep_steps=True)
     manifest = manifest_of(config, out.name, ontology)
-    if config.go_on_from:
-        manifest.method["before"] = read_manifest(Path(config.go_on_from)).method
+    if config.init_from:
+        manifest.method["before"] = read_manifest(Path(config.init_from)).method
     if not is_first_process():
         return manifest
     manifest = tuning.save(model, manifest, out, config, torch.float32)
-    if config.encoded_passes:
+    if config.encoded_epochs:
         shutil.rmtree(first / STEPS, ignore_errors=True)
         if first.is_dir() and not any(first.iterdir()):
             first.rmdir()
@@ -182,7 +182,7 @@ def learn_encoded(
     """
     refuse(model, config)
     common = config.common_direction
-    first = replace(config, row_learning_rate=0.0, passes=1.0, missed_passes=0, rates_after_encoding=1.0)
+    first = replace(config, row_learning_rate=0.0, epochs=1.0, epochs_on_missed=0, rates_after_encoding=1.0)
     run_trainer(
         model,
         EncodedBatches(sampler, [question.code for question in sampler.backwards], config),

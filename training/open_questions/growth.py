@@ -47,7 +47,7 @@ def run(models: Runs, seed: int = 1, passes: float = 2.0, draws: int = 200) -> d
     for number, size in enumerate(SIZES):
         mark = models.table.fingerprint(models.table.rows[0], seed, size, passes, Path(models.data).name, draws)
         kept = models.folder / f"growth-{number}-{seed}-{mark}.json"
-        values = {"start": str(start), "data": models.data, "format": models.format, "passes": passes, "rehearsal": 0}
+        values = {"start": str(start), "data": models.data, "format": models.format, "epochs": passes, "rehearsal": 0}
         config = models.table.rank_config(models.table.rows[0], seed, **values)
         if not kept.is_file():
             child = get_context("spawn").Process(target=one_size, args=(config, size, draws, kept))

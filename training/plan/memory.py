@@ -98,7 +98,11 @@ def _asked(config: MemorizeConfig) -> tuple[float, float]:
     counts = Questions.of(config.systems)
     mapped = config.equivalents_share * _equivalents(config.systems) if config.equivalents_share else 0
     more = config.backwards_share * counts.backwards + mapped
-    return (more, 0) if config.rows_alone else (counts.definitions + more, config.hierarchy_share * counts.hierarchy)
+    return (
+        (more, 0)
+        if config.train_missed_rows_only
+        else (counts.definitions + more, config.hierarchy_share * counts.hierarchy)
+    )
 
 
 def questions_a_pass(config: MemorizeConfig) -> int:
@@ -143,7 +147,7 @@ def memory_of(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape:
 
 
 def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> float:
-    average = trained * 4 if getattr(config, "average", 0) else 0  # in float32 whatever the weights are
+    average = trained * 4 if getattr(config, "ema_decay", 0) else 0  # in float32 whatever the weights are
     if config.optimizer.endswith("8bit"):
         return trained * 2 * (1 + 4 / 256) + average
     if config.optimizer == "muon":
@@ -173,13 +177,13 @@ def _logits(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: S
     asked, number = (first, _rehearsed(config)) if isinstance(config, RankConfig) else (config, config.batch_size)
     counts = Questions.of(asked.systems)
     share = counts.definitions / questions_a_pass(asked)  # of the questions, those answered in words
-    candidates = shape.words + asked.undivided_codes + 5 * number
+    candidates = shape.words + asked.sampled_negatives + 5 * number
     in_words = number * share * counts.letters / LETTERS_A_TOKEN * candidates
     answers = in_words + number * (1 - share) * shape.rows
     if isinstance(config, MemorizeConfig):
         return BYTES_A_LOGIT * answers
     targets = config.batch_size * (1 if config.prefix_samples else max(cohort.visits - 1, 1))
-    at_once = min(targets, config.targets_at_once or targets)
+    at_once = min(targets, config.target_chunk_size or targets)
     labels = cohort.labels or sum(len(Ontology.load().billable(system)) for system in asked.systems)
     return BYTES_A_LOGIT * answers + BYTES_A_SCORE * at_once * labels
 

@@ -63,7 +63,7 @@ class Machine:
 class Plan:
     """One run's needs. parameters: of the backbone with its added rows. trained: parameters that change, or could.
 
-    missed_passes: over codes whose number only the run will show, so that steps and what follows from them lack these.
+    epochs_on_missed: over codes whose number only the run will show, so that steps and what follows from them lack these.
     fits: the smallest change of settings that fits the GPU; "" where nothing need be changed or nothing is known of it.
     """
 
@@ -75,7 +75,7 @@ class Plan:
     base_parameters: int
     added_rows: int
     trained: int
-    missed_passes: int
+    epochs_on_missed: int
     checkpoint_bytes: float
     memory: Memory
     steps: int
@@ -96,7 +96,7 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     """The plan of a run.
 
     Args:
-        before: the stage-1 configuration that a rank configuration, or one with `go_on_from`, goes on from.
+        before: the stage-1 configuration that a rank configuration, or one with `init_from`, goes on from.
 
     Raises:
         InputError: the file is no configuration, or it is not known which backbone it is about.
@@ -105,9 +105,9 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     first = config if isinstance(config, MemorizeConfig) else before
     if first is None:
         raise InputError(f"{path} is a configuration of stage 2: name that of its stage 1 before it, by --config too.")
-    if first.go_on_from and before is None:
+    if first.init_from and before is None:
         raise InputError(f"{path} goes on from a stage 1: name the configuration of that before it, by --config too.")
-    shape, missed = backbone_shape(before if first.go_on_from else first), getattr(config, "missed_passes", 0)
+    shape, missed = backbone_shape(before if first.init_from else first), getattr(config, "epochs_on_missed", 0)
     steps, tokens = work(config, first, cohort)
     if not steps and not missed:
         raise InputError(f"{path} makes no step: its passes are fewer than one batch.")
@@ -117,13 +117,13 @@ def make(path: Path, cohort: CohortSize, machine: Machine, before: MemorizeConfi
     return Plan(
         config=path.name,
         stage="memorize" if first is config else "rank",
-        backbone=first.backbone or f"small LLaMA {'gone on from' if first.go_on_from else 'from scratch'}",
+        backbone=first.backbone or f"small LLaMA {'gone on from' if first.init_from else 'from scratch'}",
         tuning=config.tuning,
         parameters=shape.parameters,
         base_parameters=shape.base_parameters,
         added_rows=shape.rows - shape.words,
         trained=trained_parameters(config, shape),
-        missed_passes=missed,
+        epochs_on_missed=missed,
         checkpoint_bytes=checkpoint_bytes(config, shape),
         memory=memory_of(config, first, shape, cohort),
         steps=steps,
@@ -141,7 +141,7 @@ def make_all(paths: Sequence[Path], cohort: CohortSize, machine: Machine) -> lis
     for path in paths:
         plans.append(make(path, cohort, machine, before))
         config = read(path)
-        if isinstance(config, MemorizeConfig) and not config.go_on_from:
+        if isinstance(config, MemorizeConfig) and not config.init_from:
             before = config
     return plans
 
@@ -177,9 +177,9 @@ def work(config: MemorizeConfig | RankConfig, first: MemorizeConfig, cohort: Coh
     a_step = config.batch_size * config.accumulate
     if isinstance(config, MemorizeConfig):
         asked = questions_a_pass(config)
-        steps, tokens = int(config.passes * asked / a_step), config.passes * asked * question_tokens(config)
-        if config.encoded_passes:  # each code's definition is read, and asked for, and so is what is above the code
-            codes = config.encoded_passes * Questions.of(config.systems).backwards
+        steps, tokens = int(config.epochs * asked / a_step), config.epochs * asked * question_tokens(config)
+        if config.encoded_epochs:  # each code's definition is read, and asked for, and so is what is above the code
+            codes = config.encoded_epochs * Questions.of(config.systems).backwards
             a_code = 2 * definition_tokens(config) + config.hierarchy_share * QUESTION_TOKENS
             steps, tokens = steps + int(codes / a_step), tokens + codes * a_code
         return steps, int(tokens)
@@ -188,9 +188,9 @@ def work(config: MemorizeConfig | RankConfig, first: MemorizeConfig, cohort: Coh
     if config.prefix_samples:
         samples *= max(cohort.visits - 1, 0)
         length = min(PROFILE_TOKENS + cohort.visits / 2 * (VISIT_TOKENS + cohort.codes), config.max_tokens)
-    steps = int(config.passes * samples / a_step)
+    steps = int(config.epochs * samples / a_step)
     rehearsed = steps * config.rehearsal * question_tokens(first)
-    return steps, int(config.passes * samples * length + rehearsed)
+    return steps, int(config.epochs * samples * length + rehearsed)
 
 
 def in_words(plan: Plan) -> str:
@@ -209,9 +209,9 @@ def in_words(plan: Plan) -> str:
         lines.append(f"                and {gb['paged']:.1f} GB of optimizer state, on the GPU or beside it (paged)")
     work = f"{plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
     lines.append(f"  work          {work}")
-    if plan.missed_passes:
+    if plan.epochs_on_missed:
         told = "passes over the codes not known then, which can't be counted before"
-        lines.append(f"                and {plan.missed_passes} {told}")
+        lines.append(f"                and {plan.epochs_on_missed} {told}")
     if plan.hours is not None:
         rate, gpus = plan.machine.tokens_per_second, plan.machine.gpus
         each = f"{gpus} GPU{'s' * (gpus > 1)}"

@@ -72,7 +72,7 @@ class HistoryBatches(Dataset):
             samples = [sample for patient in self.patients for sample in prefix_samples(patient)]
         rng = random.Random(config.seed)
         self._batches: list[list[Patient]] = []
-        whole, part = int(config.passes), config.passes % 1
+        whole, part = int(config.epochs), config.epochs % 1
         for index in range(whole + (part > 0)):
             drawn = rng.sample(samples, int(len(samples) * (1 if index < whole else part)))
             self._batches += batches_by_length(drawn, LENGTHS[config.batches], config.batch_size * self.parts, rng)

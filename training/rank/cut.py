@@ -30,15 +30,15 @@ from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import ranking_scores
 from training.common.split import histories_and_truth, in_parts, read_once, with_codes
 
-TILTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Powers of a code's frequency that the cut may take off its score."""
 REACH_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of a code's own best threshold the cut may take up."""
-AS_GOOD = 0.002
+F1_TOLERANCE = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
-COLLAPSE = 0.02
+MAX_DROP = 0.02
 """By how much the list's weighted F1 at the true number of codes, or its recall@20, may fall behind that of the plain scores."""
-ORDER_TILTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+ORDER_FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Powers of a code's frequency that the order below the cut may take off."""
 CUT_SCORES = 2**25
 """Scores (patients x labels) that a cut is fitted on at most: it holds a dozen tables of that size, 256 MB each."""
@@ -84,7 +84,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     2. the curve from `m = s_c - s_EOV` to a probability;
     3. `cut_offset_c = a + b log rate_c + r t_c`, where `t_c` is the margin at which a code's probability is half of the F1
        within its reach (`own_thresholds`): see `_cut_offset`;
-    4. `order_offset_c = d log rate_c`: d from `ORDER_TILTS`, by recall@20.
+    4. `order_offset_c = d log rate_c`: d from `ORDER_FREQUENCY_EXPONENTS`, by recall@20.
 
     Returns:
         What was fitted and, for comparison, the best fixed k and the best thresholds on the same patients; the curve.
@@ -102,7 +102,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     calibration = Calibration.fit(margin, truth.positive)
     chosen, offset = _cut_offset(scores, eov, truth, log_rate, own_thresholds(margin, calibration))
     recalls = {}
-    for tilt_below in ORDER_TILTS:
+    for tilt_below in ORDER_FREQUENCY_EXPONENTS:
         recalls[tilt_below] = recall_at_20(ranking_scores(scores, eov, offset, tilt_below * log_rate), truth)
     order_tilt = max(recalls, key=recalls.get)
     with torch.no_grad():
@@ -131,16 +131,16 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
 def _cut_offset(
     scores: np.ndarray, eov: np.ndarray, truth: Truth, log_rate: np.ndarray, own: np.ndarray
 ) -> tuple[dict[str, float], np.ndarray]:
-    """What was chosen, and the offset [C] of the cut: b from `TILTS`, r from `REACH_SHARES`, a from every threshold.
+    """What was chosen, and the offset [C] of the cut: b from `FREQUENCY_EXPONENTS`, r from `REACH_SHARES`, a from every threshold.
 
     The highest weighted F1 of the cut counts. Weighted F1 hardly minds rare codes that are predicted for everybody, though
-    a reader of the list does: of the cuts that are as good (`AS_GOOD`), the one stays whose list has the highest weighted
-    F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`COLLAPSE`), be it
+    a reader of the list does: of the cuts that are as good (`F1_TOLERANCE`), the one stays whose list has the highest weighted
+    F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`MAX_DROP`), be it
     in that F1 or in recall@20.
     """
     margin, bootstrap, tried = scores.astype(np.float64) - eov[:, None], Bootstrap(len(truth), 1), []
     for share in REACH_SHARES:
-        for tilt in TILTS:
+        for tilt in FREQUENCY_EXPONENTS:
             per_code = tilt * log_rate + share * own
             a, f1 = metrics.best_threshold(margin - per_code, truth)
             tried.append(({"offset": a, "frequency_tilt": tilt, "reach_share": share, "weighted_f1": f1}, a + per_code))
@@ -148,9 +148,9 @@ def _cut_offset(
     def at_true_length(ranked: np.ndarray) -> float:
         return metrics.weighted_f1(metrics.top_sets(ranked, truth.size), truth, bootstrap).value
 
-    least, least_recall, found = at_true_length(scores) - COLLAPSE, recall_at_20(scores, truth) - COLLAPSE, []
+    least, least_recall, found = at_true_length(scores) - MAX_DROP, recall_at_20(scores, truth) - MAX_DROP, []
     for values, offset in sorted(tried, key=lambda one: -one[0]["weighted_f1"]):
-        if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - AS_GOOD:
+        if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - F1_TOLERANCE:
             break
         ranked = ranking_scores(scores, eov, offset)
         worth = at_true_length(ranked)

@@ -56,10 +56,10 @@ def target_losses(
 ) -> Tensor:
     """Loss [N] of each target from its state [N, H].
 
-    With `config.targets_at_once` the scores [N, C] never exist at once, nor does their gradient: they are computed for a
+    With `config.target_chunk_size` the scores [N, C] never exist at once, nor does their gradient: they are computed for a
     few targets at a time, and again for the gradient.
     """
-    size, total = config.targets_at_once, len(states)
+    size, total = config.target_chunk_size, len(states)
     if not size or total <= size:
         return _losses(model, states, batch["seen"], batch["positive"], hierarchy, config)
     losses, target = [], batch["seen"][:, 0]
@@ -87,7 +87,7 @@ def _losses(
     return loss
 
 
-class Average(TrainerCallback):
+class EMACallback(TrainerCallback):
     """Keeps an exponential moving average of the weights; `swap` puts it in the model's place.
 
     In float32, whatever the weights are: a step of a thousandth is less than bfloat16 can tell apart.
@@ -134,7 +134,7 @@ class Average(TrainerCallback):
 class Validation(TrainerCallback):
     """Logs recall and weighted F1 on validation patients every so many steps, for the weights that would be kept."""
 
-    def __init__(self, engine: Engine, patients: Sequence[Patient], every: int, average: Average | None):
+    def __init__(self, engine: Engine, patients: Sequence[Patient], every: int, average: EMACallback | None):
         self.engine, self.every, self.average, self.trainer = engine, every, average, None
         self.histories, self.truth, _ = histories_and_truth(engine, patients)
         self.bootstrap = Bootstrap(len(self.truth), 10)
@@ -192,7 +192,7 @@ def train(setup: Setup, data: Dataset, out: Path, loss: tuning.Loss | None = Non
     """
     config, model, hierarchy = setup.config, setup.engine.model, setup.hierarchy
     loss = loss or (lambda m, batch: rank_loss(m, batch, hierarchy, config))
-    average = Average(model, config.average) if config.average else None
+    average = EMACallback(model, config.ema_decay) if config.ema_decay else None
     callbacks: list[TrainerCallback] = [average] if average else []
     if config.validate_every and setup.for_cut:
         callbacks.append(Validation(setup.engine, setup.for_cut, config.validate_every, average))

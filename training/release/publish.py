@@ -154,7 +154,7 @@ def results(manifest: Manifest) -> str:
     return _written("results.md.jinja", manifest).rstrip("\n")
 
 
-def _written(template: str, manifest: Manifest, **values: str) -> str:
+def _written(template: str, manifest: Manifest, **values: Any) -> str:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogLocator, NullFormatter
 
-Figure = dict[str, float | None]
+from mera_core.common.formatting import Figure
+
 """value, and low and high of its 95 % interval; None where it is not defined."""
 INK, OURS, THEIRS, GOOD, BAD, QUIET = "#222222", "#0b6e99", "#b0532a", "#2b7a3d", "#a8322d", "#8a8a8a"
 STYLE: dict = {"svg.hashsalt": "mera", "svg.fonttype": "none", "font.size": 10, "axes.edgecolor": INK}

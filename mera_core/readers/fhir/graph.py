@@ -13,25 +13,25 @@ from mera_core.common.errors import InputError
 from mera_core.readers.fhir.conditions import Diagnosis, Rules, diagnosis
 from mera_core.readers.fhir.files import READ, Found
 from mera_core.readers.fhir.links import Index, told_name
-from mera_core.readers.fhir.resources import Contact, Person, contact, person
+from mera_core.readers.fhir.resources import Encounter, FhirPatient, encounter_of, patient_of
 
 Names = tuple[str, ...]
 
 
 @dataclass
 class Graph:
-    """People, contacts (Encounters) and diagnoses (Conditions) in the order met.
+    """People, Encounters and diagnoses (Conditions) in the order met.
 
-    ranked: (row of the contact, reference of a Condition, Bundle, rank) of each Encounter.diagnosis.
+    ranked: (row of the Encounter, reference of a Condition, Bundle, rank) of each Encounter.diagnosis.
     """
 
     rules: Rules
-    people: list[Person] = field(default_factory=list)
-    contacts: list[Contact] = field(default_factory=list)
+    people: list[FhirPatient] = field(default_factory=list)
+    encounters: list[Encounter] = field(default_factory=list)
     diagnoses: list[Diagnosis] = field(default_factory=list)
     ranked: list[tuple[int, str, str | None, int | None]] = field(default_factory=list)
     _people_index: Index = field(default_factory=lambda: Index("Patient"))
-    _contact_index: Index = field(default_factory=lambda: Index("Encounter"))
+    _encounter_index: Index = field(default_factory=lambda: Index("Encounter"))
 
     def add(self, found: Found, name: str = "", subject: str = "", encounter: str = "") -> None:
         """Take in a resource and those contained in it.
@@ -44,10 +44,10 @@ class Graph:
         inner = [each for each in found.resource.get("contained") or () if isinstance(each, dict)]
         names = _names(found, kind, name, bool(inner))
         if kind == "Patient":
-            self._add_person(person(found.resource, place), names, found)
+            self._add_person(patient_of(found.resource, place), names, found)
             subject, encounter = f"{place}#", ""
         elif kind == "Encounter":
-            subject = self._add_contact(contact(found.resource, place), names, found, subject)
+            subject = self._add_encounter(encounter_of(found.resource, place), names, found, subject)
             encounter = f"{place}#"
         else:
             said = diagnosis(found.resource, place, self.rules)
@@ -60,18 +60,18 @@ class Graph:
             if each.get("resourceType") in READ:
                 self.add(Found(each, found.bundle, None, place), f"{place}#{each.get('id', '')}", subject, encounter)
 
-    def _add_contact(self, met: Contact, names: Names, found: Found, subject: str) -> str:
-        row = len(self.contacts)
+    def _add_encounter(self, met: Encounter, names: Names, found: Found, subject: str) -> str:
+        row = len(self.encounters)
         met.subject = _inside(met.subject, found.place) or subject
         met.part_of = _inside(met.part_of, found.place)
         self.ranked += [(row, _inside(ref, found.place), found.bundle, rank) for ref, rank in met.diagnoses.items()]
         met.diagnoses = {}
-        self._contact_index.add(row, names, found.bundle)
+        self._encounter_index.add(row, names, found.bundle)
         met.names, met.bundle = names, found.bundle
-        self.contacts.append(met)
+        self.encounters.append(met)
         return met.subject
 
-    def _add_person(self, said: Person, names: Names, found: Found) -> None:
+    def _add_person(self, said: FhirPatient, names: Names, found: Found) -> None:
         row = self._people_index.find(names[0], None) if names else None
         if row is None:
             row = len(self.people)
@@ -100,13 +100,13 @@ class Graph:
             row = self._people_index.find(f"Patient/{name}", None)
             if row is None:
                 row = len(self.people)
-                self.people.append(Person(name, "U", None, {}, None, (), ""))
+                self.people.append(FhirPatient(name, "U", None, {}, None, (), ""))
             self._people_index.add(row, (subject, f"Patient/{name}"), None)
         return row
 
     def contact_of(self, reference: str, bundle: str | None) -> int | None:
         """The row of the Encounter meant, None where it is not in the source."""
-        return self._contact_index.find(reference, bundle)
+        return self._encounter_index.find(reference, bundle)
 
     @cached_property
     def links(self) -> dict[int, tuple[int, int | None]]:

@@ -70,7 +70,7 @@ def read(
     graph = Graph(rules)
     for found in resources(source, report):
         graph.add(found)
-    if not (graph.people or graph.contacts or graph.diagnoses):
+    if not (graph.people or graph.encounters or graph.diagnoses):
         raise InputError(f"{source.path} holds no Patient, Encounter or Condition.")
     told = len(graph.people)
     stays = Stays(graph, report)
@@ -94,7 +94,7 @@ def _cohort(graph: Graph, found: Stays, report: ImportReport, ontology: Ontology
         kept &= ~empty
     entries = [entry for entry in found.entries if kept[entry.stay]]
     # By person; visits that we wrote by their number, others as they came.
-    number = np.array([stay.contact.number or 0 if stay.contact else 0 for stay in stays], dtype=np.int64)
+    number = np.array([stay.encounter.number or 0 if stay.encounter else 0 for stay in stays], dtype=np.int64)
     rows = np.flatnonzero(kept)
     order = rows[np.lexsort((number[rows], np.array([stay.person for stay in stays], dtype=np.int64)[rows]))]
     place = np.full(len(stays), -1, dtype=np.int64)
@@ -102,11 +102,11 @@ def _cohort(graph: Graph, found: Stays, report: ImportReport, ontology: Ontology
     chosen = [stays[row] for row in order.tolist()]
     person = np.array([stay.person for stay in chosen], dtype=np.int64)
     # Visits that we wrote are numbered, so that undated ones keep their place.
-    numbered = bool(chosen) and all(stay.contact is not None and stay.contact.number is not None for stay in chosen)
-    end = [stay.contact.end if stay.contact else None for stay in chosen]
+    numbered = bool(chosen) and all(stay.encounter is not None and stay.encounter.number is not None for stay in chosen)
+    end = [stay.encounter.end if stay.encounter else None for stay in chosen]
     words: dict[str, list[str | None]] = {
-        name: [stay.contact.words.get(name) if stay.contact else None for stay in chosen]
-        for name in dict.fromkeys(name for stay in chosen if stay.contact for name in stay.contact.words)
+        name: [stay.encounter.words.get(name) if stay.encounter else None for stay in chosen]
+        for name in dict.fromkeys(name for stay in chosen if stay.encounter for name in stay.encounter.words)
     }
     return assemble(
         report,
@@ -146,8 +146,8 @@ def _people(graph: Graph, numbered: bool) -> People:
 
 def _age(stay: Stay, graph: Graph) -> float | None:
     """Years at a visit: as we wrote it, or from the birth."""
-    if stay.contact is not None and stay.contact.number is not None:
-        return stay.contact.age
+    if stay.encounter is not None and stay.encounter.number is not None:
+        return stay.encounter.age
     born = graph.people[stay.person].born
     if born is None or stay.time is None:
         return None

@@ -54,7 +54,7 @@ _CLASSES = {  # of v3-ActCode
 
 
 @dataclass(slots=True)
-class Person:
+class FhirPatient:
     """names: identifiers as 'system|value'. id: as the source calls the person."""
 
     id: str
@@ -68,7 +68,7 @@ class Person:
 
 
 @dataclass(slots=True)
-class Contact:
+class Encounter:
     """An Encounter. subject, part_of: references as written. diagnoses: reference of a Condition -> its rank.
 
     backwards: where it stands, if its period ends before it begins; it then has no end. names: what it is known by.
@@ -89,7 +89,7 @@ class Contact:
     bundle: str | None = None
 
 
-def person(resource: Json, place: str) -> Person:
+def patient_of(resource: Json, place: str) -> FhirPatient:
     """A Patient. Raises InputError naming the place and the element that is wrong."""
     identifiers = [each for each in list_of(resource, "identifier", place) if isinstance(each, dict)]
     named = {str(each.get("system", "")): str(each["value"]) for each in identifiers if each.get("value")}
@@ -103,7 +103,7 @@ def person(resource: Json, place: str) -> Person:
     words = _details(resource, place)
     if "ethnicity" not in words and (said := _ethnicity(own)):
         words["ethnicity"] = said
-    return Person(
+    return FhirPatient(
         id=identity or "",
         sex=next((_SEXES[said] for said in sexes if said in _SEXES), "U"),
         born=_birth(resource.get("birthDate"), place),
@@ -115,7 +115,7 @@ def person(resource: Json, place: str) -> Person:
     )
 
 
-def contact(resource: Json, place: str) -> Contact:
+def encounter_of(resource: Json, place: str) -> Encounter:
     """An Encounter."""
     period = object_of(resource, "period", place)
     start = moment(period.get("start"), place, "period.start")
@@ -127,7 +127,7 @@ def contact(resource: Json, place: str) -> Contact:
     if VISIT_NUMBER not in own:
         words = {**_standard_words(resource, start, end, place), **words}
     number = whole_of(own.get(VISIT_NUMBER, {}).get("valueInteger"), place, "visit-number")
-    return Contact(
+    return Encounter(
         subject=reference(resource, "subject", place),
         start=start,
         end=end,

@@ -15,17 +15,17 @@ from mera_core.readers.common.base import ImportReport
 from mera_core.readers.fhir.conditions import Diagnosis
 from mera_core.readers.fhir.graph import Graph
 from mera_core.readers.fhir.links import told_name
-from mera_core.readers.fhir.resources import NEVER_WAS, Contact
+from mera_core.readers.fhir.resources import NEVER_WAS, Encounter
 
 _OPEN = ("in-progress", "arrived", "triaged", "onleave")
 
 
 @dataclass(slots=True)
 class Stay:
-    """A visit as it is put together; `contact` is None where only Conditions tell of it."""
+    """A visit as it is put together; `encounter` is None where only Conditions tell of it."""
 
     person: int
-    contact: Contact | None
+    encounter: Encounter | None
     time: datetime | None
     filled: bool = False
 
@@ -60,11 +60,11 @@ class Stays:
         first: dict[tuple[int | None, str], int] = {}
         same = [
             first.setdefault((owners[row], met.names[0]), row) if met.names else row
-            for row, met in enumerate(graph.contacts)
+            for row, met in enumerate(graph.encounters)
         ]
         roots = [self._root(same[row], owners, same) for row in range(len(owners))]
         made: dict[int, int] = {}
-        for row, met in enumerate(graph.contacts):
+        for row, met in enumerate(graph.encounters):
             owner = owners[row]
             if same[row] != row:
                 self._report.set_aside("encounters given twice")
@@ -80,13 +80,13 @@ class Stays:
                 self._of_person.setdefault(owner, []).append(len(self.stays))
                 self.stays.append(Stay(owner, met, met.start or met.end))
         for row, root in enumerate(roots):
-            lost = graph.contacts[same[row]].status in NEVER_WAS
+            lost = graph.encounters[same[row]].status in NEVER_WAS
             self._of_contact.append(None if lost else made.get(root))
 
     def _owners(self) -> list[int | None]:
         """The person of each Encounter; of one that names none, the person of its Conditions."""
         graph = self._graph
-        owners = [graph.person_of(met.subject, met.bundle) for met in graph.contacts]
+        owners = [graph.person_of(met.subject, met.bundle) for met in graph.encounters]
         if None in owners:
             for row, said in enumerate(graph.diagnoses):
                 met = graph.contact_of(said.encounter, said.bundle)
@@ -100,7 +100,7 @@ class Stays:
         path: list[int] = []
         while row not in path:
             path.append(row)
-            inner = self._graph.contacts[row]
+            inner = self._graph.encounters[row]
             above = self._graph.contact_of(inner.part_of, inner.bundle)
             if above is None or owners[above] != owners[row]:
                 return row
@@ -153,7 +153,7 @@ class Stays:
         if when is None:
             return None
         for stay in self._of_person.get(owner, ()):
-            met = self.stays[stay].contact
+            met = self.stays[stay].encounter
             if met is None or met.start is None:
                 continue
             end = met.end or met.start
@@ -171,7 +171,7 @@ class Stays:
 
     def _fill(self, stay: int, said: Diagnosis, rank: int | None) -> None:
         visit = self.stays[stay]
-        if visit.contact is None or not (visit.contact.start or visit.contact.end):
+        if visit.encounter is None or not (visit.encounter.start or visit.encounter.end):
             when = [time for time in (visit.time, said.recorded or said.onset) if time is not None]
             visit.time = min(when) if when else None
         visit.filled = visit.filled or bool(said.entries)
@@ -198,7 +198,7 @@ class Stays:
             (referred, "{:,} patients are referred to and not held by the source: their sex and birth are unknown"),
         )
         report.remarks += [words.format(count) for count, words in sentences if count]
-        backwards = [met.backwards for met in self._graph.contacts if met.backwards]
+        backwards = [met.backwards for met in self._graph.encounters if met.backwards]
         if backwards:
             report.remarks.append(
                 f"{len(backwards):,} encounters end before they begin (first: {backwards[0]}, period); they are kept, the "

@@ -23,10 +23,10 @@ CONFIG, EVIDENCE = ROOT / "training" / "configs" / "ablate.yaml", ROOT / "docs" 
 TINY = {
     "seeds": [1, 2],
     "memorize": {
-        "word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2, "passes": 0.01,
-        "batch_size": 64, "undivided_codes": 64, "save_every": 0,
+        "word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2, "epochs": 0.01,
+        "batch_size": 64, "sampled_negatives": 64, "save_every": 0,
     },
-    "rank": {"passes": 1, "batch_size": 16, "learning_rate": 0.005, "rehearsal": 0, "save_every": 0},
+    "rank": {"epochs": 1, "batch_size": 16, "learning_rate": 0.005, "rehearsal": 0, "save_every": 0},
     "rows": [
         {"name": "MERA", "group": "reference", "keep": True},
         {"name": "no memorization", "group": "paper", "claim": "it falls", "start": "untrained"},

@@ -23,7 +23,7 @@ from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
-from training.rank.cut import REACH_SHARES, TILTS, recall_at_20
+from training.rank.cut import FREQUENCY_EXPONENTS, REACH_SHARES, recall_at_20
 
 A, B, C, D = (Code("ICD9", code) for code in ("250", "276", "401", "428"))
 LABELS = (A, B, C, D)
@@ -174,7 +174,7 @@ def test_a_baselines_cut_is_of_the_family_of_meras_own() -> None:
     truth = Truth.from_sets([np.flatnonzero(row) for row in positive], [[]] * n, 2)
     alone = Cut.fit(logits, truth)
     cut = Cut.fit(logits, truth, log_rate)
-    assert cut.reach_share in REACH_SHARES and cut.reach_share > 0 and cut.tilt in TILTS
+    assert cut.reach_share in REACH_SHARES and cut.reach_share > 0 and cut.tilt in FREQUENCY_EXPONENTS
     assert cut.validation_f1 > alone.validation_f1 + 0.01
     sets = cut.sets(logits)
     assert metrics.weighted_f1(sets, truth, Bootstrap(n, 1)).value == pytest.approx(cut.validation_f1)

@@ -29,7 +29,7 @@ from training.rank import run as rank
 from training.rank.batches import HistoryBatches
 
 BOOK = Ontology.load()
-SETTINGS = {"batch_size": 8, "passes": 2, "learning_rate": 1e-2, "log_every": 1, "save_every": 0}
+SETTINGS = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-2, "log_every": 1, "save_every": 0}
 PATIENTS = 22
 """Not a multiple of the patients of a step: the last step of a pass is a short one."""
 
@@ -79,7 +79,7 @@ def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -
 
 def train_stage_1(out: Path, **settings) -> dict:
     """The same of a run of stage 1."""
-    config = MemorizeConfig(**(SETTINGS | {"undivided_codes": 3, "hierarchy_share": 0.0} | settings))
+    config = MemorizeConfig(**(SETTINGS | {"sampled_negatives": 3, "hierarchy_share": 0.0} | settings))
     model = small_model(config)
     data = QuestionBatches(QuestionSampler(model.vocabulary, BOOK, list(CODES)), config)
     return ran(model, data, config, out, memorize_loss, make_optimizer(model, config))

@@ -34,13 +34,13 @@ pytestmark = pytest.mark.usefixtures("_small_book")
 
 def first(folder: Path, **settings) -> MemorizeConfig:
     """Stage 1 on the small book: 30 steps."""
-    values = {"backbone": str(folder), "passes": 3, "batch_size": 32, "learning_rate": 1e-2, "undivided_codes": 32}
+    values = {"backbone": str(folder), "epochs": 3, "batch_size": 32, "learning_rate": 1e-2, "sampled_negatives": 32}
     return MemorizeConfig(**(values | {"save_every": 0} | settings))
 
 
 def second(start: Path, data: Path, **settings) -> RankConfig:
     """Stage 2 on the invented patients."""
-    values = {"start": str(start), "data": str(data), "format": "table", "passes": 1, "batch_size": 16}
+    values = {"start": str(start), "data": str(data), "format": "table", "epochs": 1, "batch_size": 16}
     return RankConfig(**(values | {"learning_rate": 5e-3, "rehearsal": 8, "save_every": 0} | settings))
 
 
@@ -125,7 +125,7 @@ def test_both_stages_learn_come_back_the_same_and_merge(folders, family, tuned, 
 
 
 def test_adapters_on_a_whole_stage_1_model(folders, invented_cohort, tmp_path) -> None:
-    memorize.run(first(folders["llama"], passes=2), tmp_path / "stage1")
+    memorize.run(first(folders["llama"], epochs=2), tmp_path / "stage1")
     config = second(tmp_path / "stage1", invented_cohort, tuning="lora")
     rank.run(config, tmp_path / "stage2")
     assert read_manifest(tmp_path / "stage2").method["adapters"]["base"] == str(tmp_path / "stage1")
@@ -141,7 +141,7 @@ def test_adapters_on_a_whole_stage_1_model(folders, invented_cohort, tmp_path) -
         {"precision": "mixed"},
         {"optimizer": "adamw_8bit"},
         {"tuning": "lora", "optimizer": "adamw_8bit", "gradient_checkpointing": True, "precision": "bfloat16"},
-        {"tuning": "qlora", "gradient_checkpointing": True, "lora_targets": ("q_proj", "v_proj"), "passes": 5},
+        {"tuning": "qlora", "gradient_checkpointing": True, "lora_targets": ("q_proj", "v_proj"), "epochs": 5},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
@@ -200,7 +200,7 @@ def test_gradients_are_the_same_with_checkpointing(folders) -> None:
 
 @pytest.mark.parametrize("tuned", ["lora", "qlora"])
 def test_a_killed_run_of_adapters_goes_on(folders, tuned, tmp_path, monkeypatch) -> None:
-    config = first(folders["llama"], tuning=tuned, passes=1, save_every=2)
+    config = first(folders["llama"], tuning=tuned, epochs=1, save_every=2)
     memorize.run(config, tmp_path / "unbroken")
     real = memorize.run_trainer
     with monkeypatch.context() as patch:
@@ -217,7 +217,7 @@ def test_a_killed_run_of_adapters_goes_on(folders, tuned, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "t5", "flan-t5"])
 def test_the_plain_folder_loads_without_mera_and_computes_the_same(folders, family, tmp_path) -> None:
-    memorize.run(first(folders[family], passes=1), tmp_path / "stage1")
+    memorize.run(first(folders[family], epochs=1), tmp_path / "stage1")
     export.export(tmp_path / "stage1", tmp_path / "plain")
     kind = AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
     plain, tokenizer = kind.from_pretrained(tmp_path / "plain"), AutoTokenizer.from_pretrained(tmp_path / "plain")
@@ -242,7 +242,7 @@ def lora(folders, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / "stage1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
-        memorize.run(first(folders["llama"], tuning="lora", passes=0.1), folder)
+        memorize.run(first(folders["llama"], tuning="lora", epochs=0.1), folder)
     return folder
 
 
@@ -303,7 +303,7 @@ def test_a_whole_model_is_not_merged_and_adapters_are_not_exported(lora, folders
         export.merge(lora, tmp_path / "merged", dtype="int8")
     with pytest.raises(InputError, match="name another folder"):
         export.merge(lora, lora)
-    memorize.run(first(folders["llama"], passes=0.1), tmp_path / "whole")
+    memorize.run(first(folders["llama"], epochs=0.1), tmp_path / "whole")
     with pytest.raises(InputError, match="holds a whole model and no adapters"):
         export.merge(tmp_path / "whole", tmp_path / "merged")
 
@@ -316,7 +316,7 @@ def test_targets_that_are_not_there_are_refused(folders) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_paged_state_needs_a_gpu(folders, tmp_path) -> None:
     with pytest.raises(InputError, match="there is no GPU"):
-        memorize.run(first(folders["llama"], optimizer="paged_adamw_8bit", passes=0.1), tmp_path / "out")
+        memorize.run(first(folders["llama"], optimizer="paged_adamw_8bit", epochs=0.1), tmp_path / "out")
 
 
 def test_peft_reads_the_folder_too(lora, folders) -> None:

@@ -94,10 +94,10 @@ def test_decoding_step_by_step_is_decoding_from_the_start(folders, family) -> No
 def test_memorize_rank_save_load_rank(folders, family, invented_cohort, tmp_path, monkeypatch) -> None:
     first = MemorizeConfig(
         backbone=str(folders[family]),
-        passes=6,
+        epochs=6,
         batch_size=32,
         learning_rate=3e-3,
-        undivided_codes=32,
+        sampled_negatives=32,
         save_every=0,
     )
     before = fixed_loss(built(folders, family))
@@ -118,7 +118,7 @@ def test_memorize_rank_save_load_rank(folders, family, invented_cohort, tmp_path
         start=str(tmp_path / "stage1"),
         data=str(invented_cohort),
         format="table",
-        passes=2,
+        epochs=2,
         batch_size=16,
         learning_rate=2e-3,
         rehearsal=8,
@@ -152,14 +152,14 @@ def test_a_backbone_that_is_not_there(tmp_path) -> None:
 
 
 def test_an_encoder_decoder_trains_on_one_sample_a_visit(folders, tmp_path) -> None:
-    config = MemorizeConfig(backbone=str(folders["t5"]), passes=0.1, save_every=0)
+    config = MemorizeConfig(backbone=str(folders["t5"]), epochs=0.1, save_every=0)
     memorize.run(config, tmp_path / "stage1")
     with pytest.raises(InputError, match="set prefix_samples to true"):
         rank.load_start(RankConfig(start=str(tmp_path / "stage1"), data="x"))
 
 
 def test_histories_longer_than_the_backbone_reads_are_refused(folders, tmp_path) -> None:
-    memorize.run(MemorizeConfig(backbone=str(folders["llama"]), passes=0.1, save_every=0), tmp_path / "stage1")
+    memorize.run(MemorizeConfig(backbone=str(folders["llama"]), epochs=0.1, save_every=0), tmp_path / "stage1")
     with pytest.raises(InputError, match=r"max_tokens is 600, and .* reads 512 tokens"):
         rank.load_start(RankConfig(start=str(tmp_path / "stage1"), data="x", max_tokens=600))
 

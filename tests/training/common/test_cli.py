@@ -59,12 +59,12 @@ def test_a_cut_is_fitted_again_from_the_command_line(tiny_checkpoint, invented_c
 
 
 def test_rank_trains_with_overrides_and_writes_a_checkpoint(tiny_stage1, invented_cohort, tmp_path, call) -> None:
-    values = {"passes": 1, "batch_size": 32, "save_every": 0, "seed": 1, "start": "nowhere", "data": "nothing"}
+    values = {"epochs": 1, "batch_size": 32, "save_every": 0, "seed": 1, "start": "nowhere", "data": "nothing"}
     config, out = settings(tmp_path / "rank.yaml", **values), tmp_path / "out"
     words = ["rank", "--config", config, "--out", out, "--start", tiny_stage1, "--data", invented_cohort]
     assert f"Written: {out}" in call(*words, "--format", "table", "--seed", 5)
     manifest = read_manifest(out)
-    assert manifest.method["rank"]["seed"] == 5 and manifest.method["rank"]["passes"] == 1
+    assert manifest.method["rank"]["seed"] == 5 and manifest.method["rank"]["epochs"] == 1
 
 
 def test_a_question_is_answered_into_its_file(tiny_checkpoint, invented_cohort, tmp_path, call) -> None:

@@ -30,19 +30,19 @@ def test_the_shipped_configurations_load() -> None:
 
 
 def test_overrides_win_and_none_leaves_the_file(tmp_path) -> None:
-    path = written(tmp_path, "seed: 4\npasses: 2\n")
+    path = written(tmp_path, "seed: 4\nepochs: 2\n")
     assert RankConfig.load(path, seed=9, data=None).seed == 9
-    assert RankConfig.load(path, seed=None).seed == 4 and RankConfig.load(path).passes == 2
+    assert RankConfig.load(path, seed=None).seed == 4 and RankConfig.load(path).epochs == 2
 
 
 def test_an_empty_file_means_the_defaults(tmp_path) -> None:
     assert RankConfig.load(written(tmp_path, "")) == RankConfig()
 
 
-@pytest.mark.parametrize("config", [MemorizeConfig(), RankConfig(levels=(0, 2), level_weights=(1.0, 0.5), passes=2)])
+@pytest.mark.parametrize("config", [MemorizeConfig(), RankConfig(levels=(0, 2), level_weights=(1.0, 0.5), epochs=2)])
 def test_to_dict_makes_the_same_settings_again(config) -> None:
     assert type(config)(**config.to_dict()) == config
-    assert isinstance(RankConfig(passes=2).to_dict()["passes"], int)  # earlier runs are known by how they were written
+    assert isinstance(RankConfig(epochs=2).to_dict()["epochs"], int)  # earlier runs are known by how they were written
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_to_dict_makes_the_same_settings_again(config) -> None:
         ("1: 3", "1 is not a known"),
         ("a: [", "is not YAML"),
         ("- 1\n- 2", "holds no settings"),
-        ("passes: 0", "passes must be 0.001 or more, not 0"),
-        ("passes:", "passes must be a number, not nothing"),
+        ("epochs: 0", "epochs must be 0.001 or more, not 0"),
+        ("epochs:", "epochs must be a number, not nothing"),
         ("learning_rate: .nan", "learning_rate must be a finite number, not nan"),
         ("learning_rate: 1e-3", "learning_rate must be a number"),  # YAML 1.1 reads this as text
         ("batch_size: 2.5", "batch_size must be a whole number, not 2.5"),
@@ -78,16 +78,22 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(tmp_path, text, message) 
     [
         ({"tuning": "lora"}, "needs a backbone"),
         ({"tuning": "lora", "backbone": "x", "common_direction": 1.0}, "common_direction"),
-        ({"tuning": "lora", "backbone": "x", "encoded_passes": 1.0}, "encoded_passes trains every weight"),
+        ({"tuning": "lora", "backbone": "x", "encoded_epochs": 1.0}, "encoded_epochs trains every weight"),
         ({"tuning": "lora", "backbone": "x", "optimizer": "muon"}, "Muon is for whole matrices"),
         ({"tuning": "qlora", "backbone": "x", "precision": "mixed"}, "Mixed precision is for full tuning"),
-        ({"go_on_from": "x", "encoded_passes": 1.0}, "make all rows anew"),
-        ({"go_on_from": "x", "backbone": "x"}, "leave backbone empty"),
-        ({"missed_passes": 1}, "set encoded_passes or go_on_from"),
-        ({"rows_alone": True, "go_on_from": "x"}, "set go_on_from and missed_passes"),
-        ({"rows_alone": True, "go_on_from": "x", "missed_passes": 1}, "weight_decay to 0"),
+        ({"init_from": "x", "encoded_epochs": 1.0}, "make all rows anew"),
+        ({"init_from": "x", "backbone": "x"}, "leave backbone empty"),
+        ({"epochs_on_missed": 1}, "set encoded_epochs or init_from"),
+        ({"train_missed_rows_only": True, "init_from": "x"}, "set init_from and epochs_on_missed"),
+        ({"train_missed_rows_only": True, "init_from": "x", "epochs_on_missed": 1}, "weight_decay to 0"),
         (
-            {"rows_alone": True, "go_on_from": "x", "missed_passes": 1, "weight_decay": 0, "optimizer": "muon"},
+            {
+                "train_missed_rows_only": True,
+                "init_from": "x",
+                "epochs_on_missed": 1,
+                "weight_decay": 0,
+                "optimizer": "muon",
+            },
             "optimizer to adamw",
         ),
         ({"hidden_size": 48}, "hidden_size is 48; it must be a multiple of 32"),

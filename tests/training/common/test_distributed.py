@@ -136,7 +136,7 @@ def test_two_processes_that_died_go_on_as_if_they_had_not(alone, tmp_path, kind)
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_the_documented_command_makes_one_checkpoint(tiny_stage1, invented_cohort, tmp_path, kind) -> None:
     config = tmp_path / "rank.yaml"
-    config.write_text("passes: 2\nbatch_size: 8\nlearning_rate: 0.005\nrehearsal: 4\nsave_every: 5\nformat: table\n")
+    config.write_text("epochs: 2\nbatch_size: 8\nlearning_rate: 0.005\nrehearsal: 4\nsave_every: 5\nformat: table\n")
     command = ["-m", "training", "rank", "--config", str(config), "--start", str(tiny_stage1)]
     done = accelerate(kind, *command, "--data", str(invented_cohort), "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -148,8 +148,8 @@ def test_the_documented_command_makes_one_checkpoint(tiny_stage1, invented_cohor
 
 def test_a_pass_with_fewer_patients_than_parts_asks_nothing_of_the_others(tmp_path) -> None:
     """22 patients in steps of 16 parts: the second step leaves ten parts without a patient."""
-    result = train(tmp_path / "out", batch_size=1, accumulate=16, passes=1)
-    whole = train(tmp_path / "whole", batch_size=16, passes=1)
+    result = train(tmp_path / "out", batch_size=1, accumulate=16, epochs=1)
+    whole = train(tmp_path / "whole", batch_size=16, epochs=1)
     assert result["loss"] == pytest.approx(whole["loss"], abs=1e-5)
 
 
@@ -168,10 +168,10 @@ def test_what_fsdp_can_not_do_is_refused_in_words(tmp_path, monkeypatch) -> None
             run(optimizer=name)
     with pytest.raises(InputError, match="Weights in 4 bits can't be divided"):
         run(tuning="qlora", precision="bfloat16")
-    with pytest.raises(InputError, match="average needs whole weights"):
-        run(average=0.9)
-    rows = MemorizeConfig(go_on_from="x", rows_alone=True, missed_passes=1, weight_decay=0.0)
-    with pytest.raises(InputError, match=r"rows_alone needs whole weights .* set it to false"):
+    with pytest.raises(InputError, match="ema_decay needs whole weights"):
+        run(ema_decay=0.9)
+    rows = MemorizeConfig(init_from="x", train_missed_rows_only=True, epochs_on_missed=1, weight_decay=0.0)
+    with pytest.raises(InputError, match=r"train_missed_rows_only needs whole weights .* set it to false"):
         trainer.run_trainer(model, [], rows, tmp_path / "out", None, torch.optim.AdamW(model.parameters()))
     with pytest.raises(InputError, match="validate_every needs whole weights"):
         run(validate_every=10)

@@ -26,11 +26,11 @@ from training.rank import run as rank
 STEPS = 48
 KILLS = 20
 LONGEST = 300.0  # seconds that a run of some seconds may take before it counts as hung
-RUN = {"passes": 6, "learning_rate": 5e-3, "optimizer": "muon", "save_every": 3, "log_every": 1}
+RUN = {"epochs": 6, "learning_rate": 5e-3, "optimizer": "muon", "save_every": 3, "log_every": 1}
 # everything draws at random: order, dropped codes, dropout, phrasings, hierarchy questions and candidates
-STAGE_2 = {"batch_size": 12, "drop": 0.2, "attention_dropout": 0.2, "average": 0.9, "rehearsal": 4, "format": "table"}
+STAGE_2 = {"batch_size": 12, "drop": 0.2, "attention_dropout": 0.2, "ema_decay": 0.9, "rehearsal": 4, "format": "table"}
 STAGE_1 = {
-    "batch_size": 32, "undivided_codes": 16,
+    "batch_size": 32, "sampled_negatives": 16,
     "word_pieces": 500, "hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2,
 }  # fmt: skip
 

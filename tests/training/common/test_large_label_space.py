@@ -23,7 +23,7 @@ LABELS: tuple[Code, ...] = tuple(sorted(BOOK.billable("ICD9"))[::12])  # 1,214 o
 
 def case(**settings):
     """A model over `LABELS` and one batch of forty patients, some targets with seen codes and some without."""
-    config = RankConfig(batch_size=40, passes=1, start_weight=0.25, rest_weight=0.5, **settings)
+    config = RankConfig(batch_size=40, epochs=1, start_weight=0.25, rest_weight=0.5, **settings)
     vocabulary = tiny_vocabulary(LABELS)
     model = tiny_model(LABELS, vocabulary)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def loss_and_gradients(**settings) -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("at_once", [1, 7, 64])
 def test_the_loss_in_pieces_is_the_loss_at_once(settings, at_once) -> None:
     whole, gradients = loss_and_gradients(**settings)
-    pieces, in_pieces = loss_and_gradients(targets_at_once=at_once, **settings)
+    pieces, in_pieces = loss_and_gradients(target_chunk_size=at_once, **settings)
     assert pieces == pytest.approx(whole, rel=1e-6)
     assert gradients.keys() == in_pieces.keys() and len(gradients) > 10
     for name, gradient in gradients.items():
@@ -79,7 +79,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("at_once", [0, 16])
 def test_scores_of_all_targets_never_stand_in_memory_at_once(at_once) -> None:
-    model, batch, config = case(targets_at_once=at_once)
+    model, batch, config = case(target_chunk_size=at_once)
     targets = len(batch["weight"])
     assert targets > 200
     scores, rows = targets * len(LABELS), 32 * (len(LABELS) + 1)

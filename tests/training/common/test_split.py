@@ -99,7 +99,7 @@ def cohort() -> list[Patient]:
 def test_a_checkpoint_knows_no_code_that_only_test_patients_have(cohort, tiny_stage1, tmp_path) -> None:
     write_visits(cohort, tmp_path / "cohort.csv")
     data = str(tmp_path / "cohort.csv")
-    rank.run(RankConfig(start=str(tiny_stage1), data=data, format="table", passes=0.5, save_every=0), tmp_path / "run")
+    rank.run(RankConfig(start=str(tiny_stage1), data=data, format="table", epochs=0.5, save_every=0), tmp_path / "run")
     manifest = read_manifest(tmp_path / "run")
     assert {*manifest.label_space, *manifest.input_codes} == {A, B}
 
@@ -119,7 +119,7 @@ def test_baselines_know_no_code_that_only_test_patients_have(cohort) -> None:
         )
         for patient in parts["test"]
     ]
-    network = NeuralBaseline(labels, "GRU", NeuralSettings(width=8, passes=1))
+    network = NeuralBaseline(labels, "GRU", NeuralSettings(width=8, epochs=1))
     for baseline in (CodeFrequency(labels), HistoryRegression(labels, l2=(1.0,)), network):
         baseline.fit(parts["train"], parts["validation"])
         np.testing.assert_allclose(baseline.scores(parts["test"]), baseline.scores(without), atol=1e-6)

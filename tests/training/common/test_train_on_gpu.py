@@ -28,8 +28,8 @@ GUIDE = (ROOT / "docs" / "train_on_gpu.md").read_text(encoding="utf-8")
 CONFIGS = ROOT / "training" / "configs"
 SHOWN = ("llama2-7b-{}-full", "llama2-7b-{}-lora", "llama2-7b-{}-qlora", "flan-t5-xl-{}-lora")
 SMALL = {  # what a stand-in changes: size and speed, never which code runs
-    "memorize": {"passes": 1, "batch_size": 32, "learning_rate": 5e-3, "undivided_codes": 32, "precision": "float32"},
-    "rank": {"passes": 1, "batch_size": 16, "max_tokens": 256, "rehearsal": 8, "validate_every": 0},
+    "memorize": {"epochs": 1, "batch_size": 32, "learning_rate": 5e-3, "sampled_negatives": 32, "precision": "float32"},
+    "rank": {"epochs": 1, "batch_size": 16, "max_tokens": 256, "rehearsal": 8, "validate_every": 0},
 }
 
 

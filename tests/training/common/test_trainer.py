@@ -25,7 +25,7 @@ from training.rank.batches import HistoryBatches
 
 BOOK = Ontology.load()
 NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})
-SETTINGS = {"batch_size": 4, "passes": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
+SETTINGS = {"batch_size": 4, "epochs": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
 
 
 def cohort() -> list[Patient]:

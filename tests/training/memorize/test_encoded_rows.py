@@ -28,7 +28,7 @@ from training.memorize.recall_eval import codes_exact, definitions_exact
 
 BOOK = Ontology.load()
 SETTINGS = MemorizeConfig(
-    hidden_size=64, intermediate_size=128, layers=2, heads=2, batch_size=8, encoded_passes=2.0, common_direction=2.0
+    hidden_size=64, intermediate_size=128, layers=2, heads=2, batch_size=8, encoded_epochs=2.0, common_direction=2.0
 )
 
 
@@ -210,12 +210,12 @@ def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monke
     codes = BOOK.billable("ICD9")[:: len(BOOK.billable("ICD9")) // 60]
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
-        SETTINGS, word_pieces=600, passes=10, encoded_passes=80.0, batch_size=32, optimizer="muon", save_every=0,
-        muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0, missed_passes=2,
+        SETTINGS, word_pieces=600, epochs=10, encoded_epochs=80.0, batch_size=32, optimizer="muon", save_every=0,
+        muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0, epochs_on_missed=2,
     )  # fmt: skip
     memorize.run(config, tmp_path / "out")
     model, manifest = load_checkpoint(tmp_path / "out")
-    assert manifest.method["memorize"]["encoded_passes"] == 80.0
+    assert manifest.method["memorize"]["encoded_epochs"] == 80.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "out"]
     words, back = definitions_exact(model.eval(), codes, BOOK, 0)[0], codes_exact(model, codes, BOOK, 0)[0]
     assert sum(words) >= 0.9 * len(codes) and sum(back) >= 0.9 * len(codes)
@@ -249,7 +249,7 @@ def test_rows_that_only_stand_against_an_answer_keep_still(model):
 def test_missed_codes_are_asked_about_more_often_and_evenly(model):
     codes = list(model.vocabulary.ids)
     sampler = QuestionSampler(model.vocabulary, BOOK, codes)
-    config = replace(SETTINGS, passes=1, missed_passes=5, hierarchy_share=0.0, batch_size=4)
+    config = replace(SETTINGS, epochs=1, epochs_on_missed=5, hierarchy_share=0.0, batch_size=4)
     usual, more = QuestionBatches(sampler, config), QuestionBatches(sampler, config, codes[:2])
     counts = Counter(question for batch in more._batches for question in batch)
     told_apart = [question.code for question in sampler.backwards]
@@ -270,7 +270,7 @@ def test_what_was_missed_is_found_once_and_kept(model, tmp_path, monkeypatch):
         memorize, "definitions_exact", lambda _, asked, *more, **options: ([c != forgotten for c in asked], [])
     )
     monkeypatch.setattr(memorize, "codes_exact", lambda _, asked, *more: ([right[c] for c in asked], []))
-    path, config = tmp_path / "missed.json", replace(SETTINGS, missed_passes=1)
+    path, config = tmp_path / "missed.json", replace(SETTINGS, epochs_on_missed=1)
     expected = [code for code in codes if code == forgotten or not right.get(code, True)]
     assert memorize.kept_missed(model, sampler, config, path) == expected and 1 < len(expected) < len(codes)
     monkeypatch.setattr(memorize, "codes_exact", None)  # not looked for again
@@ -281,11 +281,11 @@ def test_what_was_missed_is_found_once_and_kept(model, tmp_path, monkeypatch):
 def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
     codes = list(model.vocabulary.ids)
     sampler = QuestionSampler(model.vocabulary, BOOK, codes)
-    config = replace(SETTINGS, encoded_passes=1.0, save_every=1, passes=2)
+    config = replace(SETTINGS, encoded_epochs=1.0, save_every=1, epochs=2)
     memorize.learn_encoded(model, codes, sampler, config, BOOK, tmp_path / "first")
     table = model.backbone.get_input_embeddings().weight.detach().clone()
     other = tiny_model(codes, tiny_vocabulary(codes), seed=5)
-    changed = replace(config, passes=0.5, missed_passes=3, rates_after_encoding=0.1, row_learning_rate=0.001)
+    changed = replace(config, epochs=0.5, epochs_on_missed=3, rates_after_encoding=0.1, row_learning_rate=0.001)
     memorize.learn_encoded(other, codes, sampler, changed, BOOK, tmp_path / "first")
     assert torch.equal(other.backbone.get_input_embeddings().weight, table)
     with pytest.raises(InputError, match="other settings"):
@@ -296,12 +296,12 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
     codes = BOOK.billable("ICD9")[:40]
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
-        SETTINGS, word_pieces=500, passes=2, encoded_passes=2.0, batch_size=16, save_every=0, hierarchy_share=0.0
+        SETTINGS, word_pieces=500, epochs=2, encoded_epochs=2.0, batch_size=16, save_every=0, hierarchy_share=0.0
     )
     memorize.run(config, tmp_path / "first")
     before, _ = load_checkpoint(tmp_path / "first")
     further = replace(
-        config, encoded_passes=0.0, passes=1, missed_passes=30, go_on_from=str(tmp_path / "first"), learning_rate=0.005,
+        config, encoded_epochs=0.0, epochs=1, epochs_on_missed=30, init_from=str(tmp_path / "first"), learning_rate=0.005,
         optimizer="muon", muon_learning_rate=0.01,
     )  # fmt: skip
     memorize.run(further, tmp_path / "second")
@@ -309,7 +309,7 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
     assert list(after.vocabulary.ids) == list(before.vocabulary.ids) == list(codes)
     known = [sum(codes_exact(model.eval(), codes, BOOK, 0)[0]) for model in (before, after)]
     assert known[1] > known[0]
-    assert manifest.method["before"]["memorize"]["encoded_passes"] == 2.0
+    assert manifest.method["before"]["memorize"]["encoded_epochs"] == 2.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "logs", "second"]
     with pytest.raises(InputError, match="knows ICD9, and the configuration names ICD10"):
         memorize.run(replace(further, systems=("ICD10",)), tmp_path / "third")
@@ -322,7 +322,7 @@ def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, monkeypatch, p
     note = tmp_path / "out-encoded" / "note.txt"
     note.parent.mkdir()
     note.write_text("mine", encoding="utf-8")
-    config = replace(SETTINGS, word_pieces=500, passes=1, encoded_passes=passes, save_every=0, hierarchy_share=0.0)
+    config = replace(SETTINGS, word_pieces=500, epochs=1, encoded_epochs=passes, save_every=0, hierarchy_share=0.0)
     if passes:
         with pytest.raises(InputError, match="out-encoded is there already"):
             memorize.run(config, tmp_path / "out")
@@ -332,8 +332,8 @@ def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, monkeypatch, p
 
 
 def test_a_model_with_an_encoder_and_one_with_adapters_are_refused():
-    with pytest.raises(InputError, match="encoded_passes"):
-        MemorizeConfig(backbone="x", tuning="lora", encoded_passes=1.0)
+    with pytest.raises(InputError, match="encoded_epochs"):
+        MemorizeConfig(backbone="x", tuning="lora", encoded_epochs=1.0)
 
     class Reads:
         encoder_decoder = True
@@ -341,6 +341,6 @@ def test_a_model_with_an_encoder_and_one_with_adapters_are_refused():
     from training.memorize.encoded_rows import refuse
 
     with pytest.raises(InputError, match="decoder-only"):
-        refuse(Reads(), MemorizeConfig(encoded_passes=1.0))
+        refuse(Reads(), MemorizeConfig(encoded_epochs=1.0))
     with pytest.raises(InputError, match="a step can't be divided: set accumulate to 1"):
-        refuse(Reads(), MemorizeConfig(encoded_passes=1.0, accumulate=2))
+        refuse(Reads(), MemorizeConfig(encoded_epochs=1.0, accumulate=2))

@@ -47,8 +47,8 @@ def small_book(monkeypatch):
 def folder(tmp_path_factory):
     """A stage-1 run that was asked for equivalents, long enough to know them."""
     config = MemorizeConfig(
-        systems=("ICD10",), word_pieces=400, hidden_size=64, intermediate_size=128, layers=2, heads=2, passes=120,
-        batch_size=32, equivalents_share=1.0, hierarchy_share=0.3, undivided_codes=16, save_every=0, learning_rate=0.004,
+        systems=("ICD10",), word_pieces=400, hidden_size=64, intermediate_size=128, layers=2, heads=2, epochs=120,
+        batch_size=32, equivalents_share=1.0, hierarchy_share=0.3, sampled_negatives=16, save_every=0, learning_rate=0.004,
     )  # fmt: skip
     out = tmp_path_factory.mktemp("maps") / "icd10-small"
     with pytest.MonkeyPatch.context() as patch:

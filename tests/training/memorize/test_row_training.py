@@ -22,7 +22,13 @@ from training.memorize.row_training import RowBatches, let_rows_move, rows_loss
 
 BOOK = Ontology.load()
 SETTINGS = MemorizeConfig(
-    go_on_from="x", rows_alone=True, missed_passes=3, batch_size=8, weight_decay=0.0, passes=2.5, hierarchy_share=0.0
+    init_from="x",
+    train_missed_rows_only=True,
+    epochs_on_missed=3,
+    batch_size=8,
+    weight_decay=0.0,
+    epochs=2.5,
+    hierarchy_share=0.0,
 )
 MOVED = CODES[2:5]
 
@@ -89,13 +95,13 @@ def test_it_teaches_what_was_missed_and_keeps_what_was_known(tmp_path, monkeypat
     codes = BOOK.billable("ICD9")[:40]
     monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     first = MemorizeConfig(
-        hidden_size=64, intermediate_size=128, layers=2, heads=2, word_pieces=500, passes=20, batch_size=16, save_every=0,
+        hidden_size=64, intermediate_size=128, layers=2, heads=2, word_pieces=500, epochs=20, batch_size=16, save_every=0,
         hierarchy_share=0.0, optimizer="muon", muon_learning_rate=0.02, learning_rate=0.01, common_direction=2.0,
     )  # fmt: skip
     memorize.run(first, tmp_path / "first")
     before, _ = load_checkpoint(tmp_path / "first")
     further = replace(
-        first, go_on_from=str(tmp_path / "first"), rows_alone=True, missed_passes=40, passes=20, weight_decay=0.0,
+        first, init_from=str(tmp_path / "first"), train_missed_rows_only=True, epochs_on_missed=40, epochs=20, weight_decay=0.0,
         optimizer="adamw", muon_learning_rate=0.0, learning_rate=0.02, save_every=5,
     )  # fmt: skip
     memorize.run(further, tmp_path / "second")
@@ -107,7 +113,10 @@ def test_it_teaches_what_was_missed_and_keeps_what_was_known(tmp_path, monkeypat
     missed = len(codes) - known[0][0]
     assert 5 <= missed <= 35, f"the first stage should leave something to learn, and some known: {known[0]}"
     assert known[1][0] - known[0][0] >= missed / 3 and known[1][1] >= 38, known
-    assert manifest.method["memorize"]["rows_alone"] and "rows_alone" not in manifest.method["before"]["memorize"]
+    assert (
+        manifest.method["memorize"]["train_missed_rows_only"]
+        and "train_missed_rows_only" not in manifest.method["before"]["memorize"]
+    )
     layers = [name for name, _ in before.named_parameters() if "layers" in name]
     assert all(torch.equal(before.state_dict()[name], after.state_dict()[name]) for name in layers)
 

@@ -103,7 +103,7 @@ def test_labels_stand_where_the_answer_follows_and_nowhere_else() -> None:
 
 def test_step_i_is_a_matter_of_the_seed_and_i_alone() -> None:
     def data(seed: int = 1) -> QuestionBatches:
-        return QuestionBatches(sampler(), MemorizeConfig(seed=seed, passes=1.5, batch_size=16))
+        return QuestionBatches(sampler(), MemorizeConfig(seed=seed, epochs=1.5, batch_size=16))
 
     one, other = data(), data()
     for i in (3, 0):

@@ -114,7 +114,7 @@ def test_growth_at_tiny_size_tells_training_and_cut_apart(tiny_stage1, invented_
 
     monkeypatch.setattr(growth.rank, "train", trained)
     monkeypatch.setattr(growth, "cut", cut)
-    rank = {"passes": 1, "batch_size": 16, "rehearsal": 0, "save_every": 0}
+    rank = {"epochs": 1, "batch_size": 16, "rehearsal": 0, "save_every": 0}
     table = Table((1,), {}, rank, (Row("MERA", "reference"),))
     models = Runs(table, str(invented_cohort), "table", tmp_path)
     found = growth.run(models, draws=10)

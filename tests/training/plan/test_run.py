@@ -203,7 +203,7 @@ def test_seven_billion_parameters_in_each_form() -> None:
     ranked = RankConfig(tuning="qlora", precision="bfloat16")
     whole, few = (
         memory_of(each, SEVEN_B, plan.backbone_shape(SEVEN_B), CohortSize(labels=100_000)).logits
-        for each in (ranked, replace(ranked, targets_at_once=8))
+        for each in (ranked, replace(ranked, target_chunk_size=8))
     )
     assert whole - few == pytest.approx(plan_memory.BYTES_A_SCORE * 100_000 * (64 * 1.66 - 8), rel=0.01)
 
@@ -229,21 +229,21 @@ def test_advice_names_the_first_change_that_fits() -> None:
 
 def test_steps_and_tokens_by_hand(tmp_path) -> None:
     path = tmp_path / "rank.yaml"
-    path.write_text("start: x\npasses: 2\nbatch_size: 10\nmax_tokens: 512\n", encoding="utf-8")
+    path.write_text("start: x\nepochs: 2\nbatch_size: 10\nmax_tokens: 512\n", encoding="utf-8")
     cohort = CohortSize(patients=100, visits=3, codes=8)
     made = make(path, cohort, Machine(), SEVEN_B)
     assert made.steps == 20 and made.tokens == 2 * 100 * (12 + 3 * (12 + 8))
-    path.write_text("start: x\npasses: 2\nbatch_size: 10\nprefix_samples: true\n", encoding="utf-8")
+    path.write_text("start: x\nepochs: 2\nbatch_size: 10\nprefix_samples: true\n", encoding="utf-8")
     assert make(path, cohort, Machine(), SEVEN_B).tokens == 2 * 100 * 2 * (12 + 1.5 * 20)
 
 
 def test_epochs_with_encoded_rows_are_steps_of_their_own(tmp_path) -> None:
     path = tmp_path / "one.yaml"
-    path.write_text("passes: 3\n", encoding="utf-8")
+    path.write_text("epochs: 3\n", encoding="utf-8")
     without = make(path, CohortSize(), Machine(tokens_per_second=1000))
     assert without.hours == pytest.approx(without.tokens / 1000 / 3600)
     assert make(path, CohortSize(), Machine(None, 4, 1000)).hours == pytest.approx(without.hours / 4)
-    path.write_text("passes: 3\nencoded_passes: 2\n", encoding="utf-8")
+    path.write_text("epochs: 3\nencoded_epochs: 2\n", encoding="utf-8")
     both, counts = make(path, CohortSize(), Machine()), plan_memory.Questions.of(("ICD9",))
     assert 14_567 < counts.backwards < counts.nodes
     assert both.steps - without.steps == 2 * counts.backwards // MemorizeConfig().batch_size
@@ -256,7 +256,7 @@ def test_a_stage_1_that_goes_on_has_the_shape_of_the_one_before() -> None:
     made = make_all(paths, CohortSize(), Machine())
     assert len({one.parameters for one in made}) == 1 and [one.stage for one in made] == ["memorize"] * 3 + ["rank"]
     assert made[0].backbone == "small LLaMA from scratch" and made[1].backbone == "small LLaMA gone on from"
-    assert [one.missed_passes for one in made] == [6, 0, 10, 0]
+    assert [one.epochs_on_missed for one in made] == [6, 0, 10, 0]
     assert made[1].steps == pytest.approx(0.5 * plan_memory.questions_a_pass(MemorizeConfig.load(paths[1])) / 128, 0.01)
     with pytest.raises(InputError, match="goes on from a stage 1: name the configuration of that"):
         make(paths[1], CohortSize(), Machine())

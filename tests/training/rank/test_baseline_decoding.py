@@ -27,7 +27,7 @@ def history(visits: int = 3) -> Patient:
 
 
 def batches(**values) -> SequenceBatches:
-    config = RankConfig(batch_size=8, passes=1, **values)
+    config = RankConfig(batch_size=8, epochs=1, **values)
     encoder = Encoder(tiny.tiny_vocabulary(), SequenceConfig())
     return SequenceBatches([history()], CODES, encoder, config)
 
@@ -63,7 +63,7 @@ def test_a_model_trained_on_one_list_decodes_it() -> None:
     model = tiny.tiny_model(CODES)
     engine = tiny.tiny_engine(model)
     data = batches(shuffle=False)
-    config = RankConfig(batch_size=8, passes=1, shuffle=False)
+    config = RankConfig(batch_size=8, epochs=1, shuffle=False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     batch = data.collate([history()], random.Random(0))
     losses = []

@@ -23,7 +23,7 @@ INDEX = {code: i for i, code in enumerate(CODES)}
 
 
 def batches(patients: list[Patient], labels=CODES, sequence=None, questions=None, **settings) -> HistoryBatches:
-    config = RankConfig(**({"batch_size": 4, "passes": 2} | settings))
+    config = RankConfig(**({"batch_size": 4, "epochs": 2} | settings))
     encoder = Encoder(VOCABULARY, sequence or SequenceConfig(), remember=True)
     return HistoryBatches(patients, labels, encoder, config, questions)
 
@@ -160,10 +160,10 @@ def test_step_i_is_a_matter_of_the_seed_and_i_alone() -> None:
 
 
 def test_a_pass_sees_every_patient_once_and_a_part_of_one_a_part() -> None:
-    data = batches(many(), passes=1)
+    data = batches(many(), epochs=1)
     seen = [patient.id for batch in data._batches for patient in batch]
     assert sorted(seen) == sorted(patient.id for patient in many())
-    half = [patient.id for batch in batches(many(), passes=1.5)._batches for patient in batch]
+    half = [patient.id for batch in batches(many(), epochs=1.5)._batches for patient in batch]
     assert len(half) == 45
 
 
@@ -207,7 +207,7 @@ def joined(data: HistoryBatches, step: int) -> list[tuple]:
 def test_a_step_asks_the_same_however_many_parts_it_has(parts) -> None:
     settings = {"drop": 0.3, "start_weight": 0.25, "rest_weight": 0.5}
     whole = batches(many(), batch_size=24, **settings)
-    config = RankConfig(batch_size=24 // parts, passes=2, **settings)
+    config = RankConfig(batch_size=24 // parts, epochs=2, **settings)
     encoder = Encoder(VOCABULARY, SequenceConfig(), remember=True)
     divided = HistoryBatches(many(), CODES, encoder, config, parts=parts)
     assert len(whole) == 4 and len(divided) == 4 * parts
@@ -220,7 +220,7 @@ def test_a_step_asks_the_same_however_many_parts_it_has(parts) -> None:
 
 
 def test_a_part_without_patients_is_a_sequence_that_asks_nothing() -> None:
-    config = RankConfig(batch_size=1, passes=1)
+    config = RankConfig(batch_size=1, epochs=1)
     data = HistoryBatches(many(3), CODES, Encoder(VOCABULARY, SequenceConfig()), config, parts=5)
     assert len(data) == 5
     assert [len(data[part]["weight"]) > 0 for part in range(5)] == [True, True, True, False, False]
@@ -232,7 +232,7 @@ def test_rehearsal_is_divided_among_the_parts() -> None:
     book = Ontology.load()
     codes = sorted({node for code in CODES for node in (code, *book.ancestors(code))})
     sampler = QuestionSampler(tiny_vocabulary(codes), book, codes)
-    config = RankConfig(batch_size=2, passes=1, rehearsal=5)
+    config = RankConfig(batch_size=2, epochs=1, rehearsal=5)
     data = HistoryBatches(many(), CODES, Encoder(VOCABULARY, SequenceConfig()), config, sampler, parts=2)
     for item in (0, 1, 7):
         assert sum(len(part["input_ids"]) for part in data[item]["questions"]) == 3 - item % 2
@@ -244,7 +244,7 @@ def test_rehearsal_is_divided_among_the_parts() -> None:
 def test_prefix_samples_ask_what_every_visit_asks_and_never_hold_the_answer() -> None:
     patients = many(12)
     plain, prefixes = (
-        batches(patients, shuffle=False, passes=1, batch_size=40, prefix_samples=form) for form in (False, True)
+        batches(patients, shuffle=False, epochs=1, batch_size=40, prefix_samples=form) for form in (False, True)
     )
     assert len(plain) == len(prefixes) == 1
     assert joined(plain, 0) == joined(prefixes, 0)
@@ -259,7 +259,7 @@ def test_prefix_samples_ask_what_every_visit_asks_and_never_hold_the_answer() ->
 @pytest.mark.parametrize("rest_weight", [0.0, 0.5])
 def test_trimmed_inputs_end_where_nothing_more_is_asked(rest_weight) -> None:
     whole, trimmed = (
-        batches(many(), passes=1, batch_size=40, rest_weight=rest_weight, drop=0.2, trim_inputs=trim)[0]
+        batches(many(), epochs=1, batch_size=40, rest_weight=rest_weight, drop=0.2, trim_inputs=trim)[0]
         for trim in (False, True)
     )
     assert trimmed["input_ids"].shape[1] < whole["input_ids"].shape[1]
@@ -280,7 +280,7 @@ def test_like_lengths_together_leave_little_padding() -> None:
     ]
 
     def padded(how: str) -> float:
-        data = batches(patients, passes=1, batch_size=10, batches=how)
+        data = batches(patients, epochs=1, batch_size=10, batches=how)
         ids = [data[i]["input_ids"] for i in range(len(data))]
         return sum(int((one == VOCABULARY.pad).sum()) for one in ids) / sum(one.numel() for one in ids)
 

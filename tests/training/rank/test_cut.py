@@ -23,11 +23,11 @@ from tests.training.rank.test_run import patients
 from training.common.split import histories_and_truth, split_of
 from training.rank import cut
 from training.rank.cut import (
-    AS_GOOD,
-    COLLAPSE,
-    ORDER_TILTS,
+    F1_TOLERANCE,
+    FREQUENCY_EXPONENTS,
+    MAX_DROP,
+    ORDER_FREQUENCY_EXPONENTS,
     REACH_SHARES,
-    TILTS,
     LabelCounts,
     _cut_offset,
     fit_cut,
@@ -114,7 +114,7 @@ def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
     own = own_thresholds(scores.astype(float) - eov[:, None], calibration)
     expected = cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate) + cut["reach_share"] * own
     assert engine.cut_offset == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert cut["patients"] == 60 and cut["frequency_tilt"] in TILTS and cut["reach_share"] in REACH_SHARES
+    assert cut["patients"] == 60 and cut["frequency_tilt"] in FREQUENCY_EXPONENTS and cut["reach_share"] in REACH_SHARES
 
 
 def test_the_order_below_the_cut_is_the_one_with_the_best_recall(fitted) -> None:
@@ -127,7 +127,7 @@ def test_the_order_below_the_cut_is_the_one_with_the_best_recall(fitted) -> None
         return float(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20).mean())
 
     assert engine.model.head.order_offset.numpy() == pytest.approx(cut["order_tilt"] * np.log(counts.rate), rel=1e-5)
-    assert recall(cut["order_tilt"]) == max(map(recall, ORDER_TILTS))
+    assert recall(cut["order_tilt"]) == max(map(recall, ORDER_FREQUENCY_EXPONENTS))
 
 
 def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
@@ -147,7 +147,7 @@ def test_the_fitted_cut_is_at_least_as_good_as_any_threshold_over_eov(fitted) ->
     scores, eov = engine.scores(histories)
     margin = scores.astype(float) - eov[:, None]
     _, best = metrics.best_threshold(margin, truth)
-    assert cut["weighted_f1"] >= best - AS_GOOD
+    assert cut["weighted_f1"] >= best - F1_TOLERANCE
     assert best == cut["best_threshold"]["over_eov"]["weighted_f1"]
     assert 0 < cut["best_fixed_k"]["weighted_f1"] <= 1 and 1 <= cut["best_fixed_k"]["k"] <= 10
     assert set(cut["best_threshold"]) == {"score", "logit", "share", "over_eov"}
@@ -216,8 +216,8 @@ def test_a_cut_whose_list_is_worthless_is_not_taken_for_its_f1() -> None:
 
     a, tempting = metrics.best_threshold(scores - own, truth)
     chosen, offset = _cut_offset(scores, eov, truth, np.log(rate), own)
-    assert tempting > chosen["weighted_f1"] + AS_GOOD and list_f1(a + own) < 0.1  # what the choice must avoid
-    assert list_f1(offset) > list_f1(np.full(22, 99.0)) - COLLAPSE
+    assert tempting > chosen["weighted_f1"] + F1_TOLERANCE and list_f1(a + own) < 0.1  # what the choice must avoid
+    assert list_f1(offset) > list_f1(np.full(22, 99.0)) - MAX_DROP
 
 
 def test_a_cut_that_puts_codes_that_never_come_above_those_that_may_is_not_taken_for_its_f1() -> None:
@@ -241,9 +241,9 @@ def test_a_cut_that_puts_codes_that_never_come_above_those_that_may_is_not_taken
     a, tempting = metrics.best_threshold(scores - own, truth)
     chosen, offset = _cut_offset(scores, eov, truth, np.log(np.full(45, 0.1)), own)
     flooded = list_figures(a + own)
-    assert tempting > chosen["weighted_f1"] + AS_GOOD
-    assert flooded[0] > plain[0] - COLLAPSE and flooded[1] < plain[1] - 0.1  # its F1 alone would let it through
-    assert list_figures(offset)[1] >= plain[1] - COLLAPSE
+    assert tempting > chosen["weighted_f1"] + F1_TOLERANCE
+    assert flooded[0] > plain[0] - MAX_DROP and flooded[1] < plain[1] - 0.1  # its F1 alone would let it through
+    assert list_figures(offset)[1] >= plain[1] - MAX_DROP
 
 
 # --- a checkpoint's cut on another population

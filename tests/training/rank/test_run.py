@@ -25,7 +25,7 @@ from training.rank import run as rank
 from training.rank import setup as rank_setup
 from training.rank.batches import HistoryBatches
 from training.rank.cut import LabelCounts
-from training.rank.run import Average, level_in_words, rank_loss
+from training.rank.run import EMACallback, level_in_words, rank_loss
 
 BOOK = Ontology.load()
 HIERARCHY = Hierarchy.from_ontology(CODES, BOOK)
@@ -130,7 +130,7 @@ def test_the_loss_falls_on_patients_that_it_sees_and_ranking_follows(ranking_los
 @pytest.mark.parametrize(("decay", "step", "moved"), [(0.5, 1000, 0.5), (0.999, 1, 9 / 11)])  # early on by 2 / 11
 def test_the_average_follows_the_weights_and_swaps_back_and_forth(decay, step, moved) -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average, start = Average(model, decay), float(model.weight)
+    average, start = EMACallback(model, decay), float(model.weight)
     with torch.no_grad():
         model.weight.fill_(start + 1)
     average.on_step_end(None, SimpleNamespace(global_step=step), TrainerControl())
@@ -144,7 +144,7 @@ def test_the_average_of_bfloat16_weights_keeps_what_they_can_not_tell_apart() ->
     model = torch.nn.Linear(1, 1, bias=False, dtype=torch.bfloat16)
     with torch.no_grad():
         model.weight.fill_(1.0)
-    average, state = Average(model, 0.999), SimpleNamespace(global_step=1e9)
+    average, state = EMACallback(model, 0.999), SimpleNamespace(global_step=1e9)
     with torch.no_grad():
         model.weight.fill_(1.5)
     for _ in range(1000):
@@ -204,7 +204,7 @@ def test_a_finished_run_says_what_it_was_made_of(tiny_checkpoint, tiny_stage1, i
     manifest = read_manifest(tiny_checkpoint)
     assert manifest.stage == "rank" and manifest.name == "tiny" and manifest.systems == ("ICD9",)
     assert manifest.method["memorize"] == read_manifest(tiny_stage1).method["memorize"]
-    assert manifest.method["rank"]["passes"] == 6 and manifest.method["rank"]["data"] == "invented.csv"
+    assert manifest.method["rank"]["epochs"] == 6 and manifest.method["rank"]["data"] == "invented.csv"
     assert manifest.method["rank"]["start"] == "tiny-stage1"
     assert manifest.method["cut"]["patients"] > 0
     assert list(manifest.label_space) == sorted(manifest.label_space) == sorted(manifest.input_codes)
