@@ -34,7 +34,7 @@ class Engine:
     """A loaded checkpoint that ranks and recalls. Safe to share between threads.
 
     Attributes:
-        ontology: the code books. label_space: the codes that are ranked, sorted. manifest: what `mera.json` says.
+        ontology: the code sets. label_space: the codes that are ranked, sorted. manifest: what `mera.json` says.
         input_codes: the codes it reads in histories.
         name: the checkpoint's name and the hash of its content, e.g. "mera-mini 1f0c9a2b7d3e".
         threshold: how its end-of-visit score was trained: "independent", "adaptive" or "none".
@@ -73,7 +73,7 @@ class Engine:
         books = dict.fromkeys(SYSTEM_NAMES[code.system] for code in self.label_space)
         kinds = Counter(self.ontology.kind(code) for code in self.label_space)
         if not kinds:
-            return "no codes: this checkpoint knows the code book only"
+            return "no codes: this checkpoint has memorized ICD codes only"
         parts = [f"{count:,} {_plural(kind, count)}" for kind, count in kinds.most_common()]
         return f"{len(self.label_space):,} codes of {' and '.join(books)}: {', '.join(parts)}"
 
@@ -109,7 +109,7 @@ class Engine:
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
         if not self.label_space:
-            raise InputError(f"The checkpoint {self.name} knows the code book but was not trained to rank.")
+            raise InputError(f"The checkpoint {self.name} has memorized ICD codes but was not trained to rank.")
         if not patient.visits:
             raise InputError("The history holds no visit.")
         history, notes = self.read_history(patient)

@@ -18,7 +18,7 @@ from mera_core.history.records import Patient, demo_patients, write_visits
 
 OUT = Path(__file__).with_name("cohort.csv")
 VARIATIONS = 2
-EARLIEST = 40  # days; the demo dates lie at least this far behind the day their code books came into force
+EARLIEST = 40  # days; the demo dates lie at least this far behind the day their code sets came into force
 ADULT = 18  # years
 
 

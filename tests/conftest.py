@@ -1,4 +1,4 @@
-"""What tests share: no network, one thread, the code book, and a tiny checkpoint of the real code."""
+"""What tests share: no network, one thread, the ICD code set, and a tiny checkpoint of the real code."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def network_attempts(_loopback_only: None) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def ontology() -> Ontology:
-    """The shipped code book."""
+    """The shipped ICD tables."""
     return Ontology.load()
 
 

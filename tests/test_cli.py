@@ -258,7 +258,7 @@ def test_convert_counts_what_it_leaves_out(run, tmp_path):
     assert report["left_out"] == {
         "no diagnosis in the column": 1,
         "named twice in one visit": 1,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
     }
     assert report["unknown_codes"] == {"Q99": 1}
     _, out, _ = run("convert", source, "--out", tmp_path / "t.parquet")

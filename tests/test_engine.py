@@ -167,7 +167,7 @@ def test_text_that_spells_a_token_ranks_as_other_words_do_not_as_the_token(engin
 
 def test_the_scope_of_a_checkpoint_that_ranks_nothing_can_follow_the_word_ranks() -> None:
     alone = Engine(tiny_model(labels=()), tiny_manifest(()), Ontology.load())
-    assert alone.scope == "no codes: this checkpoint knows the code book only"
+    assert alone.scope == "no codes: this checkpoint has memorized ICD codes only"
 
 
 @pytest.mark.parametrize("visits", [[Visit([])], [Visit(["99Z.9"]), Visit([])], [Visit(["042"])]])

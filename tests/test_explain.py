@@ -76,7 +76,7 @@ def test_what_would_leave_nothing_has_no_effect_to_show(engine):
 def test_unread_codes_and_twins_change_nothing(engine):
     patient = Patient((Visit(("foo", *CODES[:2])), Visit((Code("ICD10", "I10"), CODES[2]))))
     effects = {(e.visit, e.place): e for e in leave_one_out(engine, patient).of(CODES[5])}
-    assert effects[0, 0].added == 0  # in no code book
+    assert effects[0, 0].added == 0  # in no code set
     twins = Patient((Visit(icd9("428.0", "428.0", "486")),))
     effects = leave_one_out(engine, twins).of(CODES[5])
     assert (effects[1].added, effects[2].added) == (0, 0)  # either is left when the other goes

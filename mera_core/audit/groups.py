@@ -1,6 +1,6 @@
 """Does the tree group what a clinician would group? Groups to judge, verdicts, and what they add up to.
 
-Boundary: knows the code book and verdicts; no model, no screen. A group is what the contrastive loss sets against a
+Boundary: knows the ICD code set and verdicts; no model, no screen. A group is what the contrastive loss sets against a
 positive at one level (labels under one ancestor, as `losses.Hierarchy` groups them), with an intruder from a
 neighbouring group among them. Files are in `audit_file`.
 """

@@ -1,4 +1,4 @@
-"""A quiz on the code book: random codes, each with four definitions to choose from. Knows no model and no screen."""
+"""A quiz on the ICD code set: random codes, each with four definitions to choose from. Knows no model and no screen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw_quiz(ontology: Ontology, systems: Sequence[str], seed: int, count: int 
     """
     codes = [code for system in systems for code in ontology.billable(system)]
     if len(codes) < max(count, OPTIONS):
-        raise InputError("There is no code book to draw a quiz from.")
+        raise InputError("There are no ICD codes to draw a quiz from.")
     draw = random.Random(seed)
     return [_question(code, codes, ontology, draw) for code in draw.sample(codes, count)]
 

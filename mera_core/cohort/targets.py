@@ -59,7 +59,7 @@ class Targets:
 
     def __init__(self, engine: Engine) -> None:
         if not engine.label_space:
-            raise InputError(f"The checkpoint {engine.name} knows the code book but was not trained to rank.")
+            raise InputError(f"The checkpoint {engine.name} has memorized ICD codes but was not trained to rank.")
         self._engine = engine
         self.index = {code: place for place, code in enumerate(engine.label_space)}
 

@@ -1,6 +1,6 @@
 """Who belongs to an experiment: cohort rules as configuration, applied step by step, each step's count kept.
 
-Knows cohorts as columns and the code books; reads no file and trains nothing. The published rules are those of docs/method.md's
+Knows cohorts as columns and the code sets; reads no file and trains nothing. The published rules are those of docs/method.md's
 paper mode, in the order in which the public code of the field applies them; the honest rules keep everyone who can be used.
 """
 

@@ -1,7 +1,7 @@
 """A cohort as columns: people, their visits and the codes of these, in numpy and arrow arrays.
 
 Boundary: the same facts as a list of `Patient`s, in a shape that holds millions of rows; knows no source format and no
-code book. `patients()` and `table()` give the forms that the rest of the engine uses; `batches()` gives the visits
+code set. `patients()` and `table()` give the forms that the rest of the engine uses; `batches()` gives the visits
 table piece by piece, so that a large cohort is written without standing in memory as a whole.
 
 The visits table has one row a diagnosis, in the columns of VISITS_TABLE_COLUMNS:

@@ -134,7 +134,7 @@ def resolve(patient: Patient, ontology: Ontology, strict: bool = False) -> tuple
     """Read every typed code, and say what could not be read.
 
     Returns the patient with `Code`s only, each at most once a visit, and a note for every code left out: 'unread' (in no
-    code book; names the nearest; or a chapter or block), 'ambiguous' (in both systems), 'duplicate'; and for every code
+    code set; names the nearest; or a chapter or block), 'ambiguous' (in both systems), 'duplicate'; and for every code
     read otherwise than it was written: 'repaired' (a letter for a digit), 'as_category' (as its nearest ancestor).
     A visit keeps its place when none of its codes could be read.
     Raises InputError at the first unread or ambiguous code, naming its place, when `strict`.

@@ -1,4 +1,4 @@
-"""How a chapter of the code books looks everywhere: one short name and one colour for each medical field.
+"""How a chapter of the code sets looks everywhere: one short name and one colour for each medical field.
 
 Boundary: knows chapters only; nothing of rankings, figures or pages. The circulatory chapters of ICD-9-CM and
 ICD-10-CM are one field, and so on.

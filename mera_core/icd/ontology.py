@@ -23,7 +23,7 @@ RELEASES = {
     "ICD9": "ICD-9-CM version 32 (FY2015)",
     "ICD10": "ICD-10-CM April 2026 (FY2026), with the codes of FY2024 retired since",
 }
-# Sources whose files strip the leading zeros of ICD-9 categories (FACTS: UCI Diabetes 130 writes 8 for 008).
+# Sources whose files strip the leading zeros of ICD-9 categories (UCI Diabetes 130 writes 8 for 008).
 _THREE_DIGIT_SOURCES = ("uci", "uci_diabetes130")
 
 

@@ -1,6 +1,6 @@
 """What a code of a history can mean to somebody who looks at it: one reading, several, or none and why.
 
-Boundary: code books only. The model reads histories by `patient.resolve`, which agrees with this; screens, charts and
+Boundary: code sets only. The model reads histories by `patient.resolve`, which agrees with this; screens, charts and
 exports ask here, so that a code is never called unread on one of them and named on another.
 """
 

@@ -1,6 +1,6 @@
 """Words that are spelled nearly like one that was typed: a list of known words in, the likeliest few out.
 
-Boundary: words and how often each is used; no code book, no search. Safe to call from many threads.
+Boundary: words and how often each is used; no code set, no search. Safe to call from many threads.
 """
 
 from __future__ import annotations

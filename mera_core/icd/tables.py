@@ -29,7 +29,7 @@ def _unpacked(name: str) -> bytes:
             return content
         raise EOFError
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"The code book's table {name} is missing or damaged: install MERA again.") from error
+        raise InputError(f"The ICD table {name} is missing or damaged: install MERA again.") from error
 
 
 def _columns(name: str, width: int) -> list[list[str]]:

@@ -1,6 +1,6 @@
-"""A Ranking summed over the code book: the share of ranking mass of every chapter, block, category and code. Pure.
+"""A Ranking summed over the ICD code set: the share of ranking mass of every chapter, block, category and code. Pure.
 
-Boundary: knows rankings and the code book; draws nothing. A share (a softmax over the label space; all sum to 1) is no
+Boundary: knows rankings and the ICD code set; draws nothing. A share (a softmax over the label space; all sum to 1) is no
 probability.
 """
 

@@ -102,7 +102,7 @@ def read(source: Source, report: ImportReport, ontology: Ontology | None = None)
     """Read `diabetic_data.csv` (or the folder that holds it): patients by number, encounters by id.
 
     Ages are the midpoints of ten-year bands, in years. Every diagnosis cell is counted: kept, missing,
-    named twice in one encounter, or not in the code book. An encounter with no code left keeps its place.
+    named twice in one encounter, or not in the ICD code set. An encounter with no code left keeps its place.
     A row that stands twice counts once. Raises InputError naming file, line and column.
     """
     rows = read_delimited(_file(source), _REQUIRED, _READ, report)

@@ -175,7 +175,7 @@ def _checked(job: Job) -> str:
     manifest = read_manifest(folder)
     name = f"{manifest.name} {folder_hash(manifest)}"
     if not manifest.label_space:
-        raise InputError(f"The checkpoint {name} knows the code book but was not trained to rank.")
+        raise InputError(f"The checkpoint {name} has memorized ICD codes but was not trained to rank.")
     check_files(folder, manifest.files)
     return name
 

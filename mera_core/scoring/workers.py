@@ -41,7 +41,7 @@ class Spec:
         engine = Engine.load(self.checkpoint, self.settings.quantize)
         if engine.name != self.name:
             raise InputError(f"A worker found the checkpoint {engine.name}, and the run is of {self.name}.")
-        gc.freeze()  # code books and libraries stay: looking through them for garbage took a tenth of the time
+        gc.freeze()  # code sets and libraries stay: looking through them for garbage took a tenth of the time
         return Scorer(engine, self.settings)
 
 

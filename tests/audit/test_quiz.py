@@ -42,5 +42,5 @@ def test_wrong_definitions_are_near_the_right_one(ontology):
 
 
 def test_no_book_no_quiz(ontology):
-    with pytest.raises(InputError, match="no code book"):
+    with pytest.raises(InputError, match="no ICD codes"):
         draw_quiz(ontology, (), 1)

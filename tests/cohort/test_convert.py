@@ -187,7 +187,7 @@ def test_a_source_of_which_nothing_is_kept_is_refused(tmp_path, capsys):
     assert cli.main(["convert", str(tmp_path / "t.csv"), "--out", str(out), "--report", str(report)]) == 2
     said = capsys.readouterr().err
     assert "t.csv: no code was kept, so nothing is written" in said
-    assert "2 entries: code not in the code book; unknown codes: XX1 (2)" in said
+    assert "2 entries: code not in the ICD code set; unknown codes: XX1 (2)" in said
     assert left_behind(tmp_path) == ["t.csv"]
 
 

@@ -316,7 +316,7 @@ def test_weights_that_are_cut_in_place_while_serving_do_no_harm(folder):
 
 
 @pytest.mark.parametrize("content", [b"", b"no gzip", None], ids=["empty", "altered", "missing"])
-def test_a_damaged_code_book_is_one_sentence(content, tmp_path, monkeypatch):
+def test_a_damaged_code_set_is_one_sentence(content, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "mera_core" / "data", tmp_path / "data")
     table = tmp_path / "data" / "icd9.columns.gz"
     table.unlink()
@@ -324,7 +324,7 @@ def test_a_damaged_code_book_is_one_sentence(content, tmp_path, monkeypatch):
         table.write_bytes(content)
     monkeypatch.setattr(icd_tables, "_DATA", tmp_path / "data")
     icd_tables.tree.cache_clear()
-    with pytest.raises(InputError, match=r"The code book's table icd9\.columns\.gz is missing or damaged"):
+    with pytest.raises(InputError, match=r"The ICD table icd9\.columns\.gz is missing or damaged"):
         Ontology.load().definition(Code("ICD9", "428.0"))
     monkeypatch.undo()
     assert Ontology.load().definition(Code("ICD9", "428.0"))

@@ -135,7 +135,7 @@ def test_provenance_is_checked_and_in_utc():
     assert Provenance("mera 1", {}, "MERA 1", east).to_json()["time"] == "2025-12-31T21:00:00+00:00"
 
 
-def test_provenance_of_now_names_both_code_books():
+def test_provenance_of_now_names_both_code_sets():
     made = Provenance.now(
         "mera-mini abc", {"icd_release": {"ICD9": "a release of its own"}, "data": {"commit": "c0"}}, BOOK
     )
@@ -212,7 +212,7 @@ def test_all_predicted_codes_are_listed_even_beyond_top_and_probabilities_where_
     assert "basis" not in resources(bundle(ranking(), Patient(), SOURCE), "RiskAssessment")[0]
 
 
-def test_the_bundle_names_checkpoint_code_books_time_and_notice():
+def test_the_bundle_names_checkpoint_code_sets_time_and_notice():
     made = bundle(ranking(), PERSON, SOURCE)
     (device,) = resources(made, "Device")
     assert device["deviceName"][0]["name"] == SOURCE.checkpoint

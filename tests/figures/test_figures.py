@@ -111,7 +111,7 @@ def test_tiny_chapters_join_others(ontology):
     assert math.isclose(other.share, 0.006)
 
 
-def test_the_whole_code_book_stays_legible(ontology):
+def test_the_whole_code_set_stays_legible(ontology):
     codes = ontology.billable("ICD9")
     share = np.random.default_rng(0).dirichlet(np.full(len(codes), 0.05))
     order = np.argsort(-share)

@@ -225,7 +225,7 @@ def test_every_row_of_the_cms_map_is_there(name, source, target, from_column, to
 
 
 def test_known_equivalents():
-    # FACTS: V54.12 has 533 targets; 425 ICD-9-CM codes have none.
+    # V54.12 has 533 targets; 425 ICD-9-CM codes have none.
     assert len(BOOK.maps_to(icd9("V54.12"), "ICD10")) == 533
     without = [c for c in BOOK.billable("ICD9") if any(e.no_map for e in BOOK.maps_to(c, "ICD10"))]
     assert len(without) == 425
@@ -330,7 +330,7 @@ def test_says_when_a_string_is_ambiguous(text):
 
 
 def test_forty_eight_complete_codes_are_ambiguous_without_a_dot():
-    # FACTS: 48 undotted billable strings exist in both systems.
+    # 48 undotted billable strings exist in both systems.
     both = {c.code.replace(".", "") for c in BOOK.billable("ICD9")}
     both &= {c.code.replace(".", "") for c in BOOK.billable("ICD10")}
     assert len(both) == 48

@@ -1,4 +1,4 @@
-"""The checkpoints that the app offers, how they are held, and pages under one that knows the code book only."""
+"""The checkpoints that the app offers, how they are held, and pages under one that has memorized ICD codes only."""
 
 from __future__ import annotations
 
@@ -175,6 +175,6 @@ def test_what_stays_loaded_is_not_searched_for_garbage_after_every_run():
     gc.unfreeze()  # what another page of these tests had frozen
     try:
         engines._settle()
-        assert gc.get_freeze_count() > 100_000  # the code books are that many objects alone
+        assert gc.get_freeze_count() > 100_000  # the code sets are that many objects alone
     finally:
         gc.unfreeze()

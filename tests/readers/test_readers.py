@@ -131,20 +131,20 @@ def test_progress_is_told_in_bytes(tmp_path):
 
 def test_report_in_words():
     report = ImportReport("uci_diabetes130", "as asked", 1, 2, 3, 1_006)
-    report.left_out["code not in the code book"] = 1_003
+    report.left_out["code not in the ICD code set"] = 1_003
     report.unknown_codes.update({f"x{n}": 1 for n in range(25)})
     lines = report.lines()
     assert lines[1] == "kept: 1 patient, 2 visits, 3 codes of 1,006 diagnosis entries"
-    assert lines[2] == "left out: 1,003 entries: code not in the code book"
+    assert lines[2] == "left out: 1,003 entries: code not in the ICD code set"
     assert lines[3].endswith("and 5 more")
     written = report.to_dict()
-    assert written["left_out"] == {"code not in the code book": 1003}
+    assert written["left_out"] == {"code not in the ICD code set": 1003}
     assert (len(written["unknown_codes"]), written["unknown_codes_distinct"]) == (20, 25)
     endless = ImportReport("table", unknown_codes=Counter({"9" * 5_000: 2, "9" * 6_000: 1, "\x1b[2J": 1}))
     assert endless.to_dict()["unknown_codes"] == {"9" * 60 + " ...": 3, "\ufffd[2J": 1}
     frame = report.to_frame()
     assert frame.loc[frame["kind"] == "left out", ["what", "count"]].values.tolist() == [
-        ["code not in the code book", 1_003]
+        ["code not in the ICD code set", 1_003]
     ]
 
 

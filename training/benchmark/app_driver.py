@@ -26,7 +26,7 @@ from training.benchmark.rows import Row, Setting, Timed, paired, row, seconds, s
 
 TITLE = "The app: from a click to the page, server time"
 ROOT = Path(__file__).resolve().parents[2]
-PANELS = {"Why": "why chart", "Chapters": "code book map", "What if": "what-if panel"}
+PANELS = {"Why": "why chart", "Chapters": "code set map", "What if": "what-if panel"}
 Pair = tuple[Timed, Timed]
 
 
@@ -46,7 +46,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     what = "explain a ranking: leave one out, 10 codes in 3 visits, in a batch"
     yield _row(what, why(), "the same one by one", runs, 1)
     against = "looking for the words in every title"
-    yield _row("type-ahead over both code books", type_ahead(beginning), against, 10 * runs, 2)
+    yield _row("type-ahead over both code sets", type_ahead(beginning), against, 10 * runs, 2)
     misspelling = type_ahead(misspelt)
     yield _row("type-ahead with a word misspelt", misspelling, f"{against}, which finds none", 10 * runs, 2)
 

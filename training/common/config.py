@@ -247,7 +247,7 @@ class MemorizeConfig(RunConfig):
 
 @checked
 class RankConfig(RunConfig):
-    """Stage 2: rank the next visit's codes. Every switch of METHOD.md marked *(ours)* is here, for an ablation to flip."""
+    """Stage 2: rank the next visit's codes. Every choice that docs/method.md marks *(ours)* is here, for an ablation to flip."""
 
     start: str = ""
     """Folder of the stage-1 model that ranking starts from."""
@@ -292,7 +292,7 @@ class RankConfig(RunConfig):
     temperature: Positive = 1.0
     """Temperature of the hierarchical loss."""
     threshold: Literal["adaptive", "independent", "none"] = "independent"
-    """Form of the threshold loss: "adaptive" (the paper's form as METHOD.md reads it), "independent" or "none"."""
+    """Form of the threshold loss: "adaptive" (our reading of the paper), "independent" or "none"."""
     threshold_weight: Amount = 1.0
     """Weight of the threshold loss beside the hierarchical one."""
     threshold_positive_weight: Amount = 1.0
@@ -308,7 +308,7 @@ class RankConfig(RunConfig):
     validate_every: Whole = 0
     """Steps between looks at the validation patients (recall@20, weighted F1), logged beside the loss; 0 looks never."""
     rehearsal: Whole = 0
-    """Stage-1 questions mixed into each step, over all its forward passes, so that stage 2 does not forget the code book."""
+    """Stage-1 questions mixed into each step, over all its forward passes, so that stage 2 does not forget the ICD codes."""
     rehearsal_backwards: Share = 0.5
     """Definition -> code questions for each code -> definition question of the rehearsal."""
     rehearsal_hierarchy: Amount = 0.75

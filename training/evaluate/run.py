@@ -1,4 +1,4 @@
-"""Every figure of a checkpoint on patients it never saw, beside the baselines on the same patients (METHOD.md, "Evaluation")."""
+"""Every figure of a checkpoint on patients it never saw, beside the baselines on the same patients (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> metrics.Evaluat
 
 
 def load(checkpoint: Path) -> Engine:
-    """The engine of a checkpoint that ranks; InputError for one that only knows the code book."""
+    """The engine of a checkpoint that ranks; InputError for one that has only memorized ICD codes."""
     engine = Engine.load(checkpoint)
     if not engine.label_space:
         raise InputError(f"The checkpoint {checkpoint} was not trained to rank, so there is nothing to evaluate.")

@@ -1,4 +1,4 @@
-"""What stage 1 asks: every question about a code book, drawn with a phrasing, as token ids in batches. Trains nothing."""
+"""What stage 1 asks: every question about a code set, drawn with a phrasing, as token ids in batches. Trains nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Question:
     answer: Code | None = None
 
 
-def code_book(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
+def code_set(ontology: Ontology, systems: tuple[str, ...]) -> dict[Code, str]:
     """Every node of the systems with its definition, in book order."""
     return {node.code: node.definition for system in systems for node in ontology.nodes(system)}
 

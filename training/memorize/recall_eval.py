@@ -1,4 +1,4 @@
-"""How well a checkpoint remembers the code book: exact match in both directions and up the tree. Reads no patients."""
+"""How well a checkpoint recalls the ICD codes: exact match in both directions and up the tree. Reads no patients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def definitions_exact(
     one forward pass over question and answer decides it (a test holds it against real decoding).
 
     Returns:
-        Per code: over the words alone, and over the undivided vocabulary (words, EOV and every code). The second takes
+        Per code: over the words alone, and over the full vocabulary (words, EOV and every code). The second takes
         as many times longer as there are more codes than words; it is all False where it is not asked for.
     """
     vocabulary = model.vocabulary

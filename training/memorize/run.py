@@ -1,4 +1,4 @@
-"""Stage 1: teach a language model the code book. Questions in, a folder with the model out; sees no patients."""
+"""Stage 1: teach a language model the ICD codes. Questions in, a folder with the model out; sees no patients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.common.optimizer import make_optimizer
 from training.common.trainer import STEPS, is_first_process, last_complete, run_trainer, take_device
 from training.memorize.encoded_rows import EncodedBatches, encoded_loss, fill_rows, refuse
 from training.memorize.loss import memorize_loss
-from training.memorize.questions import QuestionBatches, QuestionSampler, code_book, equivalents
+from training.memorize.questions import QuestionBatches, QuestionSampler, code_set, equivalents
 from training.memorize.recall_eval import codes_exact, definitions_exact
 from training.memorize.row_training import RowBatches, let_rows_move, refuse_known, rows_loss
 
@@ -31,7 +31,7 @@ MISSED = "missed.json"
 
 def build(config: MemorizeConfig, ontology: Ontology) -> tuple[MeraModel, list[Code]]:
     """The model before training: backbone, tokens for every node, and their rows started as the config says."""
-    book, dtype = code_book(ontology, config.systems), backbones.weight_dtype(config.precision)
+    book, dtype = code_set(ontology, config.systems), backbones.weight_dtype(config.precision)
     if config.backbone:
         quantize = config.tuning == "qlora"
         backbone, tokenizer = backbones.load_backbone(config.backbone, dtype, quantize)

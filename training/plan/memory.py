@@ -13,7 +13,7 @@ from typing import Any
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from training.common.config import MemorizeConfig, RankConfig, RunConfig
-from training.memorize.questions import code_book, equivalents, questions
+from training.memorize.questions import code_set, equivalents, questions
 from training.plan.architecture import Shape, kept_bytes
 
 GB = 1e9
@@ -76,14 +76,14 @@ class Questions:
     @lru_cache(maxsize=4)
     def of(cls, systems: tuple[str, ...]) -> Questions:
         """Counted on the ontology."""
-        book = code_book(Ontology.load(), systems)
+        book = code_set(Ontology.load(), systems)
         asked = questions(Ontology.load(), list(book))
         return cls(len(book), sum(map(len, book.values())) / len(book), *map(len, asked))
 
 
 @lru_cache(maxsize=4)
 def _equivalents(systems: tuple[str, ...]) -> int:
-    return len(equivalents(Ontology.load(), code_book(Ontology.load(), systems)))
+    return len(equivalents(Ontology.load(), code_set(Ontology.load(), systems)))
 
 
 def trained_parameters(config: RunConfig, shape: Shape) -> int:

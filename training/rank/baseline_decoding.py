@@ -1,7 +1,7 @@
 """The usual way to train and use a language model here, for comparison: next-code cross-entropy, greedy decoding.
 
 One sample a (history, next visit): the history, the next visit's codes, EOV; a softmax over label space and EOV at each
-place (the paper's "sparse CE"). The list is decoded until EOV, or read off the first place, as MERA does (METHOD.md,
+place (the paper's "sparse CE"). The list is decoded until EOV, or read off the first place, as MERA does (docs/method.md,
 "Output"). Knows no hierarchy and no threshold.
 """
 

@@ -1,7 +1,7 @@
 """What is fitted on validation patients once the network stands still: recorded codes, probabilities, the cut, the order.
 
 Boundary: a trained engine in, numbers left in its score head and a calibration out; no gradient of the network, no test
-patient. METHOD.md, "Dynamic confidence threshold"; what was tried is in docs/choices.md.
+patient. docs/method.md, "Dynamic confidence threshold"; what was tried is in docs/choices.md.
 """
 
 from __future__ import annotations

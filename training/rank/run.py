@@ -1,4 +1,4 @@
-"""Stage 2: teach the model that knows the code book to rank the next visit's codes, then fit its cut."""
+"""Stage 2: teach the model that has memorized the ICD codes to rank the next visit's codes, then fit its cut."""
 
 from __future__ import annotations
 

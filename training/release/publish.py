@@ -29,7 +29,7 @@ from training.evaluate.baseline_table import put_tuned
 from training.memorize import recall_eval as memory
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
-LARGEST_WEIGHTS = 64_000_000  # bytes of the weights of one that memorized a code book and ranks nothing
+LARGEST_WEIGHTS = 64_000_000  # bytes of the weights of one that memorized ICD codes and ranks nothing
 CARD = "README.md"
 POPULATIONS = {
     "uci_diabetes130": "Trained on inpatients with diabetes in US hospitals, 1999 to 2008, at most three diagnoses a visit, "
@@ -48,7 +48,7 @@ def run(
 ) -> Manifest:
     """Measure the run in `source` and put a copy with its figures and a model card at `out`.
 
-    Recall is measured over the whole code book and the ranking on the test part of `data`, both on the stored weights. A
+    Recall is measured over the whole code set and the ranking on the test part of `data`, both on the stored weights. A
     run that memorized only is stored in half precision; it takes no data.
 
     Args:

@@ -1,6 +1,6 @@
 """People, visits and diagnosis entries as a reader found them -> a cohort, every entry accounted for.
 
-Knows the code book and no source format. Works on whole columns: a code text is read once however often it is met, so
+Knows the ICD code set and no source format. Works on whole columns: a code text is read once however often it is met, so
 that millions of entries cost seconds.
 """
 
@@ -20,7 +20,7 @@ from mera_core.icd.ontology import CATEGORY, SYSTEMS, Code, Ontology
 from mera_core.readers.common.base import Cohort, ImportReport
 
 NO_CODE = "no code recorded"
-UNKNOWN = "code not in the code book"
+UNKNOWN = "code not in the ICD code set"
 AMBIGUOUS = "code in both systems, and no system given"
 HEADING = "chapter or block, which is no diagnosis"
 OTHER_SYSTEM = "code names another system than its entry"

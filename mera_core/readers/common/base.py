@@ -1,6 +1,6 @@
 """What every reader shares: the source, the count of what was kept and left out, and the cohort that comes out.
 
-Knows no format and no code book. A reader is a module of this folder with `FORMAT`, `detect(source)` and
+Knows no format and no code set. A reader is a module of this folder with `FORMAT`, `detect(source)` and
 `read(source, report, ontology, **options)`; delimited files are read by `readers.delimited`, columns become a cohort in
 `readers.assemble`, and `readers.read` picks the reader.
 """

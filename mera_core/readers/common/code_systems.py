@@ -54,7 +54,7 @@ def system_of_uri(uri: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def is_clinical_modification(uri: str) -> bool:
-    """Whether a URI that means ICD10 means the American edition, which the code book holds."""
+    """Whether a URI that means ICD10 means the American edition, which the ICD code set holds."""
     plain = _plain(uri)
     name = re.sub(r"[^a-z0-9]", "", re.split(r"[/:#]", plain)[-1])
     return _KNOWN[plain]["edition"] == "CM" if plain in _KNOWN else name.endswith("icd10cm") or "mimic" in plain

@@ -1,6 +1,6 @@
 """A FHIR Condition as JSON -> the diagnosis codes it names, chosen by rules, or the reason why it names none.
 
-Boundary: one resource at a time, no references followed and no code book (see `readers.fhir`).
+Boundary: one resource at a time, no references followed and no code set (see `readers.fhir`).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _entries(coded: list[Json], rules: Rules) -> Diagnosis:
         empty.entries, empty.approximate = targets, True
     elif snomed:
         empty.left_out, empty.snomed = (NOT_MAPPED if rules.snomed else NO_MAP,), (snomed[0],)
-    elif nameless:  # the code book may still know it
+    elif nameless:  # the ICD code set may still know it
         empty.entries = tuple(nameless)
     else:
         empty.left_out = (OTHER_SYSTEM if others else NO_CODE,)

@@ -1,6 +1,6 @@
 """What single FHIR resources say: a Patient or an Encounter as JSON -> a small record. Conditions: `fhir_conditions`.
 
-Boundary: one resource at a time, no references followed (see `readers.fhir`) and no code book.
+Boundary: one resource at a time, no references followed (see `readers.fhir`) and no code set.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a MEDS code says: a diagnosis, a birth, an admission, or something that is not read.
 
-Boundary: one code's text in, an Event out; knows no table and no code book. MEDS leaves the vocabulary to the converter,
+Boundary: one code's text in, an Event out; knows no table and no code set. MEDS leaves the vocabulary to the converter,
 so this is where the ways of public converters are known: MIMIC_IV_MEDS and eICU_MEDS (`DIAGNOSIS//ICD//10//I5022`),
 meds_etl for MIMIC and OMOP (`ICD10CM/I50.22`, `Visit/IP`), OMOP_MEDS (`ICD10CM//I50.22//start`), FHIR_MEDS, and our own
 writer.

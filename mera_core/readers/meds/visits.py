@@ -1,6 +1,6 @@
 """Which MEDS events make a visit: those of one name, an admission and its discharge, or diagnoses near in time.
 
-Boundary: columns of events in, stays out; knows no files and no code book. Visits are told by a column such as hadm_id. An
+Boundary: columns of events in, stays out; knows no files and no code set. Visits are told by a column such as hadm_id. An
 admission that names no visit makes one with the discharge that follows it. Diagnoses that name no visit belong to the admission
 within which they are dated, at a discharge to the one that ends; those of none are grouped by time: one more than a gap after
 the one before it begins a new visit.

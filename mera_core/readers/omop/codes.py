@@ -166,7 +166,7 @@ def _code(
     if (system := system_of_vocabulary(direct[0])) in SYSTEMS:
         return (direct[1], system, direct[0] not in _AMERICAN), None, None
     if value and not kind and not _SNOMED_ID.fullmatch(value):
-        return (value, None, False), None, None  # the code book will say what is wrong with it
+        return (value, None, False), None, None  # the ICD code set will say what is wrong with it
     if kind:
         return _NONE, f"code of {kind}, which is not ICD", f"{kind} {written}"
     if value:

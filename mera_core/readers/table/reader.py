@@ -80,7 +80,7 @@ def read(
     columns: Mapping[str, str] | None = None,
     system: str | None = None,
 ) -> Cohort:
-    """Read a visits table or histories, or the one of them that a folder holds; every code is checked against the code books.
+    """Read a visits table or histories, or the one of them that a folder holds; every code is checked against the code sets.
 
     columns: our name of a column -> the file's name, for tables that are not of our making; then only these are read, and
     visits may be told by `visit_id` or by `time` alone (see `readers.table.columns`). `code` may be a pattern of numbered

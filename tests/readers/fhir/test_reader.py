@@ -155,7 +155,7 @@ def test_code_systems(tmp_path, system, code, read_as):
         ("http://hl7.org/fhir/sid/icd-11", "BD10", "code of a system other than ICD and SNOMED CT"),
         ("http://loinc.org", "1-8", "code of a system other than ICD and SNOMED CT"),
         (ICD10, "", "no code recorded"),
-        (ICD10, "B24", "code not in the code book"),
+        (ICD10, "B24", "code not in the ICD code set"),
     ],
 )
 def test_codes_that_are_not_read_are_counted(tmp_path, system, code, reason):

@@ -89,7 +89,7 @@ def test_visits_births_and_words_of_the_mimic_converter(tmp_path):
     assert (report.patients, report.visits, report.codes, report.rows) == (2, 3, 3, 7)
     assert dict(report.left_out) == {
         "named twice in one visit": 1,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
         "no code recorded": 1,
         "visit before birth": 1,
     }

@@ -85,7 +85,7 @@ def test_every_row_is_kept_or_left_out_with_its_reason(tmp_path):
     assert report.left_out == {
         "named twice in one visit": 1,
         "no code recorded": 1,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
         "admission not in ADMISSIONS": 1,
         "admission belongs to another patient in ADMISSIONS": 1,
         "patient not in PATIENTS": 1,

@@ -82,7 +82,7 @@ def test_every_row_is_kept_or_left_out_with_its_reason(tmp_path):
     assert report.left_out == {
         "row is repeated": 1,
         "no code recorded": 1,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
         "icd_version is neither 9 nor 10": 1,
         "no icd_version recorded": 1,
         "admission belongs to another patient in ADMISSIONS": 1,

@@ -57,7 +57,7 @@ def test_codes_are_checked_and_counted(tmp_path):
     assert cohort.report.left_out == {
         "named twice in one visit": 1,
         "code in both systems, and no system given": 1,
-        "code not in the code book": 1,
+        "code not in the ICD code set": 1,
     }
     assert cohort.report.unknown_codes == {"E8021": 1, "25.000": 1}
 

@@ -1,4 +1,4 @@
-"""What the tests of families and adapters share: tiny backbones, written once, and a code book of a hundred nodes."""
+"""What the tests of families and adapters share: tiny backbones, written once, and a code set of a hundred nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.memorize import run as memorize
 
 @pytest.fixture
 def _small_book(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
 
 
 @pytest.fixture(scope="session")

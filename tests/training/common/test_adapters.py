@@ -241,7 +241,7 @@ def test_the_plain_folder_loads_without_mera_and_computes_the_same(folders, fami
 def lora(folders, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / "stage1"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+        patch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
         memorize.run(first(folders["llama"], tuning="lora", epochs=0.1), folder)
     return folder
 

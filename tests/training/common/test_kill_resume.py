@@ -116,7 +116,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_was_not(
     stage, tiny_stage1, invented_cohort, tmp_path, monkeypatch
 ) -> None:
     """Runs that are killed at twenty moments in all give the losses and the files of one that nobody stopped."""
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
     config = MemorizeConfig(**RUN, **STAGE_1)
     if stage == 2:
         config = RankConfig(start=str(tiny_stage1), data=str(invented_cohort), **RUN, **STAGE_2)

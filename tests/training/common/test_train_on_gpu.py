@@ -72,7 +72,7 @@ def write_mimic3(folder: Path) -> None:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the guide's own command lines work: tiny backbone, MIMIC-shaped tables, configurations cut down."""
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
     write_backbone(tmp_path / "models" / "llama-2-7b", "llama")
     write_mimic3(tmp_path / "path" / "to" / "mimic-iii")
     folder = tmp_path / "training" / "configs"

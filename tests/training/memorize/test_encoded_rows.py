@@ -208,7 +208,7 @@ def test_equivalents_are_asked_with_the_code_they_lead_to():
 
 def test_stage_1_begins_with_them_and_remembers_after_few_passes(tmp_path, monkeypatch):
     codes = BOOK.billable("ICD9")[:: len(BOOK.billable("ICD9")) // 60]
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
         SETTINGS, word_pieces=600, epochs=10, encoded_epochs=80.0, batch_size=32, optimizer="muon", save_every=0,
         muon_learning_rate=0.01, learning_rate=0.005, row_learning_rate=0.0005, hierarchy_share=0.0, epochs_on_missed=2,
@@ -294,7 +294,7 @@ def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
 
 def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monkeypatch):
     codes = BOOK.billable("ICD9")[:40]
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     config = replace(
         SETTINGS, word_pieces=500, epochs=2, encoded_epochs=2.0, batch_size=16, save_every=0, hierarchy_share=0.0
     )
@@ -318,7 +318,7 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
 @pytest.mark.parametrize("passes", [0.0, 1.0])
 def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, monkeypatch, passes):
     codes = BOOK.billable("ICD9")[:40]
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     note = tmp_path / "out-encoded" / "note.txt"
     note.parent.mkdir()
     note.write_text("mine", encoding="utf-8")

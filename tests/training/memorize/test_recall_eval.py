@@ -1,4 +1,4 @@
-"""The measured share of the code book is what real greedy decoding would give, on a model that knows half of it."""
+"""The measured share of the ICD code set is what real greedy decoding would give, on a model that knows half of it."""
 
 from __future__ import annotations
 

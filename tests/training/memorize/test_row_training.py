@@ -93,7 +93,7 @@ def test_the_loss_is_that_of_both_kinds_and_its_gradient_that_of_both_for_these_
 
 def test_it_teaches_what_was_missed_and_keeps_what_was_known(tmp_path, monkeypatch):
     codes = BOOK.billable("ICD9")[:40]
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
     first = MemorizeConfig(
         hidden_size=64, intermediate_size=128, layers=2, heads=2, word_pieces=500, epochs=20, batch_size=16, save_every=0,
         hierarchy_share=0.0, optimizer="muon", muon_learning_rate=0.02, learning_rate=0.01, common_direction=2.0,

@@ -24,7 +24,7 @@ from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import questions
 from training.memorize import run as memorize
-from training.memorize.questions import code_book
+from training.memorize.questions import code_set
 from training.plan import memory as plan_memory
 from training.plan import run as plan
 from training.plan.architecture import Architecture, kept_bytes, shape_of
@@ -69,7 +69,7 @@ def test_published_models_have_their_published_number_of_parameters(name) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_real_model_has_the_counted_parameters_adapters_and_file(folders, family, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(memorize, "code_book", lambda ontology, systems: small_book())
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
     found = Architecture.find(str(folders[family]))
     config = MemorizeConfig(backbone=str(folders[family]))
     model, _ = memorize.build(config, Ontology.load())
@@ -267,7 +267,7 @@ def test_stage_1_asks_as_many_questions_as_training_does() -> None:
         replace(MemorizeConfig.load(CONFIGS / f"mera-icd10-{name}.yaml"), systems=("ICD9",))
         for name in ("maps", "rows")
     )
-    nodes = list(code_book(Ontology.load(), ("ICD9",)))
+    nodes = list(code_set(Ontology.load(), ("ICD9",)))
     sampler = questions.QuestionSampler(tiny_vocabulary(nodes), Ontology.load(), nodes, with_equivalents=True)
     for shares in ((config.backwards_share, config.hierarchy_share, config.equivalents_share), (0.5, 0.75, 0)):
         names = ("backwards_share", "hierarchy_share", "equivalents_share")
