@@ -161,7 +161,10 @@ def lookup(
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="A file or a folder, plain or gzipped.")],
-    out: Annotated[Path, typer.Option(help="Output: a visits table (.parquet, .csv, .jsonl), or see --to.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output: a visits table (.parquet, .csv, .jsonl), or see --to. Without it: counts only."),
+    ] = None,
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Also write the import report to this file, as JSON.")] = None,

@@ -32,11 +32,13 @@ class Job:
     """What to read, how, and where to.
 
     to: 'visits' for the visits table, or one of `writers.WRITERS`. options: those of the format's reader. columns: our name ->
-    the table's name. Raises InputError for what can be seen to fail before anything is read.
+    the table's name. Without `out` the source is read and counted.
+
+    Raises InputError for what can be seen to fail before anything is read.
     """
 
     source: Path
-    out: Path
+    out: Path | None
     format: str = "auto"
     report: Path | None = None
     rules: str | None = None
@@ -47,12 +49,15 @@ class Job:
     def __post_init__(self) -> None:
         if self.to not in (VISITS, *WRITERS):
             raise InputError(f"--to must be {', '.join((VISITS, *WRITERS))}, not {self.to!r}.")
-        if self.to == VISITS and self.out.suffix.lower() not in TABLE_SUFFIXES:
+        if self.out is None and self.to != VISITS:
+            raise InputError(f"--out must name where to write {self.to}.")
+        if self.out and self.to == VISITS and self.out.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError(f"--out must end in {', '.join(TABLE_SUFFIXES)}, not {self.out.name!r}.")
-        refuse_target(self.out, self.source, folder=self.to != VISITS)
+        if self.out:
+            refuse_target(self.out, self.source, folder=self.to != VISITS)
         if self.report is not None:
             refuse_target(self.report, self.source)
-        if self.report is not None and self.report.resolve() == self.out.resolve():
+        if self.report and self.out and self.report.resolve() == self.out.resolve():
             raise InputError("--out and --report name the same file.")
         if self.rules is not None:
             cohort_rules.named(self.rules)
@@ -63,7 +68,7 @@ class Result:
     """What was read, what the rules left, and where it was written."""
 
     report: ImportReport
-    out: Path
+    out: Path | None
     flow: Flow | None = None
     written: WriteReport | None = None
 
@@ -71,11 +76,13 @@ class Result:
         """JSON-ready: the report, the cohort rules' steps where there are any, and the file."""
         flow = {"cohort": self.flow.to_dict()} if self.flow else {}
         written = {"written": self.written.to_dict()} if self.written else {}
-        return {**self.report.to_dict(), **flow, **written, "out": str(self.out)}
+        return {**self.report.to_dict(), **flow, **written, "out": str(self.out) if self.out else None}
 
     def lines(self) -> list[str]:
         """The same in plain sentences."""
-        written = self.written.lines() if self.written else [f"written: {self.out}"]
+        written = (
+            self.written.lines() if self.written else [f"written: {self.out or 'nothing, as --out names no file'}"]
+        )
         return [*self.report.lines(), *(self.flow.lines() if self.flow else []), *written]
 
 
@@ -93,7 +100,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
                 raise InputError(f"the cohort rules {job.rules} leave no patient of {job.source}.")
         result = Result(cohort.report, job.out, flow)
         with written_whole(job.report, folder=False) if job.report else nullcontext() as aside:
-            if job.to == VISITS:
+            if job.out is None:
+                pass
+            elif job.to == VISITS:
                 write_visits(columns, job.out, progress)
             else:
                 result.written = write(Cohort.of(columns, cohort.report), job.out, job.to, progress=progress)

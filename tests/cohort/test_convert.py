@@ -191,6 +191,13 @@ def test_a_source_of_which_nothing_is_kept_is_refused(tmp_path, capsys):
     assert left_behind(tmp_path) == ["t.csv"]
 
 
+def test_without_out_the_source_is_counted_and_nothing_is_written(source, tmp_path, capsys):
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["convert", str(source)]) == 0
+    said = capsys.readouterr().out
+    assert "kept: " in said and "written: nothing" in said and sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("option", ["--column", "--option"])
 def test_a_name_that_is_given_twice_is_refused(source, tmp_path, capsys, option):
     """The second would replace the first in silence."""
