@@ -177,7 +177,7 @@ def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):
         (["lookup", " "], "query is empty"),
         (["lookup", "heart", "--system", "SNOMED"], "SNOMED"),
         (["lookup", "heart", "--limit", "0"], "--limit"),
-        (["convert", "x.csv"], "--out"),
+        (["score", "x.csv"], "--out"),
         (["convert", "nowhere.csv", "--out", "t.csv"], "nowhere.csv"),
         (["convert", "x.csv", "--out", "t.xlsx"], "t.xlsx"),
         (["convert", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
@@ -262,7 +262,7 @@ def test_convert_counts_what_it_leaves_out(run, tmp_path):
     }
     assert report["unknown_codes"] == {"Q99": 1}
     _, out, _ = run("convert", source, "--out", tmp_path / "t.parquet")
-    assert "left out: 1 entries: named twice in one visit" in out
+    assert "left out: 1 entry: named twice in one visit" in out
     assert "unknown codes: Q99 (1)" in out
 
 

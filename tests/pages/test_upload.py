@@ -108,7 +108,7 @@ def test_a_history_taken_as_typed_tells_which_codes_can_not_be_read():
     assert dict(report.systems) == {"ICD9": 1, "ICD10": 1}
     said = " ".join(report.lines())
     assert "unknown codes: foo (1)" in said
-    assert "1 entries: two meanings: kept as typed" in said
+    assert "1 entry: two meanings: kept as typed" in said
 
 
 def test_what_was_saved_of_a_record_with_shifted_dates_is_read_again():

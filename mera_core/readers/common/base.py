@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from mera_core.common.errors import InputError
-from mera_core.common.formatting import records_counted
+from mera_core.common.formatting import counted, records_counted
 from mera_core.common.limits import changed_by, current_limits
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import Patient
@@ -142,8 +142,10 @@ class ImportReport:
         ]
         if self.systems:
             lines.append("code systems: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.systems.items())))
-        lines += [f"{how}: {count:,} entries" for how, count in self.read_otherwise.most_common()]
-        lines += [f"left out: {count:,} entries: {reason}" for reason, count in self.left_out.most_common()]
+        lines += [f"{how}: {counted(count, 'entry', 'entries')}" for how, count in self.read_otherwise.most_common()]
+        lines += [
+            f"left out: {counted(count, 'entry', 'entries')}: {reason}" for reason, count in self.left_out.most_common()
+        ]
         lines += [f"aside: {count:,} {reason}" for reason, count in self.aside.most_common()]
         if self.unknown_codes:
             named = ", ".join(f"{code} ({count:,})" for code, count in self.commonest_unknown())

@@ -63,6 +63,7 @@ def test_both_forms_are_converted_to_the_same_file_by_the_command_line(tmp_path,
         said.append([line for line in printed if not line.startswith(own)])
     assert (tmp_path / "wide.out.csv").read_text() == (tmp_path / "long.out.csv").read_text()
     assert said[0] == said[1] and "8 diagnosis entries" in said[0][0]
+    assert "read as its category: 1 entry" in said[0]
 
 
 def test_wide_parquet_and_json_lines(tmp_path):
