@@ -8,7 +8,7 @@ space can't be ranked and counts as missed wherever true codes are counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from mera_core.evaluation.probability_metrics import (
     reliability,
 )
 from mera_core.evaluation.truth import Truth, as_csr, rows_of_labels
+
+NEW_ONLY_KS = (5, 10, 20)
 
 # --- from scores to ranks and sets
 
@@ -247,6 +249,32 @@ def evaluate_ranking(
         calibration, curve, frequent = _calibration(probability, truth, top, bootstrap)
         metrics |= calibration | frequent.figures
     return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
+
+
+def evaluate_new_only(
+    scores: np.ndarray,
+    truth: Truth,
+    bootstrap: Bootstrap,
+    *,
+    comparable: np.ndarray | None = None,
+    probability: np.ndarray | None = None,
+) -> dict[str, Estimate]:
+    """Figures of lists from which the labels that the history holds are taken out, as they are out of the truth.
+
+    Recall averages over patients with a new true label; AUPRC and, where probabilities are given, ECE are over the
+    (patient, label) pairs that remain. True codes outside the label space are left out. Arguments as of
+    `evaluate_ranking`.
+    """
+    new = replace(truth.new_onset, missing=np.zeros_like(truth.missing))
+    rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
+    rest[truth.seen.astype(bool).toarray()] = -np.inf
+    top = top_labels(rest, max(NEW_ONLY_KS))
+    figures = {f"recall@{k}": bootstrap.mean(recall_at(top, new, k)) for k in NEW_ONLY_KS}
+    pairs = label_pairs(scores if comparable is None else comparable, truth, seen=False)
+    figures["auprc_micro"] = average_precision(pairs, bootstrap)
+    if probability is not None:
+        figures["ece"] = reliability(label_pairs(probability, truth, seen=False), bootstrap)[0]
+    return figures
 
 
 def _calibration(

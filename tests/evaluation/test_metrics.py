@@ -19,6 +19,7 @@ from mera_core.evaluation.metrics import (
     best_threshold,
     cut_figures,
     evaluate_event,
+    evaluate_new_only,
     evaluate_ranking,
     evaluate_subgroups,
     label_pairs,
@@ -392,6 +393,50 @@ def test_evaluation_holds_every_figure_in_range():
         assert figure["low"] <= figure["high"], name
     assert sum(point["n"] for point in out["reliability"]) == 40 * 12
     assert out["metrics"]["true_size_mean"]["value"] == pytest.approx(truth.size.mean())
+
+
+def test_new_only_takes_the_historys_labels_out_of_list_and_truth():
+    """Beside loops of plain Python on a case made by hand: labels held before stand first, or have no score at all."""
+    n_labels, targets, seen = (
+        30,
+        [{0, 7, 8, 29}, {3}, {12, 13}, {1, 28}],
+        [{0, 1, 2, 3}, {3, 4}, set(), {1, *range(5, 20)}],
+    )
+    scores = np.array([[100 - (label * (row + 7)) % 31 for label in range(n_labels)] for row in range(4)], float)
+    scores[0, [0, 1, 2, 3]] = 1000
+    scores[3, 20:] = scores[3, 5] = -np.inf  # a label taken out stands behind one without a score
+    probability = np.where(np.isinf(scores), 0.0, scores.clip(0, 100) / 125)
+    truth = Truth.from_sets(targets, seen, n_labels, missing=[1, 1, 2, 0], missing_seen=[1, 0, 0, 0])
+    figures = evaluate_new_only(scores, truth, Bootstrap(4, 5), comparable=probability, probability=probability)
+
+    recalls, pairs = {5: [], 10: [], 20: []}, []
+    for row, (true, before) in enumerate(zip(targets, seen, strict=True)):
+        rest = sorted(set(range(n_labels)) - before, key=lambda label, row=row: (-scores[row, label], label))
+        pairs += [(probability[row, label], label in true) for label in rest]
+        for k, each in recalls.items():
+            if new := true - before:
+                each.append(len(new & set(rest[:k])) / len(new))
+    assert len(recalls[5]) == 3  # the second patient has nothing new in the label space
+    for k, each in recalls.items():
+        assert figures[f"recall@{k}"].value == pytest.approx(sum(each) / 3, abs=1e-12)
+    area, found, total = 0.0, 0, sum(outcome for _, outcome in pairs)
+    for threshold in sorted({p for p, _ in pairs}, reverse=True):
+        above = [outcome for p, outcome in pairs if p >= threshold]
+        area, found = area + (sum(above) - found) / total * sum(above) / len(above), sum(above)
+    assert figures["auprc_micro"].value == pytest.approx(area, abs=1e-12)
+    off = [sum(p - outcome for p, outcome in pairs if min(int(p * 15), 14) == bin_) for bin_ in range(15)]
+    assert figures["ece"].value == pytest.approx(sum(map(abs, off)) / len(pairs), abs=1e-9)
+    assert "ece" not in evaluate_new_only(scores, truth, Bootstrap(4, 5), comparable=probability)
+
+
+def test_a_model_that_repeats_the_history_finds_nothing_new():
+    seen = [{1, 2}, {0, 3}, {4}]
+    truth = Truth.from_sets([{1, 2, 28}, {0, 29}, {4, 27}], seen, 30)
+    scores = rows_of_labels(seen, 30).toarray()
+    bootstrap = Bootstrap(3, 5)
+    assert evaluate_ranking(scores, truth, ks=(5,), bootstrap=bootstrap).metrics["recall@5"].value > 0.5
+    figures = evaluate_new_only(scores, truth, bootstrap)
+    assert [(figures[f"recall@{k}"].value, figures[f"recall@{k}"].high) for k in (5, 10, 20)] == [(0, 0)] * 3
 
 
 def test_subgroups_are_their_patients_alone():

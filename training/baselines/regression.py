@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.special import logit
+from scipy.special import expit, logit
 from torch import Tensor
 
 from mera_core.evaluation.truth import rows_of_labels
@@ -78,6 +78,9 @@ class HistoryRegression:
 
     def scores(self, patients: Sequence[Patient]) -> np.ndarray:
         return self._logits(patients, self._weight)
+
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        return expit(scores)
 
     def _logits(self, patients: Sequence[Patient], weight: Tensor) -> np.ndarray:
         inputs = self._inputs([last_visit(patient)[0] for patient in patients])

@@ -32,6 +32,9 @@ class CodeFrequency:
     def scores(self, patients: Sequence[Patient]) -> np.ndarray:
         return np.tile(self.rate, (len(patients), 1))
 
+    def probability(self, scores: np.ndarray) -> np.ndarray:
+        return scores
+
 
 class CopyThePast:
     """Past codes first, the newest before older ones, then by how often; then the rest by frequency.

@@ -25,6 +25,7 @@ __all__ = ["COMPARED", "KS", "print_table", "run", "without_nan"]
 
 KS = (5, 10, 20, 30)
 COMPARED = ("recall@10", "recall@20", "weighted_f1_oracle")
+NEW_ONLY_COMPARED = ("recall@10", "recall@20")
 COMPARABLE = {
     True: "the probability that the engine shows",
     False: "score of the code - score of EOV; the checkpoint carries no calibration",
@@ -73,8 +74,9 @@ def run(
     if paper:
         empty = sum(any(not visit.codes for visit in p.visits) for p in cohort.patients)
         result["dropped_for_a_visit_without_codes"] = empty
-    figures = _figures(ours, bootstrap, areas=not paper)
+    figures, new_only = _figures(ours, bootstrap, areas=not paper)
     told = figures.to_dict()
+    result["new_only"] = {name: one.to_dict() for name, one in new_only.items()}
     result |= {name: told[name] for name in ("metrics", "recurrent", "new_onset")}
     result |= calibration_in_words(ours)
     result |= {"cuts": cuts(ours, bootstrap), "heart_failure": heart_failure(ours, draws)}
@@ -87,7 +89,7 @@ def run(
         result["subgroups"] = metrics.evaluate_subgroups(
             ours.ranked, ours.truth, subgroups(ours.patients), ours.predicted, ks=(10, 20), n_boot=draws
         )
-    result |= beside_baselines(ours, figures.metrics, bootstrap, cohort, train_data)
+    result |= beside_baselines(ours, figures.metrics, new_only, bootstrap, cohort, train_data)
     if against is not None:
         result["against"] = compare(ours, Scored.of(load(against), patients), draws)
     return without_nan(result)
@@ -103,10 +105,11 @@ def _judged(cohort: Cohort, engine: Engine, part: str, paper: bool) -> tuple[lis
     return [p for p in patients if len(p.visits) > 1], rule
 
 
-def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> metrics.Evaluation:
+def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> tuple[metrics.Evaluation, dict[str, Estimate]]:
+    """All figures of whole lists, and those of lists without the history's labels."""
     probability = ours.probability()
     comparable = ours.margin if ours.calibration is None else probability
-    return metrics.evaluate_ranking(
+    whole = metrics.evaluate_ranking(
         ours.ranked,
         ours.truth,
         ours.predicted,
@@ -116,6 +119,18 @@ def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> metrics.Evaluat
         areas=areas,
         comparable=comparable,
     )
+    return whole, metrics.evaluate_new_only(
+        ours.ranked, ours.truth, bootstrap, comparable=comparable, probability=probability
+    )
+
+
+def new_only_beside(ours: dict[str, Estimate], theirs: dict[str, Estimate]) -> dict[str, Any]:
+    """New-only figures of another model, and the paired differences from them."""
+    differences = paired_differences(ours, theirs)
+    return {
+        "new_only": {name: one.to_dict() for name, one in theirs.items()},
+        "new_only_ours_minus_this": {name: differences[name].to_dict() for name in NEW_ONLY_COMPARED},
+    }
 
 
 def load(checkpoint: Path) -> Engine:
@@ -206,13 +221,16 @@ def compare(ours: Scored, theirs: Scored, draws: int) -> dict[str, Any]:
     if not both:
         raise InputError("No patient can be read by both checkpoints.")
     bootstrap = Bootstrap(len(both), draws)
-    pair = [_figures(one.take(both), bootstrap, areas=False).metrics for one in (ours, theirs)]
+    (our_lists, our_new), (their_lists, their_new) = (
+        _figures(one.take(both), bootstrap, areas=False) for one in (ours, theirs)
+    )
+    differences = paired_differences(our_lists.metrics, their_lists.metrics)
     return {
         "name": theirs.engine.name,
         "patients": len(both),
-        "metrics": {name: one.to_dict() for name, one in pair[1].items()},
-        "ours_minus_this": {name: one.to_dict() for name, one in paired_differences(*pair).items()},
-    }
+        "metrics": {name: one.to_dict() for name, one in their_lists.metrics.items()},
+        "ours_minus_this": {name: one.to_dict() for name, one in differences.items()},
+    } | new_only_beside(our_new, their_new)
 
 
 def training_patients(
@@ -230,7 +248,12 @@ def training_patients(
 
 
 def beside_baselines(
-    ours: Scored, figures: dict[str, Estimate], bootstrap: Bootstrap, cohort: Cohort, train_data: str | None
+    ours: Scored,
+    figures: dict[str, Estimate],
+    new_only: dict[str, Estimate],
+    bootstrap: Bootstrap,
+    cohort: Cohort,
+    train_data: str | None,
 ) -> dict[str, Any]:
     """Quick baselines fitted on the checkpoint's own training patients, on the same patients, with paired differences."""
     train, validation = training_patients(ours.engine, cohort, train_data)
@@ -244,11 +267,15 @@ def beside_baselines(
         scores = baseline.fit(train, validation).scores(ours.patients)
         theirs = metrics.evaluate_ranking(scores, ours.truth, ks=KS, bootstrap=bootstrap, areas=False).metrics
         differences = paired_differences(figures, theirs)
+        # Copying the past gives no probability.
+        probability = baseline.probability(scores) if hasattr(baseline, "probability") else None
+        their_new = metrics.evaluate_new_only(scores, ours.truth, bootstrap, probability=probability)
         rows.append(
             {
                 "name": baseline.name,
                 "metrics": {name: one.to_dict() for name, one in theirs.items()},
                 "ours_minus_this": {name: differences[name].to_dict() for name in COMPARED},
             }
+            | new_only_beside(new_only, their_new)
         )
     return {"baselines": rows, "baselines_fitted_on": f"{len(train)} training patients"}

@@ -41,7 +41,7 @@ def print_table(result: dict[str, Any]) -> None:
         f"{result['notice']}"
     )
     table = Table("figure", "value x 100 (95 % interval)")
-    for group in ("metrics", "recurrent", "new_onset"):
+    for group in ("new_only", "metrics", "recurrent", "new_onset"):
         for name, figure in result[group].items():
             table.add_row(name if group == "metrics" else f"{group}: {name}", shown(figure, name))
     for name in ("all", "without_history"):
@@ -64,12 +64,18 @@ def print_table(result: dict[str, Any]) -> None:
             table.add_row(row["cut"], shown(row["weighted_f1"]), size, shown(row["learned_minus_this"]))
         console.print(table)
     rivals = [*result["baselines"], *([result["against"]] if "against" in result else [])]
-    if rivals:
-        compared = list(rivals[0]["ours_minus_this"])
-        table = Table("model", *(f"{name}" for name in compared), *(f"ours minus it: {name}" for name in compared))
+    for prefix, own, difference in (
+        ("new_only: ", "new_only", "new_only_ours_minus_this"),
+        ("", "metrics", "ours_minus_this"),
+    ):
+        if not rivals:
+            break
+        compared = list(rivals[0][difference])
+        titles = [prefix + name for name in compared]
+        table = Table("model", *titles, *(f"ours minus it: {title}" for title in titles))
         for row in rivals:
-            theirs = [shown(row["metrics"][name], name) for name in compared if name in row["metrics"]]
-            minus = [shown(row["ours_minus_this"][name], name) for name in compared if name in row["ours_minus_this"]]
+            theirs = [shown(row[own][name], name) for name in compared if name in row[own]]
+            minus = [shown(row[difference][name], name) for name in compared if name in row[difference]]
             pad = [""] * (len(compared) - len(theirs))
             table.add_row(row["name"], *theirs, *pad, *minus)
         console.print(table)

@@ -97,6 +97,27 @@ def test_a_difference_from_a_baseline_is_ours_minus_its(result) -> None:
             assert row["ours_minus_this"][name]["value"] == pytest.approx(difference, abs=1e-9)
 
 
+def test_new_only_is_told_of_the_checkpoint_and_of_each_baseline(result, capsys) -> None:
+    names = {"recall@5", "recall@10", "recall@20", "auprc_micro", "ece"}
+    ours = result["new_only"]
+    assert set(ours) == names and all(0 <= ours[name]["low"] <= ours[name]["high"] <= 1 for name in names)
+    assert ours["auprc_micro"] == result["new_onset"]["auprc_micro"]
+    assert ours["recall@5"]["value"] > result["new_onset"]["recall@5"]["value"]  # no place is lost to the history
+    rows = {row["name"]: row for row in result["baselines"]}
+    for name, row in rows.items():
+        assert set(row["new_only"]) == names - ({"ece"} if name.startswith("copy") else set()), name
+        assert set(row["new_only_ours_minus_this"]) == {"recall@10", "recall@20"}
+        for k, difference in row["new_only_ours_minus_this"].items():
+            assert difference["value"] == pytest.approx(ours[k]["value"] - row["new_only"][k]["value"], abs=1e-9)
+    frequency, copied = (
+        row["new_only"] for name, row in sorted(rows.items()) if name.startswith(("code frequency", "copy"))
+    )
+    assert copied == {name: figure for name, figure in frequency.items() if name != "ece"}  # nothing is left to copy
+    evaluate.print_table(result)
+    printed = capsys.readouterr().out
+    assert printed.index("new_only: recall@5") < printed.index("weighted_f1_oracle")
+
+
 def test_the_learned_cut_stands_beside_the_others(result) -> None:
     learned = result["cuts"]["learned"]["value"]
     assert learned == result["metrics"]["weighted_f1_cut"]["value"]
