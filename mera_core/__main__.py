@@ -70,13 +70,13 @@ def rank(
             row["definition"],
             f"{row['score']:.2f}",
             f"{row['share']:.1%}",
-            "predicted" if row["above_cut"] else "below cut",
+            "predicted" if row["above_cut"] else "below the cut-off",
             "seen before" if row["recurrent"] else "new",
         ]
         for row in result["ranking"]
     ]
     _print_table(["", "system", "code", "definition", "score", "share", "", ""], rows)
-    print(f"{result['predicted']} codes are predicted (above the cut); checkpoint {result['checkpoint']}.")
+    print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")
     print(result["notice"])
@@ -114,10 +114,10 @@ def recall(
     if as_json:
         _print_json(result)
         return
-    verdict = {True: "right", False: "wrong", None: "not in the book, so neither right nor wrong"}
+    verdict = {True: "right", False: "wrong", None: "not in the ICD code set, so neither right nor wrong"}
     print(f"question: {result['question']}")
     print(f"answer:   {result['answer']} ({verdict[result['exact']]})")
-    print(f"book:     {result['truth']}")
+    print(f"official: {result['truth']}")
     rows = [[a["system"], a["code"], a["definition"], f"{a['share']:.1%}"] for a in result["alternatives"]]
     if rows:
         _print_table(["system", "code", "definition", "share"], rows)

@@ -29,7 +29,7 @@ class Effect:
     """What one code, or one visit as a whole, does to the score and rank of a diagnosis.
 
     visit: 0-based. place: 0-based place in the visit, None for the whole visit. code: as it stands in the history, ""
-    for a visit. added: points of score (0 to 100, the cut at 50) that the diagnosis has more with it than without it;
+    for a visit. added: points of score (0 to 100, the cut-off at 50) that the diagnosis has more with it than without it;
     negative where it speaks against the diagnosis. rank_without: rank of the diagnosis where it is left out. Both are
     None where nothing that can be ranked would be left.
     """
@@ -51,7 +51,7 @@ class Sensitivity:
 
     labels: the label space. parts: (visit, place or None, code) in the order of the history, each visit before its codes.
     rows: for each part its row of the arrays, None where nothing would be left. margins: [N, C] distance of each score to
-    the cut, in logits, as the list is sorted by; row 0 is the whole history. untested: how many older parts of a very
+    the cut-off, in logits, as the list is sorted by; row 0 is the whole history. untested: how many older parts of a very
     long history were not left out in turn.
     """
 

@@ -151,7 +151,7 @@ class CohortScoring:
         """A row per medical field with anything in it: field, name, and three shares that each sum to 1.
 
         past: of the codes of all histories. mass: of the ranking mass, each patient counting alike. predicted: of the
-        codes above the cut. Sorted by mass; empty before anything is scored.
+        codes above the cut-off. Sorted by mass; empty before anything is scored.
         """
         columns = ["field", "name", "past", "mass", "predicted"]
         if not self.scored:
@@ -214,7 +214,7 @@ class CohortScoring:
         return {"all": overall, "recurrent": recalls(truth.recurrent), "new onset": recalls(truth.new_onset)}
 
     def predictions(self, top: int = 20) -> pd.DataFrame:
-        """A row per patient and code, best first: the `top` codes of each, and all above the cut where they are more.
+        """A row per patient and code, best first: the `top` codes of each, and all above the cut-off where they are more.
 
         Columns as in `Ranking.to_frame`, with patient_id and the number of visits read; `came_true` where the last visit
         was held out.

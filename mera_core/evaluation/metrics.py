@@ -214,9 +214,9 @@ def evaluate_ranking(
     areas: bool = True,
     comparable: np.ndarray | None = None,
 ) -> Evaluation:
-    """All figures of a ranking, with the cut's where sets are given and calibration where probabilities are.
+    """All figures of a ranking, with the cut-off's where sets are given and calibration where probabilities are.
 
-    scores: [patients, labels], what lists are sorted by. predicted: the cut's sets (`above_cut`, `top_sets`).
+    scores: [patients, labels], what lists are sorted by. predicted: the cut-off's sets (`above_cut`, `top_sets`).
     probability: [patients, labels] in 0..1. areas: False leaves out AUPRC, the slow part. comparable:
     [patients, labels], what AUPRC is taken of: it asks for scores that can be compared between patients; without
     it `scores`, which then must be such. One bootstrap for all models makes their differences paired
@@ -305,7 +305,7 @@ def evaluate_subgroups(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Recall, weighted F1 and the cut within each group of patients, with its n; empty groups are left out.
+    """Recall, weighted F1 and the cut-off within each group of patients, with its n; empty groups are left out.
 
     groups: name -> bool [patients]. Small groups have wide intervals: read those, not the figure.
     """

@@ -36,7 +36,7 @@ def ranking_fhir(ranking: Ranking, patient: Patient, provenance: Provenance, top
 def bundle(ranking: Ranking, patient: Patient, provenance: Provenance, top: int = 20) -> Resource:
     """A FHIR R4 Bundle of type "collection".
 
-    top: predictions to list; all codes above the cut are listed even where they are more. `probabilityDecimal`, a
+    top: predictions to list; all codes above the cut-off are listed even where they are more. `probabilityDecimal`, a
     percentage in FHIR, stands only where the checkpoint is calibrated; a share of ranking mass is no probability and
     is given in `rationale`. Ids are random: nothing of the patient is in them. A history holds no date of birth, so an
     age is a note; so is what it says of the person in words of its source (a profile's "ethnicity" may hold a race).

@@ -211,7 +211,7 @@ def threshold_loss(
     others share one term, so that EOV settles high when the signal is weak; a larger positive_weight brings it down.
 
     "independent": `positive_weight * sum_{c in Y} log(1 + exp(s_EOV - s_c)) + sum_{n not in Y} log(1 + exp(s_n - s_EOV))`,
-    binary cross-entropy of `s_c - s_EOV`: a code passes the cut when its probability passes `1 / (1 + positive_weight)`.
+    binary cross-entropy of `s_c - s_EOV`: a code passes the cut-off when its probability passes `1 / (1 + positive_weight)`.
 
     scores: [targets, labels]; eov_score: [targets]; positive: bool, as scores.
     """

@@ -42,7 +42,7 @@ class ScoreHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_labels))
         self.eov_bias = nn.Parameter(torch.zeros(1))
         # fitted on validation patients, no part of the scores: by how much each code must pass EOV to be predicted, and by
-        # how much the order of the codes below the cut discounts it
+        # how much the order of the codes below the cut-off discounts it
         self.register_buffer("cut_offset", torch.zeros(n_labels))
         self.register_buffer("order_offset", torch.zeros(n_labels))
         self.copy = copy

@@ -3,7 +3,7 @@
 Knows margins (a code's score minus that of EOV) and which codes came true; nothing of codes, models or files. Needs
 numpy, and scipy's isotonic regression.
 
-The curve is monotone, but a list is not sorted by the margin alone (`ranking.ranking_scores`: the cut weighs a code's
+The curve is monotone, but a list is not sorted by the margin alone (`ranking.ranking_scores`: the cut-off weighs a code's
 frequency). `of_list` therefore takes the nearest probabilities, in squares, that never rise down the list as it is
 shown: a list is never reordered, and the expected number of true codes stays what the curve says it is.
 """

@@ -13,7 +13,7 @@ from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.ranking import Ranking
 
 CATEGORY = 3  # level of the three-character categories in both systems
-MIDDLE = 50.0  # the cut on the scale of `strengths`
+MIDDLE = 50.0  # the cut-off on the scale of `strengths`
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Line:
     """One line of the list.
 
     rank: place in the whole ranking, from 1; in a list rolled up to categories, the place among those. strength: the
-    score from 0 to 100, the cut at 50. probability: calibrated, of the code, or at least that where `members` > 1.
+    score from 0 to 100, the cut-off at 50. probability: calibrated, of the code, or at least that where `members` > 1.
     members: ranked codes that a category stands for.
     """
 
@@ -49,17 +49,17 @@ class Filter:
 
 
 def points(margin: np.ndarray) -> np.ndarray:
-    """Scores from 0 to 100 with the cut at 50: the logistic of their distance to it, in logits. No probability."""
+    """Scores from 0 to 100 with the cut-off at 50: the logistic of their distance to it, in logits. No probability."""
     return 100 / (1 + np.exp(-np.clip(np.asarray(margin, np.float64), -500, 500)))
 
 
 def strengths(ranking: Ranking) -> np.ndarray:
-    """The score of each code [C] from 0 to 100, the cut at 50."""
+    """The score of each code [C] from 0 to 100, the cut-off at 50."""
     return points(np.asarray(ranking.scores, np.float64) - ranking.cut)
 
 
 def lines(ranking: Ranking, chosen: Filter | None = None, most: int | None = None) -> list[Line]:
-    """The lines that `chosen` keeps, best first: all above the cut, and the rest up to `most` in all."""
+    """The lines that `chosen` keeps, best first: all above the cut-off, and the rest up to `most` in all."""
     chosen = chosen or Filter()
     source = rolled_up(ranking) if chosen.roll_up else _all(ranking)
     kept: list[Line] = []

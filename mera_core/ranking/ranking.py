@@ -23,7 +23,7 @@ def ranking_scores(
 
     With `m = s - s_EOV`, a code is predicted when `m > offset_c` (`offset` is 0 for the paper's plain cut; ours is fitted
     on validation patients and travels with the checkpoint). Predicted codes are ordered by `m - offset_c`, all others by
-    `m - order_offset_c`: the cut weighs a code's frequency more than the order below it does, because F1 and recall ask
+    `m - order_offset_c`: the cut-off weighs a code's frequency more than the order below it does, because F1 and recall ask
     for different things. Monotone in `s` for each code.
 
     Args:
@@ -60,7 +60,7 @@ class Ranking:
 
     @cached_property
     def predicted(self) -> int:
-        """Number of codes above the cut."""
+        """Number of codes above the cut-off."""
         return int((self.scores > self.cut).sum())
 
     def to_frame(self) -> pd.DataFrame:

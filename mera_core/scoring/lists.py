@@ -31,7 +31,7 @@ class Lists:
 
 
 def best(scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None) -> Lists:
-    """The `top` best codes of each history, all above the cut where these are more.
+    """The `top` best codes of each history, all above the cut-off where these are more.
 
     Args:
         scores: [N, C] logits. eov: [N] end-of-visit logits.

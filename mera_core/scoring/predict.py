@@ -39,7 +39,7 @@ class Settings:
     """What the figures depend on, beside patients and checkpoint. Raises InputError for what can't be."""
 
     top: int = 20
-    """Codes of each patient, best first; all above the cut where these are more."""
+    """Codes of each patient, best first; all above the cut-off where these are more."""
     hold_out: bool = False
     """Rank the last visit of each patient from those before it, and say what came true."""
     tasks: tuple[Task, ...] = ()

@@ -104,7 +104,7 @@ def judged(samples: Sequence[Sample], tasks: Sequence[Task], ontology: Ontology)
     """One row a sample, all with a dated last visit: what `write_judged` writes.
 
     Columns: subject_id, prediction_time, codes (the true ones, as 'ICD10CM/I50.22'), and of each task NAME the truth, whether
-    any of its codes is above the cut, and the score of the likeliest: 'NAME true', 'NAME above', 'NAME score'.
+    any of its codes is above the cut-off, and the score of the likeliest: 'NAME true', 'NAME above', 'NAME score'.
     """
     distinct(tasks)
     columns: dict[str, Any] = {
@@ -164,7 +164,7 @@ def distinct(tasks: Sequence[Task]) -> None:
 
 
 def _judged(samples: Sequence[Sample], task: Task, ontology: Ontology) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, whether any code of the task is above the cut, and the score of its likeliest code; each [samples]."""
+    """Truth, whether any code of the task is above the cut-off, and the score of its likeliest code; each [samples]."""
     truth, above, score = np.zeros(len(samples), bool), np.zeros(len(samples), bool), np.zeros(len(samples), np.float32)
     members: dict[Code, bool] = {}
     for row, sample in enumerate(samples):
@@ -217,5 +217,5 @@ def _told(samples: int, tasks: Sequence[Task], checkpoint: str, calibrated: bool
     return (
         f"# Predictions of the next visit's diagnoses\n\n{NOTICE}\n\nCheckpoint: {checkpoint}. "
         f"Samples: {samples:,}.\npredicted_boolean_probability is {kind}, of the likeliest code of the task;\n"
-        "predicted_boolean_value says whether any of them is above the cut.\n\n" + "\n".join(lines) + "\n"
+        "predicted_boolean_value says whether any of them is above the cut-off.\n\n" + "\n".join(lines) + "\n"
     )

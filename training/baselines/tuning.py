@@ -116,7 +116,7 @@ class Cut:
 
     The threshold of a code is `threshold + offset`, `offset` [C] being `tilt` times the log of its frequency and
     `reach_share` of its own best threshold, as MERA's cut has them (`training.rank.cut.fit_cut`). validation_f1: weighted F1
-    on the patients that the cut was chosen on.
+    on the patients that the cut-off was chosen on.
     """
 
     size: int | None
@@ -128,7 +128,7 @@ class Cut:
 
     @classmethod
     def fit(cls, scores: np.ndarray, truth: Truth, log_rate: np.ndarray | None = None) -> Cut:
-        """The cut with the highest weighted F1: any fixed size, any threshold, and, where scores are logits, the whole
+        """The cut-off with the highest weighted F1: any fixed size, any threshold, and, where scores are logits, the whole
         family of MERA's own cut: any of FREQUENCY_EXPONENTS with any of REACH_SHARES. log_rate: [C], given for logits alone.
         """
         size, f1 = metrics.best_fixed_size(scores, truth)

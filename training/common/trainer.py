@@ -36,7 +36,7 @@ def processes() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that fits the cut and writes the checkpoint."""
+    """Whether this process is the one that fits the cut-off and writes the checkpoint."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -191,7 +191,7 @@ def run_trainer(
         whole = get_model_state_dict(trainer.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         if is_first_process():
             model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in whole.items()}, strict=False)
-            model.to(trainer.args.device)  # where what follows, the fit of the cut, is quick
+            model.to(trainer.args.device)  # where what follows, the fit of the cut-off, is quick
     trainer.accelerator.wait_for_everyone()
     if not keep_steps and is_first_process():
         shutil.rmtree(steps_folder, ignore_errors=True)

@@ -31,7 +31,7 @@ COMPARABLE = {
     False: "score of the code - score of EOV; the checkpoint carries no calibration",
 }
 """What areas are taken of, by whether the checkpoint is calibrated: a score that means the same for every patient, which
-`Scored.ranked` does not (it holds each patient's own EOV, and bends at the cut)."""
+`Scored.ranked` does not (it holds each patient's own EOV, and bends at the cut-off)."""
 
 
 def run(

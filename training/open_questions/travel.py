@@ -169,7 +169,7 @@ def rolled_code(code: Code, ontology: Ontology, known: set[Code]) -> tuple[Code,
 
 
 def at_categories(ours: Scored, categories: Sequence[Code]) -> tuple[np.ndarray, Any]:
-    """Scores [N, categories], the best of each category's labels over EOV, and the sets that the cut predicts."""
+    """Scores [N, categories], the best of each category's labels over EOV, and the sets that the cut-off predicts."""
     index = {code: label for label, code in enumerate(categories)}
     column = np.array([index[category(code, ours.engine.ontology)] for code in ours.engine.label_space])
     spare = ours.ranked - ours.eov[:, None]

@@ -1,4 +1,4 @@
-"""What is fitted on validation patients once the network stands still: recorded codes, probabilities, the cut, the order.
+"""What is fitted on validation patients once the network stands still: recorded codes, probabilities, the cut-off, the order.
 
 Boundary: a trained engine in, numbers left in its score head and a calibration out; no gradient of the network, no test
 patient. docs/method.md, "Dynamic confidence threshold"; what was tried is in docs/choices.md.
@@ -31,15 +31,15 @@ from mera_core.ranking.ranking import ranking_scores
 from training.common.split import histories_and_truth, in_parts, read_once, with_codes
 
 FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Powers of a code's frequency that the cut may take off its score."""
+"""Powers of a code's frequency that the cut-off may take off its score."""
 REACH_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How much of a code's own best threshold the cut may take up."""
+"""How much of a code's own best threshold the cut-off may take up."""
 F1_TOLERANCE = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
 MAX_DROP = 0.02
 """By how much the list's weighted F1 at the true number of codes, or its recall@20, may fall behind that of the plain scores."""
 ORDER_FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""Powers of a code's frequency that the order below the cut may take off."""
+"""Powers of a code's frequency that the order below the cut-off may take off."""
 CUT_SCORES = 2**25
 """Scores (patients x labels) that a cut is fitted on at most: it holds a dozen tables of that size, 256 MB each."""
 _PENALTY = 1.0  # half of it times the squared correction stands beside the log loss of all recorded codes
@@ -93,7 +93,7 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
         InputError: no patient has two visits.
     """
     if not patients:
-        raise InputError("No validation patient has two visits, so the cut can't be fitted.")
+        raise InputError("No validation patient has two visits, so the cut-off can't be fitted.")
     histories, truth, _ = histories_and_truth(engine, patients)
     head, log_rate = engine.model.head, np.log(counts.rate)
     recorded = fit_recorded(engine, histories, truth) if head.copy and engine.threshold == "independent" else None
@@ -131,9 +131,9 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
 def _cut_offset(
     scores: np.ndarray, eov: np.ndarray, truth: Truth, log_rate: np.ndarray, own: np.ndarray
 ) -> tuple[dict[str, float], np.ndarray]:
-    """What was chosen, and the offset [C] of the cut: b from `FREQUENCY_EXPONENTS`, r from `REACH_SHARES`, a from every threshold.
+    """The choice, and the cut-off's offset [C]: b from `FREQUENCY_EXPONENTS`, r from `REACH_SHARES`, a from every threshold.
 
-    The highest weighted F1 of the cut counts. Weighted F1 hardly minds rare codes that are predicted for everybody, though
+    The highest weighted F1 of the cut-off counts. Weighted F1 hardly minds rare codes that are predicted for everybody, though
     a reader of the list does: of the cuts that are as good (`F1_TOLERANCE`), the one stays whose list has the highest weighted
     F1 at the true number of codes as well, and none whose list falls far behind that of the plain scores (`MAX_DROP`), be it
     in that F1 or in recall@20.

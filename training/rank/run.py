@@ -159,9 +159,9 @@ class Validation(TrainerCallback):
 
 
 def run(config: RankConfig, out: Path) -> Manifest:
-    """Train stage 2 from the stage-1 folder `config.start` on `config.data`, fit the cut, and write `out`.
+    """Train stage 2 from the stage-1 folder `config.start` on `config.data`, fit the cut-off, and write `out`.
 
-    Only patients of the training part are trained on; the cut is fitted on the validation part; the test part is not
+    Only patients of the training part are trained on; the cut-off is fitted on the validation part; the test part is not
     looked at. Resumes from the last complete step in `out`.
 
     Raises:

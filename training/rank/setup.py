@@ -51,7 +51,7 @@ class Setup:
 
     @property
     def for_cut(self) -> list[Patient]:
-        """The validation patients that the cut is fitted on."""
+        """The validation patients that the cut-off is fitted on."""
         return drawn(self.validation, len(self.counts.labels), self.config.seed)
 
     def batches(self) -> HistoryBatches:

@@ -53,7 +53,7 @@ def merge(folder: Path, out: Path, base: str | None = None, dtype: str = "bfloat
 def export(checkpoint: Path, out: Path, dtype: str | None = None) -> None:
     """Write the language model of a checkpoint as a plain folder: `AutoModelForCausalLM.from_pretrained` loads it.
 
-    The folder has a row for each token and no more, and nothing of MERA's own: the score head and the cut stay behind.
+    The folder has a row for each token and no more, and nothing of MERA's own: the score head and the cut-off stay behind.
 
     Args:
         dtype: precision of the stored weights; by default that of the checkpoint.

@@ -179,7 +179,7 @@ def test_the_cut_is_fitted_on_fewer_patients_where_there_are_many_labels(
     config = RankConfig(start=str(tiny_stage1), data=str(invented_cohort), format="table")
     setup = rank_setup.prepare(config, tmp_path / "out")
     assert setup.for_cut == setup.validation and len(setup.validation) > 6
-    monkeypatch.setattr(rank_setup, "CUT_SCORES", 6 * len(setup.counts.labels))
+    monkeypatch.setattr("training.rank.cut.CUT_SCORES", 6 * len(setup.counts.labels))
     assert len(setup.for_cut) == 6 and setup.for_cut == setup.for_cut  # the same ones whenever it is asked
     rank_setup.cut(setup)
     assert setup.manifest.method["cut"]["patients"] == 6 and setup.manifest.calibration
