@@ -16,7 +16,7 @@ CODES = [
     Code("ICD10", "E80.21"),
     Code("ICD9", "V30.00"),
     Code("ICD9", "008"),
-    Code("ICD9", "420-429"),
+    Code("ICD9", "420"),
     Code("ICD10", "I50.22"),
     Code("ICD10", "S72.001A"),
     Code("ICD10", "I10"),

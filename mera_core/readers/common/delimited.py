@@ -285,9 +285,10 @@ def _records(path: Path, delimiter: str, strict: bool = False) -> Iterator[tuple
     with open_bytes(path) as stream:
         text = io.TextIOWrapper(stream, encoding="latin-1", newline="")
         reader = csv.reader(text, delimiter=delimiter, quoting=_quoting(delimiter), strict=strict)
-        next(reader, None)
-        row, line = 0, reader.line_num + 1
+        row, line = 0, 1
         try:
+            next(reader, None)
+            line = reader.line_num + 1
             for cells in reader:
                 if cells:
                     yield row, line, cells
