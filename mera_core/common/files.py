@@ -6,10 +6,10 @@ Knows no format. The temporary name stands beside the target, so that the last s
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,15 @@ def written_whole(target: Path, folder: bool) -> Iterator[Path]:
         raise InputError(f"{target} is a folder that holds something already; name one that is new or empty.")
     if folder and target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; a folder of that name is to be written.")
-    part: Path | None = None
+    mark = secrets.token_hex(8)  # the name is known before the path is made, so that an end in between leaves nothing
+    part = target.with_name(
+        f".{target.name}.{mark}.part" if folder else f".part.{mark}.{target.name}"
+    )  # writers go by the suffix
     try:
         if folder:
-            part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        else:  # the suffix stays last: writers go by it
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part.", suffix=f".{target.name}")
-            os.close(handle)
-            part = Path(name)
+            part.mkdir(mode=0o700)
+        else:
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield part
         os.chmod(part, 0o755 if folder else 0o644)
         if folder and target.is_dir():
@@ -82,7 +83,5 @@ def written_whole(target: Path, folder: bool) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{target} can't be written: {error.strerror or error}.") from error
     finally:
-        if part is not None and part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        elif part is not None:
-            part.unlink(missing_ok=True)
+        with suppress(OSError):  # the fault that is told is the first one
+            shutil.rmtree(part) if folder else part.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import pytest
 import mera_core.__main__ as cli
 from mera_core.cohort.convert import Job, run
 from mera_core.common.errors import InputError
+from mera_core.common.files import written_whole
 from mera_core.common.progress import shown
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import demo_patients
@@ -169,6 +170,17 @@ def test_an_ended_process_leaves_nothing_behind(tmp_path, ending):
     assert process.returncode == 130
     assert err.decode().strip().endswith("stopped.")
     assert left_behind(out) == []
+
+
+def test_an_end_right_after_the_file_aside_was_made_leaves_nothing_behind(tmp_path, monkeypatch):
+    def ended(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", ended)
+        with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "out.csv", folder=False):
+            pass
+    assert left_behind(tmp_path) == []
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):

@@ -119,7 +119,7 @@ def test_baselines_know_no_code_that_only_test_patients_have(cohort) -> None:
         )
         for patient in parts["test"]
     ]
-    network = NeuralBaseline(labels, "GRU", NeuralSettings(width=8, epochs=1))
+    network = NeuralBaseline(labels, "GRU", NeuralSettings(width=8, passes=1))
     for baseline in (CodeFrequency(labels), HistoryRegression(labels, l2=(1.0,)), network):
         baseline.fit(parts["train"], parts["validation"])
         np.testing.assert_allclose(baseline.scores(parts["test"]), baseline.scores(without), atol=1e-6)
