@@ -107,9 +107,9 @@ class MeraModel(nn.Module):
 
     def __init__(self, backbone, vocabulary: Vocabulary, labels: Sequence[Code] = (), copy: bool = True):
         super().__init__()
-        if (rows := backbone.get_input_embeddings().weight.shape[0]) < len(vocabulary):
+        if (rows := backbone.get_input_embeddings().weight.shape[0]) < vocabulary.rows:
             raise InputError(
-                f"The model has {rows} embedding rows for {len(vocabulary)} tokens: model and tokenizer do not belong together."
+                f"The model has {rows} embedding rows for {vocabulary.rows} tokens: model and tokenizer do not belong together."
             )
         if unknown := [code for code in labels if code not in vocabulary]:
             raise InputError(f"The label space holds {len(unknown)} codes without a token, the first is {unknown[0]}.")
@@ -297,9 +297,23 @@ def start_code_rows(
                 words -= (words @ shared)[:, None] * shared
                 weight[: vocabulary.n_words] = words.to(weight.dtype)
             for code, definition in definitions.items():
-                ids = torch.tensor(vocabulary.words(definition), device=weight.device)
-                order = torch.arange(1, len(ids) + 1, device=weight.device, dtype=torch.float32)
-                row = (order.pow(-decay)[:, None] * words[ids]).sum(0)
-                row = row / row.norm().clamp_min(1e-6) + common * shared
+                row = _row_of_words(words, vocabulary.words(definition), decay) + common * shared
                 weight[vocabulary.ids[code]] = (row * norm).to(weight.dtype)
             weight[vocabulary.eov] = words.mean(0).to(weight.dtype)
+
+
+def start_detail_rows(backbone, vocabulary: Vocabulary, decay: float = 0.5) -> None:
+    """Start the input row of each fact of `vocabulary.details` at its words', as `start_code_rows` does. In place."""
+    weight = backbone.get_input_embeddings().weight
+    with torch.no_grad():
+        words = weight[: vocabulary.n_words].float()
+        norm = words.norm(dim=1).mean()
+        for fact, id_ in vocabulary.details.items():
+            weight[id_] = (_row_of_words(words, vocabulary.words(fact), decay) * norm).to(weight.dtype)
+
+
+def _row_of_words(words: Tensor, ids: Sequence[int], decay: float) -> Tensor:
+    """Position-weighted sum [width] of word rows [n, width], of unit length."""
+    order = torch.arange(1, len(ids) + 1, device=words.device, dtype=torch.float32)
+    row = (order.pow(-decay)[:, None] * words[torch.tensor(ids, device=words.device)]).sum(0)
+    return row / row.norm().clamp_min(1e-6)

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from mera_core.common.schema import as_tuple, checked
+from mera_core.history.details import AGE, facts, nearest
 from mera_core.history.records import Note, Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.model.vocabulary import Vocabulary
@@ -35,6 +36,10 @@ class SequenceConfig:
     """Keys of `Patient.details` that the profile sentence names, in this order."""
     visit_details: _Keys = ()
     """Keys of `Visit.details` named before a visit's codes, in this order. Only completed visits have them."""
+    detail_tokens: _Keys = ()
+    """Keys of `Visit.details`, and "age", of which each fact is a token of its own before a visit's codes, in this order."""
+    most_details: Annotated[int, Field(ge=1)] = 11
+    """Most such tokens of a visit; what comes after them is left out."""
     visit_intro: str = "Diagnosis codes for the visit:"
     """The words between a visit's details and its codes."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
@@ -70,7 +75,7 @@ def visit_sentence(visit: Visit, config: SequenceConfig) -> str:
     """What is known of one completed visit apart from its codes, in words, then the introduction of its codes."""
     parts = []
     if config.profile:
-        if visit.age is not None:
+        if visit.age is not None and AGE not in config.detail_tokens:
             parts.append(f"age {int(visit.age // 10) * 10}s")
         parts += _detail_words(visit.details, config.visit_details)
     return " ".join([*parts, config.visit_intro])
@@ -106,28 +111,47 @@ class Encoder:
             self._phrases[text] = self.vocabulary.words(text)
         return self._phrases[text]
 
-    def encode(self, patient: Patient, shuffle: random.Random | None = None, drop: float = 0.0) -> Encoded:
+    def _details(self, visit: Visit) -> list[int]:
+        """Tokens of a visit's facts that the vocabulary knows."""
+        details = self.vocabulary.details
+        known = (nearest(fact, details) for fact in facts(visit, self.config.detail_tokens))
+        return [details[fact] for fact in dict.fromkeys(known) if fact][: self.config.most_details]
+
+    def encode(
+        self,
+        patient: Patient,
+        shuffle: random.Random | None = None,
+        drop: float = 0.0,
+        drop_details: float = 0.0,
+    ) -> Encoded:
         """Encode every visit of `patient`; the caller passes only visits that may be seen.
 
         Args:
             patient: visits must hold `Code`s of the vocabulary only.
             shuffle: draws a new order of the codes within each visit (order perturbation); None keeps the recorded one.
-            drop: with `shuffle`, the probability of leaving a visit's words or one of its codes out of the input.
+            drop: with `shuffle`, the probability of leaving a visit's words, a detail or one of its codes out of the input.
+            drop_details: with `shuffle`, the probability of leaving all of a patient's details but age out of the input.
         """
         ids, config, told = self.vocabulary.ids, self.config, []
+        bare = shuffle is not None and drop_details > 0 and shuffle.random() < drop_details
         prefix = self.vocabulary.prefix()
         profile = self._words(profile_sentence(patient, config), patient.details) if config.profile else []
         pieces: list[tuple[list[int], list[Code]]] = []
         for index, visit in enumerate(patient.visits):
             visit = self._with_age(patient, visit, index)
             order = list(visit.codes)
+            if bare:
+                visit = Visit(visit.codes, visit.time, visit.age)
+            details = self._details(visit) if config.detail_tokens else []
             if shuffle is not None:
                 shuffle.shuffle(order)
                 if drop:
                     order = [code for code in order if shuffle.random() >= drop]
-                    if shuffle.random() < drop:
+                    if config.detail_tokens:
+                        details = [token for token in details if shuffle.random() >= drop]
+                    elif shuffle.random() < drop:
                         visit = Visit(visit.codes, visit.time)
-            pieces.append((self._words(visit_sentence(visit, config), visit.details), order))
+            pieces.append((details + self._words(visit_sentence(visit, config), visit.details), order))
         first, most = self._fit(len(prefix), profile, pieces)
         long = {"the patient": len(profile) > most, "visits": any(len(words) > most for words, _ in pieces[first:])}
         if any(long.values()):

@@ -11,6 +11,7 @@ from mera_core.common.errors import InputError
 from mera_core.icd.ontology import SYSTEMS, Code
 
 END_OF_VISIT = "<end_of_visit>"
+DETAIL = "<visit_detail "
 
 
 def token_of(code: Code) -> str:
@@ -31,6 +32,7 @@ class Vocabulary:
         tokenizer: the Hugging Face tokenizer, added tokens included.
         ids: token id of each code, in the order in which the codes were added.
         code_at: the inverse of `ids`.
+        details: token id of each fact of a visit ("discharge: home"); they are read only, so they lie beyond `len`.
         eov: id of the end-of-visit token.
         n_words: tokens `0 .. n_words - 1` are the backbone's own (its words and its special tokens).
     """
@@ -46,6 +48,9 @@ class Vocabulary:
         pairs = ((id_, code_of(token)) for token, id_ in sorted(added.items(), key=lambda item: item[1]))
         self.code_at: dict[int, Code] = {id_: code for id_, code in pairs if code is not None}
         self.ids: dict[Code, int] = {code: id_ for id_, code in self.code_at.items()}
+        self.details: dict[str, int] = {
+            token[len(DETAIL) : -1]: id_ for token, id_ in added.items() if token.startswith(DETAIL)
+        }
         self.n_words: int = self.eov
         own = [token for token, id_ in added.items() if id_ < self.eov]
         self._plain = _without_added_tokens(tokenizer.backend_tokenizer, own)
@@ -65,9 +70,22 @@ class Vocabulary:
         tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in new])
         return cls(tokenizer)
 
+    def with_details(self, facts: Iterable[str]) -> Vocabulary:
+        """Add one token per fact to the tokenizer (in place); the vocabulary that has them."""
+        if self.details:
+            raise InputError("The tokenizer has tokens for details already, so it was trained to rank before.")
+        tokens = [AddedToken(f"{DETAIL}{fact}>", special=False, normalized=False) for fact in facts]
+        self.tokenizer.add_tokens(tokens)
+        return Vocabulary(self.tokenizer)
+
     def __len__(self) -> int:
-        """One more than the last token's id; rows of the embedding beyond it are padding and must never be scored."""
+        """One more than the last code's id; rows of the embedding beyond it are details and padding, never scored."""
         return self._size
+
+    @property
+    def rows(self) -> int:
+        """Rows that the embedding needs: one more than the last token's id."""
+        return max(self._size, *(id_ + 1 for id_ in self.details.values())) if self.details else self._size
 
     def __contains__(self, code: Code) -> bool:
         return code in self.ids

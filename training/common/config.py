@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 from mera_core.common.errors import InputError
 from mera_core.common.schema import as_tuple, checked
 from mera_core.icd.tables import LEVEL_NAMES
+from mera_core.model.sequence import SequenceConfig
 
 T = TypeVar("T", bound="RunConfig")
 
@@ -145,6 +146,8 @@ class RunConfig:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
         later = {"label_space": "data", "equivalents_share": 0.0, "encoded_epochs": 0.0}
+        later |= {"detail_tokens": (), "most_details": 11, "drop_details": 0.0, "visit_intro": SequenceConfig.visit_intro}
+        later |= {"teacher": "", "teacher_weight": 1.0, "new_code_weight": 0.0}
         later |= {"rates_after_encoding": 1.0, "epochs_on_missed": 0, "init_from": "", "train_missed_rows_only": False}
         for name, unused in later.items():
             if values.get(name) == unused:
@@ -261,6 +264,14 @@ class RankConfig(RunConfig):
     """Put sex, ethnicity and age into the words of the history."""
     visit_details: Names = ()
     """What else is said of each completed visit, by key of `Visit.details`, in this order."""
+    detail_tokens: Names = ()
+    """What is told of each completed visit, "age" included, as one token a fact, by key of `Visit.details`, in this order."""
+    most_details: Count = 11
+    """Most such tokens of a visit."""
+    drop_details: Part = 0.0
+    """Probability of leaving all details of a patient but age out of the input, as of a history that was typed in."""
+    visit_intro: str = SequenceConfig.visit_intro
+    """The words between a visit's details and its codes."""
     max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest history, in tokens."""
     shuffle: bool = True
@@ -285,6 +296,13 @@ class RankConfig(RunConfig):
     """Weight of predicting the first visit from the profile alone; above 0, single-visit patients train too."""
     rest_weight: Amount = 0.0
     """Weight of predicting the rest of a visit from its first k codes (partial-diagnosis forcing)."""
+    teacher: str = ""
+    """Folder of `python -m training teach`: probabilities of each label after each visit, which are learned beside the true
+    codes. Patients with a single visit train too."""
+    teacher_weight: Amount = 1.0
+    """Weight of what the teacher says beside the true codes."""
+    new_code_weight: Amount = 0.0
+    """Weight of a second hierarchical loss, in which the history's own codes are neither candidates nor true."""
     levels: Annotated[tuple[Level, ...], Listed, AfterValidator(_distinct), Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Levels of the hierarchical loss; 0 is all codes."""
     level_weights: Annotated[tuple[Amount, ...], Listed] = ()

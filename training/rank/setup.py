@@ -18,18 +18,24 @@ import torch
 from mera_core.checkpoint.folder import Manifest, sha256
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
+from mera_core.history.details import known_facts
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.model.losses import Hierarchy
-from mera_core.model.network import MeraModel
+from mera_core.model.network import MeraModel, start_detail_rows
 from mera_core.model.sequence import Encoder, SequenceConfig
+from mera_core.model.vocabulary import Vocabulary
 from mera_core.readers import Cohort
 from training.common import tuning
+from training.common.backbone import add_rows, padded_rows
 from training.common.config import RankConfig
 from training.common.split import SPLIT_RULE, in_parts, read_once, with_codes
 from training.memorize.questions import QuestionSampler
 from training.rank.batches import HistoryBatches
 from training.rank.cut import LabelCounts, drawn, fit_cut
+
+LEAST_VISITS = 30
+"""Training visits that must have a detail for it to get a token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +96,8 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     if missing := [code for code in counts.labels if code not in model.vocabulary]:
         raise InputError(f"The stage-1 model has no token for {len(missing)} codes, the first is {missing[0]}.")
     torch.manual_seed(config.seed)
-    model = MeraModel(model.backbone, model.vocabulary, counts.labels, config.copy)
+    vocabulary = with_details(model, parts["train"], config)
+    model = MeraModel(model.backbone, vocabulary, counts.labels, config.copy)
     model.head.start(counts.rate)
     set_attention_dropout(model.backbone, config.attention_dropout)
     manifest = Manifest(
@@ -99,7 +106,12 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         systems=before.systems,
         icd_release=before.icd_release,
         sequence=SequenceConfig(
-            profile=config.profile, visit_details=config.visit_details, max_tokens=config.max_tokens
+            profile=config.profile,
+            visit_details=config.visit_details,
+            detail_tokens=config.detail_tokens,
+            most_details=config.most_details,
+            visit_intro=config.visit_intro,
+            max_tokens=config.max_tokens,
         ),
         label_space=counts.labels,
         label_level=level_in_words(counts.labels, ontology),
@@ -115,6 +127,22 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         questions = QuestionSampler(model.vocabulary, ontology, codes, decoder_start=model.decoder_start)
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
     return Setup(config, Engine(model, manifest, ontology), manifest, counts, parts, validation, questions)
+
+
+def with_details(model: MeraModel, train: Sequence[Patient], config: RankConfig) -> Vocabulary:
+    """The model's vocabulary with a token for each fact that is common enough in training, their rows begun at their words'.
+
+    Raises InputError where the run trains adapters: their rows that train were chosen in stage 1.
+    """
+    vocabulary = model.vocabulary
+    if not config.detail_tokens or vocabulary.details:
+        return vocabulary
+    if config.tuning != "full":
+        raise InputError("Adapters can't learn tokens for details: name the keys in visit_details, as words.")
+    vocabulary = vocabulary.with_details(known_facts(train, config.detail_tokens, LEAST_VISITS))
+    add_rows(model.backbone, padded_rows(vocabulary.rows))
+    start_detail_rows(model.backbone, vocabulary)
+    return vocabulary
 
 
 def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
