@@ -1,4 +1,4 @@
-"""`python -m training memorize | rank | evaluate | publish`: the command line of training. Parses; the work is elsewhere."""
+"""`python -m training memorize | teach | rank | evaluate | publish`: the command line of training. Parses; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -42,12 +42,27 @@ def memorize(config: Config, out: Out, seed: Seed = None) -> None:
 
 
 @app.command()
+def teach(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder to write what the teacher says into.")],
+    data: Data,
+    format: Format = "auto",
+) -> None:
+    """Before stage 2: fit networks that know the whole record, for stage 2 to learn from (its setting `teacher`)."""
+    from training.teacher import run as teacher
+
+    about = teacher.run(teacher.load_config(config), data, format, out)
+    typer.echo(f"Written: {out}; new diagnoses of validation patients: {about['validation']}")
+
+
+@app.command()
 def rank(
     config: Config,
     out: Out,
     data: Annotated[str | None, typer.Option(help="Patient records; overrides the config's.")] = None,
     format: Annotated[str | None, typer.Option(help="Their format; overrides the config's.")] = None,
     start: Annotated[str | None, typer.Option(help="Stage-1 folder; overrides the config's.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Folder of `teach`; overrides the config's.")] = None,
     seed: Seed = None,
 ) -> None:
     """Stage 2: rank the next visit's codes."""
@@ -55,7 +70,7 @@ def rank(
     from training.common.trainer import leave_processes
     from training.rank import run as stage
 
-    stage.run(RankConfig.load(config, data=data, format=format, start=start, seed=seed), out)
+    stage.run(RankConfig.load(config, data=data, format=format, start=start, teacher=teacher, seed=seed), out)
     leave_processes()
     typer.echo(f"Written: {out}")
 

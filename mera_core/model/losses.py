@@ -233,6 +233,27 @@ def threshold_loss(
     return F.softplus(margin).sum(1).index_add(0, target, positive_weight * F.softplus(-own) - F.softplus(own))
 
 
+def distillation_loss(scores: Tensor, eov_score: Tensor, probability: Tensor, independent: bool = True) -> Tensor:
+    """Loss [targets] against a teacher's probability [targets, labels] of each label.
+
+    `- sum_c p_c log softmax(s)_c`, and where EOV is an independent threshold also the binary cross-entropy of
+    `s_c - s_EOV` with `p_c` (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015).
+
+    scores: [targets, labels]; eov_score: [targets].
+    """
+    scores = _in_full_precision(scores)
+    loss = -(probability * scores.log_softmax(1)).sum(1)
+    if independent:
+        margin = scores - eov_score.to(scores.dtype)[:, None]
+        loss = loss + (F.softplus(margin) - probability * margin).sum(1)
+    return loss
+
+
+def without(scores: Tensor, row: Tensor, label: Tensor) -> Tensor:
+    """The scores [targets, labels] with those of some (row, label) pairs so low that they are no candidates."""
+    return scores.index_put((row, label), torch.tensor(-1e4, dtype=scores.dtype, device=scores.device))
+
+
 def _check_shapes(scores: Tensor, positive: Tensor) -> None:
     if scores.ndim != 2 or positive.shape != scores.shape or positive.dtype != torch.bool:
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from mera_core.common.formatting import counted
 from mera_core.common.schema import as_tuple, checked
 from mera_core.history.details import AGE, facts, nearest
 from mera_core.history.records import Note, Patient, Visit
@@ -182,7 +183,22 @@ class Encoder:
             orders.append(order)
         start = len(head) - 1 if first == 0 and head else None
         notes = [Note("truncated", " ".join(told))] if told else []
+        if shuffle is None and (unread := self._unread(patient)):
+            keys = ", ".join(dict.fromkeys(fact.partition(": ")[0] for fact in unread))
+            notes.append(
+                Note("details", f"This model does not read {counted(len(unread), 'detail')} of the visits ({keys}).")
+            )
         return Encoded(tokens, start, ends, codes, orders, first, notes)
+
+    def _unread(self, patient: Patient) -> list[str]:
+        """Facts of the visits that are in no words and have no token."""
+        config, details = self.config, self.vocabulary.details
+        return [
+            fact
+            for visit in patient.visits
+            for fact in facts(visit, [key for key in visit.details if key not in config.visit_details])
+            if nearest(fact, details) is None or fact.partition(": ")[0] not in config.detail_tokens
+        ]
 
     @staticmethod
     def _with_age(patient: Patient, visit: Visit, index: int) -> Visit:

@@ -55,7 +55,8 @@ def test_the_layout_token_for_token() -> None:
     assert encoded.start == len(head) - 1
     assert encoded.codes == [[at, at + 1], [len(encoded.input_ids) - 2]]
     assert encoded.ends == [at + 2, len(encoded.input_ids) - 1]
-    assert encoded.order == [[A, B], [C]] and encoded.first_visit == 0 and encoded.notes == []
+    assert encoded.order == [[A, B], [C]] and encoded.first_visit == 0
+    assert [note.message for note in encoded.notes] == ["This model does not read 1 detail of the visits (discharge)."]
 
 
 def test_without_a_profile_there_are_only_introductions_and_codes() -> None:
@@ -292,3 +293,50 @@ def test_a_sequence_of_fewer_than_16_tokens_is_refused() -> None:
 def test_settings_of_another_kind_are_refused_and_do_not_wait_for_the_first_history(values) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         SequenceConfig(**values)
+
+
+# --- details as tokens
+
+
+FACTS = ("age: 60s", "discharge: home", "drugs: metformin steady", "stay: 4", "stay: 11")
+WITH_DETAILS = tiny_vocabulary().with_details(FACTS)
+READ = SequenceConfig(detail_tokens=("age", "discharge", "stay", "drugs"), visit_intro="")
+
+
+def told(visit: Visit, config: SequenceConfig = READ, **drawn) -> list[str]:
+    """The tokens of a visit's details, and the notes."""
+    encoded = Encoder(WITH_DETAILS, config).encode(Patient([visit]), **drawn)
+    names = {id_: fact for fact, id_ in WITH_DETAILS.details.items()}
+    return [names[id_] for id_ in encoded.input_ids if id_ in names]
+
+
+def test_each_fact_of_a_visit_is_one_token_before_its_codes() -> None:
+    visit = Visit([A], age=64.0, details={"discharge": "Home", "stay": "5", "drugs": "metformin steady, glipizide up"})
+    assert told(visit) == ["age: 60s", "discharge: home", "stay: 4", "drugs: metformin steady"]
+    encoded = Encoder(WITH_DETAILS, READ).encode(Patient([visit]))
+    assert len(encoded.input_ids) == encoded.start + 1 + 4 + 1 + 1  # no other words of the visit
+    assert [note.message for note in encoded.notes] == ["This model does not read 1 detail of the visits (drugs)."]
+
+
+def test_numbers_beyond_the_bins_of_training_fall_into_the_nearest_lower_one_and_nothing_is_untold() -> None:
+    assert told(Visit([A], details={"stay": "90"})) == ["stay: 11"]
+    assert told(Visit([A], details={"stay": "0"})) == told(Visit([A], details={"stay": "2"})) == []  # no token of 2
+    assert told(Visit([A], details={"discharge": "on the moon", "service": "MED"})) == []
+
+
+def test_a_visit_has_at_most_so_many_details() -> None:
+    visit = Visit([A], age=64.0, details={"discharge": "home", "stay": "5", "drugs": "metformin steady"})
+    most = SequenceConfig(detail_tokens=READ.detail_tokens, most_details=2, visit_intro="")
+    assert told(visit, most) == ["age: 60s", "discharge: home"]
+
+
+def test_details_left_out_at_random_leave_age_and_codes() -> None:
+    visit = Visit([A], age=64.0, details={"discharge": "home"})
+    assert told(visit, shuffle=random.Random(0), drop_details=1.0) == ["age: 60s"]
+    assert told(visit, shuffle=random.Random(0), drop_details=1e-9) == ["age: 60s", "discharge: home"]
+
+
+def test_text_that_spells_a_detail_is_words() -> None:
+    assert not {*WITH_DETAILS.words("<visit_detail discharge: home>")} & {*WITH_DETAILS.details.values()}
+    assert WITH_DETAILS.rows == len(WITH_DETAILS) + len(FACTS)
+    assert len(WITH_DETAILS) == len(tiny_vocabulary())

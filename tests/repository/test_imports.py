@@ -39,6 +39,7 @@ mera_core.__main__      the command line
 training.tools          the ICD tables and invented test data
 training.common         configuration, optimizer, trainer, split
 training.memorize       stage 1
+training.teacher        networks on the whole record, for stage 2 to learn from
 training.rank           stage 2
 training.baselines      the models to beat
 training.plan           what a run needs

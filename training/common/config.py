@@ -146,7 +146,12 @@ class RunConfig:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""
         values = asdict(self)
         later = {"label_space": "data", "equivalents_share": 0.0, "encoded_epochs": 0.0}
-        later |= {"detail_tokens": (), "most_details": 11, "drop_details": 0.0, "visit_intro": SequenceConfig.visit_intro}
+        later |= {
+            "detail_tokens": (),
+            "most_details": 11,
+            "drop_details": 0.0,
+            "visit_intro": SequenceConfig.visit_intro,
+        }
         later |= {"teacher": "", "teacher_weight": 1.0, "new_code_weight": 0.0}
         later |= {"rates_after_encoding": 1.0, "epochs_on_missed": 0, "init_from": "", "train_missed_rows_only": False}
         for name, unused in later.items():

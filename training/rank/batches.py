@@ -20,6 +20,7 @@ from mera_core.model.sequence import Encoded, Encoder
 from training.common.config import RankConfig
 from training.common.trainer import parts_a_step
 from training.memorize.questions import QuestionSampler, batches_by_length
+from training.teacher.run import Taught
 
 LENGTHS: dict[str, Callable[[Patient], int]] = {
     "by_visits": lambda patient: len(patient.visits),
@@ -31,12 +32,16 @@ LENGTHS: dict[str, Callable[[Patient], int]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """One question to one sequence: at `position`, which `labels` come next? `before`: the visits that may be known."""
+    """One question to one sequence: at `position`, which `labels` come next? `before`: the visits that may be known.
+
+    labels: None where nobody knows, and only the teacher says; `taught`: the row of what it says, where it says something.
+    """
 
     position: int
     weight: float
-    labels: list[int]
+    labels: list[int] | None
     before: Sequence[Visit]
+    taught: int | None = None
 
 
 class HistoryBatches(Dataset):
@@ -50,6 +55,7 @@ class HistoryBatches(Dataset):
         patients: training patients; each visit holds `Code`s of the vocabulary and at least one.
         labels: the label space; codes outside it are input only.
         questions: source of stage-1 questions for rehearsal, or None.
+        taught: what a teacher says after each visit, or None.
         parts: forward passes a step, over all devices; by default those of this run (`trainer.parts_a_step`).
     """
 
@@ -61,11 +67,12 @@ class HistoryBatches(Dataset):
         config: RankConfig,
         questions: QuestionSampler | None = None,
         parts: int | None = None,
+        taught: Taught | None = None,
     ):
-        self.encoder, self.config, self.questions = encoder, config, questions
+        self.encoder, self.config, self.questions, self.taught = encoder, config, questions, taught
         self.parts = parts or parts_a_step(config)
         self.index = {code: i for i, code in enumerate(labels)}
-        shortest = 1 if config.start_weight or config.rest_weight else 2
+        shortest = 1 if config.start_weight or config.rest_weight or taught else 2
         self.patients = [patient for patient in patients if len(patient.visits) >= shortest]
         samples = self.patients
         if config.prefix_samples:
@@ -98,6 +105,8 @@ class HistoryBatches(Dataset):
 
         Returns:
             `input_ids` [B, T], right-padded; for N targets `row`, `position`, `weight` [N] and `positive` bool [N, C];
+            `known` bool [N]: whether the next visit is known; with a teacher `taught` [N, C], its probabilities, and `told`
+            bool [N], whether it says any;
             `seen` [M, 2 + F], see `mera_core.model.network.ScoreHead`, sorted by target. Where a step has several parts also
             `target_weight` [], the whole step's sum of weights divided by the number of parts: losses divided by it and
             averaged over the parts are the mean over the step's targets.
@@ -121,7 +130,7 @@ class HistoryBatches(Dataset):
         positive = torch.zeros(len(targets), len(self.index), dtype=torch.bool)
         seen: list[list[float]] = []
         for number, target in enumerate(targets):
-            positive[number, target.labels] = True
+            positive[number, target.labels or []] = True
             seen += [[number, *features] for features in seen_features(target.before, self.index)]
         batch = {
             "input_ids": ids,
@@ -129,8 +138,12 @@ class HistoryBatches(Dataset):
             "position": torch.tensor([target.position for target in targets], dtype=torch.long),
             "weight": torch.tensor([target.weight for target in targets]),
             "positive": positive,
+            "known": torch.tensor([target.labels is not None for target in targets], dtype=torch.bool),
             "seen": torch.tensor(seen) if seen else torch.zeros(0, 2 + len(SEEN_FEATURES)),
         }
+        if self.taught is not None:
+            batch["told"] = torch.tensor([target.taught is not None for target in targets], dtype=torch.bool)
+            batch["taught"] = self.taught.probabilities([target.taught or 0 for target in targets])
         if self.parts > 1:
             batch["target_weight"] = torch.tensor(total / self.parts)
         return batch
@@ -138,10 +151,10 @@ class HistoryBatches(Dataset):
     def _sample(self, patient: Patient, rng: random.Random) -> tuple[Encoded, list[Target]]:
         shuffle = rng if self.config.shuffle else None
         if self.config.prefix_samples:  # what comes next is not in the input: an encoder would see it
-            encoded = self.encoder.encode(before_last(patient), shuffle, self.config.drop)
+            encoded = self.encoder.encode(before_last(patient), shuffle, self.config.drop, self.config.drop_details)
             labels = [self.index[code] for code in patient.visits[-1].codes if code in self.index]
             return encoded, [Target(encoded.ends[-1], 1.0, labels, patient.visits[:-1])] if labels else []
-        encoded = self.encoder.encode(patient, shuffle, self.config.drop)
+        encoded = self.encoder.encode(patient, shuffle, self.config.drop, self.config.drop_details)
         return encoded, list(self._targets(patient, encoded))
 
     def _targets(self, patient: Patient, encoded: Encoded) -> Iterator[Target]:
@@ -159,8 +172,10 @@ class HistoryBatches(Dataset):
                     if rest:
                         yield Target(position, config.rest_weight, rest, visits[:visit])
             last = visit == len(visits) - 2
-            if visit + 1 < len(visits) and known[visit + 1] and (config.every_visit or last):
-                yield Target(end, 1.0, known[visit + 1], visits[: visit + 1])
+            said = self.taught.row(patient, visit + 1) if self.taught else None
+            follows = visit + 1 < len(visits) and known[visit + 1] and (config.every_visit or last)
+            if follows or said is not None:
+                yield Target(end, 1.0, known[visit + 1] if follows else None, visits[: visit + 1], said)
 
 
 def prefix_samples(patient: Patient) -> list[Patient]:

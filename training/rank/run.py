@@ -19,7 +19,7 @@ from mera_core.engine import Engine
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.history.records import Patient
-from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshold_loss
+from mera_core.model.losses import Hierarchy, distillation_loss, hierarchical_contrastive, threshold_loss, without
 from mera_core.model.network import MeraModel
 from training.common import tuning
 from training.common.config import RankConfig
@@ -59,32 +59,46 @@ def target_losses(
     With `config.target_chunk_size` the scores [N, C] never exist at once, nor does their gradient: they are computed for a
     few targets at a time, and again for the gradient.
     """
+    asked = {name: batch[name] for name in ("positive", "known", "told", "taught") if name in batch}
     size, total = config.target_chunk_size, len(states)
     if not size or total <= size:
-        return _losses(model, states, batch["seen"], batch["positive"], hierarchy, config)
+        return _losses(model, states, batch["seen"], asked, hierarchy, config)
     losses, target = [], batch["seen"][:, 0]
     for begin in range(0, total, size):
         chunk = slice(begin, begin + size)
         seen = batch["seen"][(target >= begin) & (target < begin + size)]
         seen = torch.cat([seen[:, :1] - begin, seen[:, 1:]], 1)
-        args = (model, states[chunk], seen, batch["positive"][chunk], hierarchy, config)
-        losses.append(checkpoint(_losses, *args, use_reentrant=False))
+        part = {name: value[chunk] for name, value in asked.items()}
+        losses.append(checkpoint(_losses, model, states[chunk], seen, part, hierarchy, config, use_reentrant=False))
     return torch.cat(losses)
 
 
 def _losses(
-    model: MeraModel, states: Tensor, seen: Tensor, positive: Tensor, hierarchy: Hierarchy, config: RankConfig
+    model: MeraModel, states: Tensor, seen: Tensor, asked: dict[str, Tensor], hierarchy: Hierarchy, config: RankConfig
 ) -> Tensor:
+    """Loss [N] of targets whose next visit is known (`asked["known"]`), of which a teacher says something, or both."""
     scores, eov = model.scores(states, seen)
+    positive = asked["positive"]
     if config.ranking_loss == "hierarchical":
-        loss = hierarchical_contrastive(scores, positive, hierarchy, config.level_weights or None, config.temperature)
+        loss = _contrastive(scores, positive, hierarchy, config)
     else:
         loss = -(scores.log_softmax(1) * positive).sum(1)
+    if config.new_code_weight:
+        row, label = seen[:, :2].long().unbind(1)
+        is_new = positive.index_put((row, label), positive.new_zeros(()))
+        loss = loss + config.new_code_weight * _contrastive(without(scores, row, label), is_new, hierarchy, config)
     if config.threshold != "none":
         loss = loss + config.threshold_weight * threshold_loss(
             scores, eov, positive, config.threshold, config.threshold_positive_weight
         )
-    return loss
+    if "taught" not in asked:
+        return loss
+    told = distillation_loss(scores, eov, asked["taught"], config.threshold == "independent")
+    return loss * asked["known"] + config.teacher_weight * told * asked["told"]
+
+
+def _contrastive(scores: Tensor, positive: Tensor, hierarchy: Hierarchy, config: RankConfig) -> Tensor:
+    return hierarchical_contrastive(scores, positive, hierarchy, config.level_weights or None, config.temperature)
 
 
 class EMACallback(TrainerCallback):
@@ -132,7 +146,7 @@ class EMACallback(TrainerCallback):
 
 
 class Validation(TrainerCallback):
-    """Logs recall and weighted F1 on validation patients every so many steps, for the weights that would be kept."""
+    """Logs recall, of all codes and of new ones, on validation patients every so many steps, for the weights to be kept."""
 
     def __init__(self, engine: Engine, patients: Sequence[Patient], every: int, average: EMACallback | None):
         self.engine, self.every, self.average, self.trainer = engine, every, average, None
@@ -151,11 +165,13 @@ class Validation(TrainerCallback):
         figures = metrics.evaluate_ranking(
             scores, self.truth, ks=(10, 20), bootstrap=self.bootstrap, areas=False
         ).metrics
+        new = metrics.evaluate_new_only(scores, self.truth, self.bootstrap)
         if self.average:
             self.average.swap()
         model.train(training)
-        shown = ("recall@10", "recall@20", "weighted_f1_oracle")
-        self.trainer.log({f"validation_{name}": round(figures[name].value, 5) for name in shown})
+        shown = {name: figures[name] for name in ("recall@10", "recall@20", "weighted_f1_oracle")}
+        shown |= {f"new_{name}": new[name] for name in ("recall@10", "recall@20")}
+        self.trainer.log({f"validation_{name}": round(one.value, 5) for name, one in shown.items()})
 
 
 def run(config: RankConfig, out: Path) -> Manifest:

@@ -33,6 +33,7 @@ from training.common.split import SPLIT_RULE, in_parts, read_once, with_codes
 from training.memorize.questions import QuestionSampler
 from training.rank.batches import HistoryBatches
 from training.rank.cut import LabelCounts, drawn, fit_cut
+from training.teacher.run import Taught
 
 LEAST_VISITS = 30
 """Training visits that must have a detail for it to get a token."""
@@ -63,7 +64,10 @@ class Setup:
     def batches(self) -> HistoryBatches:
         """The run's batches of histories."""
         encoder = Encoder(self.engine.model.vocabulary, self.manifest.sequence, remember=True)
-        return HistoryBatches(self.parts["train"], self.counts.labels, encoder, self.config, self.questions)
+        taught = Taught(Path(self.config.teacher), self.counts.labels) if self.config.teacher else None
+        return HistoryBatches(
+            self.parts["train"], self.counts.labels, encoder, self.config, self.questions, taught=taught
+        )
 
 
 def padded(counts: LabelCounts, extra: Sequence[Code]) -> LabelCounts:

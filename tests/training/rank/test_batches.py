@@ -285,3 +285,33 @@ def test_like_lengths_together_leave_little_padding() -> None:
         return sum(int((one == VOCABULARY.pad).sum()) for one in ids) / sum(one.numel() for one in ids)
 
     assert padded("by_tokens") < 0.05 < padded("by_visits") < 0.25 < padded("mixed")
+
+
+# --- a teacher beside the true codes
+
+
+class Said:
+    """A teacher that says 0.5 of every label after each visit of those whom it knows."""
+
+    def __init__(self, known: set[str]):
+        self.known = known
+
+    def row(self, patient: Patient, visits: int) -> int | None:
+        return visits if patient.id in self.known else None
+
+    def probabilities(self, rows: list[int]) -> torch.Tensor:
+        return torch.full((len(rows), len(CODES)), 0.5)
+
+
+def test_with_a_teacher_the_last_visit_and_single_visits_are_asked_too() -> None:
+    alone = Patient([Visit([A])], id="alone")
+    encoder = Encoder(VOCABULARY, SequenceConfig(), remember=True)
+    data = HistoryBatches([three_visits(), alone], CODES, encoder, RankConfig(), taught=Said({"p", "alone"}))
+    assert len(data.patients) == 2
+    batch = data.collate([three_visits(), alone], random.Random(0))
+    assert batch["known"].tolist() == [True, True, False, False] and batch["told"].all()
+    assert [row.sum() for row in batch["positive"]] == [2, 1, 0, 0] and batch["taught"].shape == (4, len(CODES))
+    assert batch["position"].tolist()[:3] == ends(batch)
+    untold = HistoryBatches([three_visits()], CODES, encoder, RankConfig(), taught=Said(set()))
+    batch = untold.collate([three_visits()], random.Random(0))
+    assert batch["known"].tolist() == [True, True] and not batch["told"].any()

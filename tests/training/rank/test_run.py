@@ -266,3 +266,18 @@ def test_data_that_cannot_train_or_fit_the_cut_are_refused_before_training(
     config = RankConfig(start=str(tiny_stage1), data=str(written(tmp_path, cohort)), format="table", save_every=0)
     with pytest.raises(InputError, match="two visits"):
         rank.run(config, tmp_path / "out")
+
+
+def test_the_loss_for_new_codes_leaves_the_history_s_own_out() -> None:
+    model = tiny_model()
+    batch = batch_of(model, RankConfig(), [Patient([Visit([CODES[0], CODES[1]]), Visit([CODES[0], CODES[4]])], id="p")])
+    with torch.inference_mode():
+        states = model.hidden(batch["input_ids"])[batch["row"], batch["position"]]
+        scores, _ = model.scores(states, batch["seen"])
+        rest = [2, 3, 4, 5, 6, 7, 8, 9]
+        groups = Hierarchy.from_ontology([CODES[label] for label in rest], BOOK)
+        expected = hierarchical_contrastive(scores[:, rest], batch["positive"][:, rest], groups).mean()
+        plain, both = (
+            float(rank_loss(model, batch, HIERARCHY, RankConfig(new_code_weight=weight))) for weight in (0.0, 0.5)
+        )
+    assert both - plain == pytest.approx(0.5 * float(expected), rel=1e-4) and both > plain
