@@ -6,6 +6,7 @@ WORKERS ?= 2
 RUNS := runs
 BIN := .venv/bin
 STAGE1 := $(RUNS)/mera-mini-stage1
+TEACHER := $(RUNS)/mera-mini-teacher
 STAGE2 := $(RUNS)/mera-mini
 BUNDLED := sample_data/mera-mini
 BASELINES := docs/evidence/baselines.json
@@ -48,7 +49,7 @@ format: ## Apply ruff's formatting and safe fixes
 checkpoint: data-named ## Rebuild the bundled checkpoint (DATA=folder of UCI Diabetes 130)
 	@.ci/prepare app
 	@$(MAKE) --no-print-directory $(STAGE2)/mera.json DATA="$(DATA)"
-	@echo "== Stage 3 of 3: measure it and put it in place -> $(BUNDLED)"
+	@echo "== Stage 4 of 4: measure it and put it in place -> $(BUNDLED)"
 	@$(BIN)/python -m training baselines --checkpoint $(STAGE2) --data "$(DATA)" --out $(BASELINES)
 	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)" --readme README.md --baselines $(BASELINES)
 
@@ -58,12 +59,16 @@ data-named:
 
 # A finished stage is kept while its configuration and data stay the same; a broken one goes on from its last step.
 $(STAGE1)/mera.json: training/configs/mera-mini-memorize.yaml
-	@echo "== Stage 1 of 3: memorize the code book -> $(STAGE1)"
+	@echo "== Stage 1 of 4: memorize the code book -> $(STAGE1)"
 	@$(BIN)/python -m training memorize --config $< --out $(STAGE1)
 
-$(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(RUNS)/data-used
-	@echo "== Stage 2 of 3: rank the next visit's codes -> $(STAGE2)"
-	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --data "$(DATA)" --out $(STAGE2)
+$(TEACHER)/teacher.json: training/configs/mera-mini-teacher.yaml $(RUNS)/data-used
+	@echo "== Stage 2 of 4: teachers that know the whole record -> $(TEACHER)"
+	@$(BIN)/python -m training teach --config $< --data "$(DATA)" --out $(TEACHER)
+
+$(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(TEACHER)/teacher.json $(RUNS)/data-used
+	@echo "== Stage 3 of 4: rank the next visit's codes -> $(STAGE2)"
+	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)
 
 checkpoint-icd10: ## Rebuild the checkpoint that memorized ICD-10-CM (hours; needs no patients)
 	@.ci/prepare app

@@ -1,4 +1,4 @@
-"""`python -m training memorize | teach | rank | evaluate | publish`: the command line of training. Parses; the work is elsewhere."""
+"""`python -m training memorize | teach | rank | evaluate | publish`: the command line of training. Only parses."""
 
 from __future__ import annotations
 

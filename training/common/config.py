@@ -152,7 +152,7 @@ class RunConfig:
             "drop_details": 0.0,
             "visit_intro": SequenceConfig.visit_intro,
         }
-        later |= {"teacher": "", "teacher_weight": 1.0, "new_code_weight": 0.0}
+        later |= {"teacher": "", "teacher_weight": 1.0, "single_visits": True, "new_code_weight": 0.0}
         later |= {"rates_after_encoding": 1.0, "epochs_on_missed": 0, "init_from": "", "train_missed_rows_only": False}
         for name, unused in later.items():
             if values.get(name) == unused:
@@ -306,6 +306,8 @@ class RankConfig(RunConfig):
     codes. Patients with a single visit train too."""
     teacher_weight: Amount = 1.0
     """Weight of what the teacher says beside the true codes."""
+    single_visits: bool = True
+    """Whether patients with a single visit train where something is asked of them."""
     new_code_weight: Amount = 0.0
     """Weight of a second hierarchical loss, in which the history's own codes are neither candidates nor true."""
     levels: Annotated[tuple[Level, ...], Listed, AfterValidator(_distinct), Field(min_length=1)] = (0, 1, 2, 3, 4)

@@ -72,7 +72,8 @@ class HistoryBatches(Dataset):
         self.encoder, self.config, self.questions, self.taught = encoder, config, questions, taught
         self.parts = parts or parts_a_step(config)
         self.index = {code: i for i, code in enumerate(labels)}
-        shortest = 1 if config.start_weight or config.rest_weight or taught else 2
+        asked_of_all = config.start_weight or config.rest_weight or taught
+        shortest = 1 if asked_of_all and config.single_visits else 2
         self.patients = [patient for patient in patients if len(patient.visits) >= shortest]
         samples = self.patients
         if config.prefix_samples:

@@ -50,6 +50,7 @@ class Setup:
     parts: dict[str, list[Patient]]
     validation: list[Patient]
     questions: QuestionSampler | None
+    taught: Taught | None = None
 
     @cached_property
     def hierarchy(self) -> Hierarchy:
@@ -64,9 +65,8 @@ class Setup:
     def batches(self) -> HistoryBatches:
         """The run's batches of histories."""
         encoder = Encoder(self.engine.model.vocabulary, self.manifest.sequence, remember=True)
-        taught = Taught(Path(self.config.teacher), self.counts.labels) if self.config.teacher else None
         return HistoryBatches(
-            self.parts["train"], self.counts.labels, encoder, self.config, self.questions, taught=taught
+            self.parts["train"], self.counts.labels, encoder, self.config, self.questions, taught=self.taught
         )
 
 
@@ -99,6 +99,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     counts = padded(seen, extra_labels) if extra_labels else seen
     if missing := [code for code in counts.labels if code not in model.vocabulary]:
         raise InputError(f"The stage-1 model has no token for {len(missing)} codes, the first is {missing[0]}.")
+    taught = Taught(Path(config.teacher), counts.labels) if config.teacher else None
     torch.manual_seed(config.seed)
     vocabulary = with_details(model, parts["train"], config)
     model = MeraModel(model.backbone, vocabulary, counts.labels, config.copy)
@@ -122,6 +123,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         input_codes=seen.labels,
         copy=config.copy,
         method=before.method
+        | ({"teach": taught.told} if taught else {})
         | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
         data=provenance(config, cohort, parts),
     )
@@ -130,7 +132,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         codes = list(model.vocabulary.ids)
         questions = QuestionSampler(model.vocabulary, ontology, codes, decoder_start=model.decoder_start)
     validation = [patient for patient in parts["validation"] if len(patient.visits) > 1]
-    return Setup(config, Engine(model, manifest, ontology), manifest, counts, parts, validation, questions)
+    return Setup(config, Engine(model, manifest, ontology), manifest, counts, parts, validation, questions, taught)
 
 
 def with_details(model: MeraModel, train: Sequence[Patient], config: RankConfig) -> Vocabulary:

@@ -85,7 +85,7 @@ def _logits(network: Teacher, features: Features, asked: list[tuple[Record, int]
 
 
 class Taught:
-    """What a teacher said, read from its folder.
+    """What a teacher said, read from its folder. told: its settings and figures, for a manifest.
 
     Raises InputError where the folder holds none, or it was made for another label space.
     """
@@ -98,6 +98,7 @@ class Taught:
             raise InputError(f"{folder} holds no teacher: make one with python -m training teach.") from error
         if about["labels"] != list(map(str, labels)):
             raise InputError(f"The teacher in {folder} was made for another label space than that of the data.")
+        self.told = about["settings"] | {"validation": about["validation"]}
         starts = np.cumsum([0, *about["visits"]])
         self._rows = {id_: range(starts[i], starts[i + 1]) for i, id_ in enumerate(about["patients"])}
 

@@ -1,4 +1,4 @@
-"""The teacher: what it is told, that it learns, that nobody is taught by a network that saw them, and what a student makes of it."""
+"""The teacher: what it is told, that it learns, whom it may teach, and what a student makes of it."""
 
 from __future__ import annotations
 
