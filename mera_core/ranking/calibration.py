@@ -55,6 +55,8 @@ class Calibration:
         for name in ("margin", "probability"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         values = np.array([self.slope, self.intercept, *self.margin, *self.probability])
+        if not isinstance(self.log_loss, Mapping) or type(self.patients) is not int:
+            raise InputError("A calibration names its log losses and says how many patients it was fitted on.")
         if self.kind not in KINDS or not np.isfinite(values).all():
             raise InputError(f'A calibration is {" or ".join(KINDS)} with finite numbers, not "{self.kind}".')
         if self.kind == "platt" and self.slope <= 0:

@@ -187,6 +187,8 @@ def test_what_a_manifest_keeps_gives_the_same_curve_back(curve):
         ({"kind": "isotonic", "margin": [0, 1], "probability": [0.5, 1.4]}, "between 0 and 1"),
         ({"kind": "isotonic", "margin": [], "probability": []}, "must rise"),
         ({"kind": "platt", "temperature": 2}, "can't be read"),
+        ({"kind": "platt", "patients": "many"}, "how many patients"),
+        ({"kind": "platt", "log_loss": 0.1}, "names its log losses"),
         ({"kind": "isotonic", "margin": ["a"], "probability": [0.1]}, "can't be read"),
     ],
 )
