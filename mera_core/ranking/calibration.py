@@ -25,7 +25,7 @@ MOST_KNOTS = 200
 _WIDTH, _LIMIT = 0.01, 30.0  # margins are gathered in bins this wide, and clipped at +- the limit
 _LEAST, _MOST = 1e-9, 1 - 1e-9
 BEYOND = 1e-3
-BETTER = 0.002
+BETTER = 0.005
 """Share of its log loss by which the isotonic curve must beat Platt's: less is luck where few codes came true."""
 LEAST_TRUE = 50
 """Codes that must have come true, and that must not have, among new codes and among recorded ones, for two curves."""
