@@ -340,7 +340,7 @@ def _calibration(manifest: Manifest) -> Calibrations | None:
         threshold = float(manifest.method["cut"]["best_threshold"]["over_eov"]["threshold"])
     except (KeyError, TypeError, ValueError):
         return found
-    return replace(found, cut=float(found.new.logit(threshold)))
+    return replace(found, cut=float(found.new.logit(np.array(threshold))))
 
 
 def _plural(kind: str, count: int) -> str:

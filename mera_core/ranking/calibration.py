@@ -162,7 +162,10 @@ class Calibrations:
         true, size = np.array([positive.sum() - recurrent, recurrent]), np.array([(~held).sum(), held.sum()])
         if (np.minimum(true, size - true) < LEAST_TRUE).any():
             return cls(both, both)
-        return cls(*(Calibration.fit(margin, positive, seed, held == group) for group in (False, True)))
+        try:
+            return cls(*(Calibration.fit(margin, positive, seed, held == group) for group in (False, True)))
+        except InputError:  # all that came true is of a few patients
+            return cls(both, both)
 
     def logit(self, margin: np.ndarray, held: np.ndarray) -> np.ndarray:
         """Log odds of each code's own probability: margin, and held (bool), of one shape."""

@@ -117,9 +117,9 @@ def test_the_cut_is_one_line_in_the_order_of_probabilities(fitted) -> None:
     scores, eov, truth = scored(engine, cohort)
     held = truth.seen.toarray() > 0
     assert engine.calibration is calibrations and calibrations.cut == cut["log_odds"] and cut["patients"] == 60
-    shown = calibrations.probability(scores.astype(float) - eov[:, None], held)
-    assert np.array_equal(engine.ranked(scores, eov, held) > eov[:, None], shown > 1 / (1 + np.exp(-cut["log_odds"])))
-    assert metrics.best_threshold(shown, truth)[1] == pytest.approx(cut["weighted_f1"])
+    log_odds = calibrations.logit(scores.astype(float) - eov[:, None], held)
+    assert np.array_equal(engine.ranked(scores, eov, held) > eov[:, None], log_odds > cut["log_odds"])
+    assert metrics.best_threshold(engine.probability(scores, eov, held), truth)[1] == pytest.approx(cut["weighted_f1"])
 
 
 def test_the_thresholds_for_weighted_f1_in_the_head_are_those_that_were_fitted(fitted) -> None:
