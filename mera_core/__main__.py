@@ -51,14 +51,20 @@ def rank(
     as_json: Json = False,
     checkpoint: Checkpoint = None,
     quantize: Quantize = None,
+    order: Annotated[
+        str, typer.Option(help="probability: likeliest first. f1: a list made for weighted F1, which helps rare codes.")
+    ] = "probability",
 ) -> None:
     """Rank the codes of one patient's next visit."""
     from mera_core.history.records import resolve
     from mera_core.icd.ontology import Ontology
+    from mera_core.ranking.ranking import ORDERS
 
+    if order not in ORDERS:
+        raise InputError(f'--order is "{order}"; it can be {" or ".join(ORDERS)}.')
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
-    result = _engine(checkpoint, quantize).rank(patient).to_json(top)
+    result = _engine(checkpoint, quantize).rank(patient, order).to_json(top)
     if as_json:
         _print_json(result)
         return
@@ -70,12 +76,14 @@ def rank(
             row["definition"],
             f"{row['score']:.2f}",
             f"{row['share']:.1%}",
+            f"{row['probability']:.1%}" if "probability" in row else "",
             "predicted" if row["above_cut"] else "below the cut-off",
             "seen before" if row["recurrent"] else "new",
         ]
         for row in result["ranking"]
     ]
-    _print_table(["", "system", "code", "definition", "score", "share", "", ""], rows)
+    _print_table(["", "system", "code", "definition", "score", "share", "probability", "", ""], rows)
+    print(f"Ordered {ORDERS[order]}." if order == "probability" else f"This is {ORDERS[order]}.")
     print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")

@@ -24,8 +24,8 @@ from mera_core.model.prompts import CODE, DEFINITION, EQUIVALENT, in_words, ques
 from mera_core.model.recall import Recall, recall_ancestors, recall_codes, recall_definitions, recall_equivalents
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
-from mera_core.ranking.calibration import Calibration
-from mera_core.ranking.ranking import Ranking, best_first, ranking_scores
+from mera_core.ranking.calibration import Calibrations
+from mera_core.ranking.ranking import ORDERS, Ranking, best_first, by_probability, for_weighted_f1
 
 BUNDLED = SAMPLES / "mera-mini"
 
@@ -38,6 +38,7 @@ class Engine:
         input_codes: the codes it reads in histories.
         name: the checkpoint's name and the hash of its content, e.g. "mera-mini 1f0c9a2b7d3e".
         threshold: how its end-of-visit score was trained: "independent", "adaptive" or "none".
+        calibration: the curves and the cut-off that lists are made with; None where the checkpoint has none.
     """
 
     def __init__(self, model: MeraModel, manifest: Manifest, ontology: Ontology):
@@ -49,7 +50,7 @@ class Engine:
         self._index = {code: i for i, code in enumerate(self.label_space)}
         self._labels = np.fromiter(self.label_space, object)  # in an array a whole list is put in order at once
         self.input_codes = frozenset(manifest.input_codes)
-        self.calibration = Calibration.from_dict(manifest.calibration) if manifest.calibration else None
+        self.calibration = _calibration(manifest)
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
         self.threshold: str = manifest.method.get("rank", {}).get("threshold", "independent")
 
@@ -79,27 +80,31 @@ class Engine:
 
     @property
     def cut_offset(self) -> np.ndarray:
-        """By how much each label must pass EOV to be predicted, [C]; see `ranking.ranking_scores`."""
+        """By how much each label must pass EOV to be predicted in the order "f1", [C]; see `ranking.for_weighted_f1`."""
         return self.model.head.cut_offset.cpu().numpy()
 
-    def rank(self, patient: Patient) -> Ranking:
+    def rank(self, patient: Patient, order: str = "probability") -> Ranking:
         """Rank the label space for the visit after the last one of `patient`.
 
-        Codes that can't be read, or are read as another code, are named in `Ranking.notes`.
+        Codes that can't be read, or are read as another code, are named in `Ranking.notes`. order: a key of
+        `ranking.ORDERS`; "f1" gives a list made for weighted F1.
 
         Raises:
-            InputError: the history holds no code that this checkpoint reads, or the checkpoint does not rank.
+            InputError: the history holds no code that this checkpoint reads, the checkpoint does not rank, or there is no
+                such order.
         """
-        return self.rank_many([patient])[0]
+        return self.rank_many([patient], order=order)[0]
 
-    def rank_many(self, patients: Iterable[Patient], batch_size: int = 64) -> list[Ranking]:
+    def rank_many(self, patients: Iterable[Patient], batch_size: int = 64, order: str = "probability") -> list[Ranking]:
         """`rank` for each patient, in order; histories of like length share a forward pass.
 
         Scores can differ from single calls in the last digits (about 1e-5 in float32): batches add in another order.
         """
+        if order not in ORDERS:
+            raise InputError(f'A list has no order "{order}"; it can be {" or ".join(ORDERS)}.')
         read = [self._read(patient) for patient in patients]
         scores, eov = self.scores([(history, encoded) for history, encoded, _ in read], batch_size)
-        return [self._ranking(scores[i], eov[i], history, notes) for i, (history, _, notes) in enumerate(read)]
+        return [self._ranking(scores[i], eov[i], history, notes, order) for i, (history, _, notes) in enumerate(read)]
 
     def read_history(self, patient: Patient) -> tuple[Patient, tuple[Note, ...]]:
         """The history as the checkpoint reads it, and a note for everything that was changed or left out."""
@@ -166,29 +171,50 @@ class Engine:
             self.rank_many([Patient([Visit(codes)]), Patient([Visit(codes)] * 8)])
         return perf_counter() - began
 
-    def ranked(self, scores: np.ndarray, eov: np.ndarray) -> np.ndarray:
-        """The scores [N, C] that lists are sorted by, above `eov` exactly for predicted codes; see `ranking_scores`."""
-        head = self.model.head
-        return ranking_scores(scores, eov, head.cut_offset.cpu().numpy(), head.order_offset.cpu().numpy())
+    def held(self, histories: Sequence[Patient]) -> np.ndarray:
+        """Which labels each history in the checkpoint's terms holds, bool [N, C]."""
+        found = np.zeros((len(histories), len(self.label_space)), bool)
+        for row, history in zip(found, histories, strict=True):
+            row[[self._index[code] for visit in history.visits for code in visit.codes if code in self._index]] = True
+        return found
 
-    def _ranking(self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...]) -> Ranking:
-        ranked = self.ranked(scores[None], np.array([eov]))[0]
+    def ranked(self, scores: np.ndarray, eov: np.ndarray, held: np.ndarray, order: str = "probability") -> np.ndarray:
+        """The scores [N, C] that lists are sorted by, above `eov` exactly for predicted codes.
+
+        Without a calibration, log odds are taken to be the margin over EOV, and the cut-off is EOV itself.
+
+        Args:
+            scores, eov: as `scores` gives them. held: bool [N, C], as `held` gives it. order: a key of `ranking.ORDERS`.
+        """
+        if order == "f1":
+            return for_weighted_f1(scores, eov, self.cut_offset, self.model.head.order_offset.cpu().numpy())
+        if self.calibration is None:
+            return scores.astype(np.float64)
+        return by_probability(self.calibration.logit(_margin(scores, eov), held), eov, self.calibration.cut)
+
+    def probability(self, scores: np.ndarray, eov: np.ndarray, held: np.ndarray) -> np.ndarray | None:
+        """Each code's own probability [N, C], arguments as of `ranked`; None where the checkpoint is not calibrated."""
+        return None if self.calibration is None else self.calibration.probability(_margin(scores, eov), held)
+
+    def _ranking(
+        self, scores: np.ndarray, eov: np.float32, history: Patient, notes: tuple[Note, ...], by: str
+    ) -> Ranking:
+        one, cut, held = scores[None], np.array([eov]), self.held([history])
+        ranked, probability = self.ranked(one, cut, held, by)[0], self.probability(one, cut, held)
         order = best_first(ranked, self.label_space)
-        margin = scores.astype(np.float64) - eov
         share = np.exp(scores.astype(np.float64) - scores.max())
-        held = np.zeros(len(self.label_space), bool)
-        held[[self._index[code] for visit in history.visits for code in visit.codes if code in self._index]] = True
         return Ranking(
             codes=tuple(self._labels[order].tolist()),
             scores=ranked[order],
             cut=float(eov),
             share=(share / share.sum())[order],
-            recurrent=held[order],
+            recurrent=held[0, order],
             checkpoint=self.name,
             label_level=self._manifest.label_level,
             ontology=self.ontology,
             notes=notes,
-            probability=None if self.calibration is None else self.calibration.of_list(margin, order),
+            probability=None if probability is None else probability[0, order],
+            order=by,
         )
 
     def recall(
@@ -297,6 +323,24 @@ class Engine:
 
     def _defined(self, codes: list[tuple[Code, float]]) -> tuple[tuple[Code, str, float], ...]:
         return tuple((code, self.ontology.definition(code), share) for code, share in codes)
+
+
+def _margin(scores: np.ndarray, eov: np.ndarray) -> np.ndarray:
+    return scores.astype(np.float64) - eov[:, None]
+
+
+def _calibration(manifest: Manifest) -> Calibrations | None:
+    """The curves of a checkpoint; an older one's only curve for all codes, cut at its best single threshold over EOV."""
+    if not manifest.calibration:
+        return None
+    found = Calibrations.from_dict(manifest.calibration)
+    if "cut" in manifest.calibration:
+        return found
+    try:
+        threshold = float(manifest.method["cut"]["best_threshold"]["over_eov"]["threshold"])
+    except (KeyError, TypeError, ValueError):
+        return found
+    return replace(found, cut=float(found.new.logit(np.array(threshold))))
 
 
 def _plural(kind: str, count: int) -> str:

@@ -122,7 +122,8 @@ def leave_one_out(engine: Engine, patient: Patient, told: Callable[[float], None
         rows.append(row_of.setdefault(replace(whole, visits=visits), len(row_of)) if visits else None)
     read = [(history, engine.encode(history)) for history in row_of]
     scores, eov = engine.scores(read, batch_size=BATCH) if told is None else _in_steps(engine, read, told)
-    margins = engine.ranked(scores, eov) - eov[:, None]
+    held = engine.held([history for history, _ in read])
+    margins = engine.ranked(scores, eov, held) - eov[:, None]
     return Sensitivity(engine.label_space, parts, tuple(rows), margins, len(every) - len(parts))
 
 

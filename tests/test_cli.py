@@ -75,7 +75,7 @@ def test_rank_prints_the_contract(run, checkpoint, tmp_path):
     status, out, _ = run("rank", path, "--top", 3, "--json", "--checkpoint", checkpoint)
     assert status == 0
     result = json.loads(out)
-    assert {"checkpoint", "label_level", "predicted", "ranking", "notes", "notice"} <= set(result)
+    assert {"checkpoint", "label_level", "order", "predicted", "ranking", "notes", "notice"} <= set(result)
     assert [row["rank"] for row in result["ranking"]] == [1, 2, 3]
     assert {"system", "code", "definition", "score", "share", "above_cut", "recurrent"} <= set(result["ranking"][0])
     scores = [row["score"] for row in result["ranking"]]
@@ -94,6 +94,15 @@ def test_rank_for_people_says_the_cut_and_the_notice(run, checkpoint, tmp_path):
     assert "above the cut" in out
     assert "note: " in out
     assert "research use, not for clinical decisions" in out.lower()
+
+
+def test_the_list_made_for_weighted_f1_is_an_option_and_says_what_it_is(run, refused, checkpoint, tmp_path):
+    path = history(tmp_path, "428.0")
+    status, out, _ = run("rank", path, "--order", "f1", "--json", "--checkpoint", checkpoint)
+    assert status == 0 and json.loads(out)["order"] == "f1"
+    assert "made for weighted F1" in run("rank", path, "--order", "f1", "--checkpoint", checkpoint)[1]
+    assert "own probability" in run("rank", path, "--checkpoint", checkpoint)[1]
+    assert 'order is "share"; it can be probability or f1' in refused("rank", path, "--order", "share")
 
 
 def test_weights_are_held_as_the_command_says(run, refused, checkpoint, tmp_path, monkeypatch):

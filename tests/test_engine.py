@@ -15,7 +15,8 @@ from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.model import forward
 from mera_core.model.recurrence import seen_features
-from mera_core.ranking.ranking import ranking_scores
+from mera_core.ranking.calibration import Calibration
+from mera_core.ranking.ranking import for_weighted_f1
 from tests.tiny import CODES, icd9, tiny_engine, tiny_manifest, tiny_model, tiny_vocabulary
 
 HEART = [Visit(["428.0", "427.31", "401.9"], age=70), Visit(["428.0", "584.9"], age=71)]
@@ -59,7 +60,7 @@ def test_the_whole_label_space_once_with_falling_scores_and_shares_that_sum_to_o
     assert (np.diff(ranking.scores) <= 0).all() and np.isfinite(ranking.scores).all()
     assert ranking.share.sum() == pytest.approx(1, abs=1e-9) and (ranking.share > 0).all()
     assert ranking.predicted == (ranking.scores > ranking.cut).sum()
-    assert (np.diff(ranking.probability) <= 0).all() and 0 <= ranking.probability[-1] <= ranking.probability[0] <= 1
+    assert (np.diff(ranking.probability) < 0).all() and 0 <= ranking.probability[-1] <= ranking.probability[0] <= 1
     assert ranking.to_frame().probability.tolist() == ranking.probability.tolist()
 
 
@@ -75,7 +76,9 @@ def test_recurrent_codes_are_those_of_the_history(engine) -> None:
 
 
 def test_the_arithmetic_from_tokens_to_ranking() -> None:
-    engine = tiny_engine()
+    platt = Calibration("platt", 0.8, -0.2), Calibration("platt", 0.6, 0.3)  # new codes, recorded ones
+    calibration = {"new": platt[0].to_dict(), "recorded": platt[1].to_dict(), "cut": -1.0}
+    engine = tiny_engine(calibration=calibration)
     engine.model.head.cut_offset += torch.linspace(-2, 2, 10)
     patient = Patient([Visit(CODES[:3], age=70), Visit(CODES[1:2], age=71)], sex="F")
     index = {code: i for i, code in enumerate(CODES)}
@@ -83,13 +86,46 @@ def test_the_arithmetic_from_tokens_to_ranking() -> None:
     seen = torch.tensor([[0.0, *row] for row in seen_features(patient.visits, index)])
     with torch.inference_mode():
         scores, eov = engine.model.scores(engine.model.hidden(ids)[:, -1], seen)
-    ranked = ranking_scores(scores.numpy(), eov.numpy(), engine.cut_offset)[0]
+    held = np.isin(np.arange(10), [0, 1, 2])
+    margin = (scores - eov[:, None]).numpy()[0].astype(float)
+    log_odds = np.where(held, 0.6 * margin + 0.3, 0.8 * margin - 0.2)
     ranking = engine.rank(patient)
     order = [index[code] for code in ranking.codes]
-    assert ranking.scores == pytest.approx(ranked[order], abs=1e-4)
-    assert ranking.cut == pytest.approx(float(eov), abs=1e-4)
+    assert order == sorted(range(10), key=lambda label: -log_odds[label])
+    assert ranking.scores == pytest.approx((log_odds + 1.0 + float(eov))[order], abs=1e-4)
+    assert ranking.probability == pytest.approx((1 / (1 + np.exp(-log_odds)))[order], abs=1e-5)
+    assert ranking.cut == pytest.approx(float(eov), abs=1e-4) and ranking.recurrent.tolist() == held[order].tolist()
     assert ranking.share == pytest.approx(scores.softmax(1).numpy()[0][order], abs=1e-5)
-    assert ranking.predicted == int((scores - eov[:, None] > engine.model.head.cut_offset).sum())
+    assert ranking.predicted == int((log_odds > -1.0).sum())
+    # the list made for weighted F1: other places, the same probabilities
+    ranked = for_weighted_f1(scores.numpy(), eov.numpy(), engine.cut_offset)[0]
+    for_f1 = engine.rank(patient, order="f1")
+    order = [index[code] for code in for_f1.codes]
+    assert for_f1.scores == pytest.approx(ranked[order], abs=1e-4) and for_f1.order == "f1"
+    assert for_f1.probability == pytest.approx((1 / (1 + np.exp(-log_odds)))[order], abs=1e-5)
+    assert for_f1.predicted == int((scores - eov[:, None] > engine.model.head.cut_offset).sum())
+
+
+def test_an_order_that_does_not_exist_is_refused(engine) -> None:
+    with pytest.raises(InputError, match='no order "share"; it can be probability or f1'):
+        engine.rank(Patient(HEART), order="share")
+
+
+def test_a_checkpoint_with_one_curve_is_cut_at_its_best_threshold_over_eov() -> None:
+    """As checkpoints were written before there was a curve for new codes and one for recorded ones."""
+    curve = Calibration("platt", 0.8, -0.2, patients=7).to_dict()
+    cut = {"best_threshold": {"over_eov": {"threshold": -1.5, "weighted_f1": 0.26}}}
+    patient = Patient([Visit(CODES[:3])])
+    older = tiny_engine(calibration=curve, method={"cut": cut})
+    assert older.calibration.new == older.calibration.recorded and older.calibration.cut == pytest.approx(-1.4)
+    plain = tiny_engine().rank(patient)  # not calibrated: by the margin over EOV, cut at EOV
+    assert older.rank(patient).codes == plain.codes
+    assert older.rank(patient).predicted == (plain.scores - plain.cut > -1.5).sum()
+    assert older.rank(patient).probability == pytest.approx(
+        1 / (1 + np.exp(-0.8 * (plain.scores - plain.cut) + 0.2)), abs=1e-6
+    )
+    for damaged in ({}, {"cut": {}}, {"cut": {"best_threshold": {"over_eov": 3}}}):
+        assert tiny_engine(calibration=curve, method=damaged).calibration.cut == 0
 
 
 def test_many_are_ranked_as_each_alone_and_in_order(engine) -> None:

@@ -90,7 +90,8 @@ class Manifest:
     metrics: _Values = field(default_factory=dict)
     """Figures measured on this checkpoint, by the command that measured them."""
     calibration: _Values = field(default_factory=dict)
-    """The curve from margin to probability (`calibration.Calibration.to_dict`), fitted on validation patients."""
+    """Curves from margin to probability, and the cut-off (`calibration.Calibrations.to_dict`), fitted on validation
+    patients; in older checkpoints one curve."""
     versions: _Texts = field(default_factory=dict)
     files: _Texts = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""

@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
+from mera_core.common.errors import InputError
 from mera_core.common.formatting import with_interval
 from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS
+from mera_core.ranking.calibration import Calibrations
 from mera_core.ranking.ranking import NOTICE
 
 NOT_RECORDED = "Not recorded in the manifest."
@@ -34,6 +36,7 @@ _NAMES = {
     "ece_frequent_mean": "the same of each such code by itself, mean",
     "ece_frequent_max": "the same of each such code by itself, worst",
     "ece_frequent_mean_if_right": "what that mean would be if every probability were exact",
+    "ece_frequent_if_right": "expected calibration error, such codes, if every probability were exact",
     "calibration_slope": "calibration slope (1 is right)",
     "brier": "Brier score",
     "auroc": "AUROC",
@@ -233,10 +236,11 @@ def interval(name: str, figure: Mapping[str, float | None] | float | None, signe
 def main_figures(result: Mapping[str, Any]) -> pd.DataFrame:
     """A row per figure: all codes, recurrent ones, new onsets; with intervals."""
     columns = {"all codes": "metrics", "recurrent": "recurrent", "new onset": "new_onset"}
+    parts = {title: result.get(part) or {} for title, part in columns.items()}
+    parts["new onset"] = (result.get("new_only") or {}) | parts["new onset"]  # calibration: the same codes, taken alone
     rows = []
-    for name in result["metrics"]:
-        found = {title: (result.get(part) or {}).get(name) for title, part in columns.items()}
-        shown = {title: interval(name, each) if each or title == "all codes" else "" for title, each in found.items()}
+    for name in dict.fromkeys((*result["metrics"], *parts["recurrent"])):
+        shown = {title: interval(name, part[name]) if name in part else "" for title, part in parts.items()}
         rows.append({"figure": figure_name(name), **shown})
     return pd.DataFrame(rows, columns=["figure", *columns])
 
@@ -268,6 +272,14 @@ def event_figures(result: Mapping[str, Any]) -> pd.DataFrame:
             if (group := (result.get("heart_failure") or {}).get(key))
         ]
     )
+
+
+def calibration_words(manifest: Manifest) -> str:
+    """How probabilities were fitted; "" where the manifest holds no calibration, or one that can't be read."""
+    try:
+        return Calibrations.from_dict(manifest.get("calibration") or {}).in_words()
+    except InputError:
+        return ""
 
 
 def limits(manifest: Manifest) -> list[str]:

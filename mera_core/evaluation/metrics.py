@@ -23,6 +23,7 @@ from mera_core.evaluation.probability_metrics import (
     average_precision,
     brier,
     calibration_slope,
+    ece_of_frequent_labels,
     f1,
     frequent_label_calibration,
     macro_average_precision,
@@ -248,6 +249,9 @@ def evaluate_ranking(
     if probability is not None:
         calibration, curve, frequent = _calibration(probability, truth, top, bootstrap)
         metrics |= calibration | frequent.figures
+        held = truth.seen.toarray() > 0
+        split[True]["ece"] = reliability(label_pairs(probability, truth, seen=True), bootstrap)[0]
+        split[True] |= ece_of_frequent_labels(probability, truth.positive, held, bootstrap)
     return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
 
 
@@ -258,22 +262,26 @@ def evaluate_new_only(
     *,
     comparable: np.ndarray | None = None,
     probability: np.ndarray | None = None,
+    areas: bool = True,
 ) -> dict[str, Estimate]:
     """Figures of lists from which the labels that the history holds are taken out, as they are out of the truth.
 
-    Recall averages over patients with a new true label; AUPRC and, where probabilities are given, ECE are over the
-    (patient, label) pairs that remain. True codes outside the label space are left out. Arguments as of
-    `evaluate_ranking`.
+    Recall averages over patients with a new true label; AUPRC (unless `areas` is False) and, where probabilities are given,
+    ECE are over the (patient, label) pairs that remain, `ece_frequent` over those of `ece_of_frequent_labels`. True codes
+    outside the label space are left out. Arguments as of `evaluate_ranking`.
     """
     new = replace(truth.new_onset, missing=np.zeros_like(truth.missing))
     rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
-    rest[truth.seen.astype(bool).toarray()] = -np.inf
+    held = truth.seen.toarray() > 0
+    rest[held] = -np.inf
     top = top_labels(rest, max(NEW_ONLY_KS))
     figures = {f"recall@{k}": bootstrap.mean(recall_at(top, new, k)) for k in NEW_ONLY_KS}
-    pairs = label_pairs(scores if comparable is None else comparable, truth, seen=False)
-    figures["auprc_micro"] = average_precision(pairs, bootstrap)
+    if areas:
+        pairs = label_pairs(scores if comparable is None else comparable, truth, seen=False)
+        figures["auprc_micro"] = average_precision(pairs, bootstrap)
     if probability is not None:
         figures["ece"] = reliability(label_pairs(probability, truth, seen=False), bootstrap)[0]
+        figures |= ece_of_frequent_labels(probability, truth.positive, ~held, bootstrap)
     return figures
 
 

@@ -237,6 +237,30 @@ def frequent_label_calibration(
     return FrequentLabels(figures, curve, each)
 
 
+def ece_of_frequent_labels(
+    probability: np.ndarray, truth: sparse.csr_matrix, among: np.ndarray, bootstrap: Bootstrap, least: int = 50
+) -> dict[str, Estimate]:
+    """ECE over some of the pairs of the labels with at least `least` positives, such as those of recurrent codes alone.
+
+    Figures: `ece_frequent`, and `ece_frequent_if_right`, what it would be if every probability were exact, which is well
+    above 0 where pairs are few (outcomes drawn from the probabilities, 20 times). Empty without such a label or pair.
+
+    probability: [patients, labels]. truth: 0/1, same shape. among: bool, same shape.
+    """
+    labels = np.flatnonzero(np.asarray(truth.sum(0)).ravel() >= least)
+    rows, columns = np.nonzero(among[:, labels])
+    if not len(rows):
+        return {}
+    p = probability[rows, labels[columns]].astype(np.float64)
+    outcome = np.asarray(truth[rows, labels[columns]]).ravel() > 0
+    chance = np.random.default_rng(0)
+    luck = np.mean([_error_by_chance(p, chance) for _ in range(20)])
+    return {
+        "ece_frequent": reliability(Pairs(rows, p, outcome), bootstrap)[0],
+        "ece_frequent_if_right": estimate(luck, np.array([np.nan])),
+    }
+
+
 def _error_by_chance(probability: np.ndarray, chance: np.random.Generator) -> float:
     """Expected calibration error [0, 1] of outcomes drawn from the probabilities [n] themselves."""
     bin_ = np.minimum((probability * BINS).astype(np.int64), BINS - 1)

@@ -1,16 +1,14 @@
-"""Scores -> probabilities that hold on patients nobody trained on: one fitted curve, and its values in a list's order.
+"""Scores -> probabilities that hold on patients nobody trained on: a fitted curve for new codes, one for recorded codes.
 
-Knows margins (a code's score minus that of EOV) and which codes came true; nothing of codes, models or files. Needs
-numpy, and scipy's isotonic regression.
+Knows margins (a code's score minus that of EOV), which codes a history holds and which came true; nothing of codes, models
+or files. Needs numpy, and scipy's isotonic regression.
 
-The curve is monotone, but a list is not sorted by the margin alone (`ranking.ranking_scores`: the cut-off weighs a code's
-frequency). `of_list` therefore takes the nearest probabilities, in squares, that never rise down the list as it is
-shown: a list is never reordered, and the expected number of true codes stays what the curve says it is.
+Curves rise strictly, so that a list sorted by probability has a place for every code: see `Calibration.logit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +24,11 @@ FOLDS = 5
 MOST_KNOTS = 200
 _WIDTH, _LIMIT = 0.01, 30.0  # margins are gathered in bins this wide, and clipped at +- the limit
 _LEAST, _MOST = 1e-9, 1 - 1e-9
+BEYOND = 1e-3
+BETTER = 0.005
+"""Share of its log loss by which the isotonic curve must beat Platt's: less is luck where few codes came true."""
+LEAST_TRUE = 50
+"""Codes that must have come true, and that must not have, among new codes and among recorded ones, for two curves."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Calibration:
     """A curve from margin to probability, fitted on patients that the model was not trained on.
 
     kind: "platt", `sigmoid(slope * margin + intercept)`, or "isotonic", straight lines between knots.
-    margin, probability: the knots, both strictly rising; for "platt" empty. Beyond the outer knots the curve is flat.
+    margin, probability: the knots, both strictly rising; for "platt" empty. Beyond the outer knots the curve is all but
+    flat: its log odds rise by `BEYOND` a unit of margin, so that the order of margins is kept.
     log_loss: mean negative log likelihood of a (patient, code) pair in cross-validation over the patients, for each
         kind and for "as trained" (`sigmoid(margin)`). patients: how many it was fitted on.
     Raises InputError where the curve would fall, or would leave 0 to 1.
@@ -51,6 +55,8 @@ class Calibration:
         for name in ("margin", "probability"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         values = np.array([self.slope, self.intercept, *self.margin, *self.probability])
+        if not isinstance(self.log_loss, Mapping) or type(self.patients) is not int:
+            raise InputError("A calibration names its log losses and says how many patients it was fitted on.")
         if self.kind not in KINDS or not np.isfinite(values).all():
             raise InputError(f'A calibration is {" or ".join(KINDS)} with finite numbers, not "{self.kind}".')
         if self.kind == "platt" and self.slope <= 0:
@@ -63,17 +69,18 @@ class Calibration:
                 raise InputError("The probabilities of a calibration must lie between 0 and 1.")
 
     @classmethod
-    def fit(cls, margin: np.ndarray, positive: np.ndarray, seed: int = 0) -> Calibration:
-        """Fit both kinds and keep the one with the lower log loss in 5-fold cross-validation over the patients.
+    def fit(cls, margin: np.ndarray, positive: Any, seed: int = 0, among: np.ndarray | None = None) -> Calibration:
+        """Fit both kinds; keep Platt's unless the other's log loss in 5-fold cross-validation over patients is clearly lower.
 
         Args:
             margin: [patients, codes], each code's score minus the patient's EOV score.
             positive: bool, same shape (dense, or a scipy sparse matrix): the codes of the target visit.
+            among: bool, same shape: the pairs to fit on; without it, all.
 
         Raises:
             InputError: fewer than 5 patients, or nothing or everything came true.
         """
-        table = _Table.of(margin, positive, seed)
+        table = _Table.of(margin, positive, seed, among)
         folds = range(len(table.size))
         held_out = dict.fromkeys(("as trained", *KINDS), 0.0)
         for fold in folds:
@@ -82,7 +89,7 @@ class Calibration:
             for name, curve in curves.items():
                 held_out[name] += _log_loss(curve.curve(table.margin), table.size[fold], table.true[fold])
         log_loss = {name: float(total / table.size.sum()) for name, total in held_out.items()}
-        best = min(KINDS, key=lambda kind: log_loss[kind])
+        best = "isotonic" if log_loss["isotonic"] < (1 - BETTER) * log_loss["platt"] else "platt"
         fitted = cls._fitted(best, table.pooled(list(folds)))
         return cls(
             fitted.kind, fitted.slope, fitted.intercept, fitted.margin, fitted.probability, log_loss, len(margin)
@@ -96,26 +103,21 @@ class Calibration:
         return cls("isotonic", margin=tuple(margin), probability=tuple(probability))
 
     def curve(self, margin: np.ndarray) -> np.ndarray:
-        """Probability at each margin, any shape: never falls as the margin rises."""
+        """Probability at each margin, any shape: rises with the margin."""
+        return 1 / (1 + np.exp(-np.clip(self.logit(margin), -700, 700)))
+
+    def logit(self, margin: np.ndarray) -> np.ndarray:
+        """Log odds of the probability at each margin, any shape: no two margins share one, down to float64's last digits."""
         margin = np.asarray(margin, np.float64)
-        if self.kind == "isotonic":
-            return np.interp(margin, *self._points)
-        return 1 / (1 + np.exp(-np.clip(self.slope * margin + self.intercept, -700, 700)))
+        if self.kind == "platt":
+            return self.slope * margin + self.intercept
+        knots, probability = self._points
+        p = np.clip(np.interp(margin, knots, probability), _LEAST, _MOST)
+        return np.log(p) - np.log1p(-p) + BEYOND * (margin - np.clip(margin, knots[0], knots[-1]))
 
     @cached_property
     def _points(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.margin, np.float64), np.asarray(self.probability, np.float64)
-
-    def of_list(self, margin: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Probabilities of one list in the order in which it is shown, never rising: margin [C], order int [C]."""
-        return never_rising(self.curve(margin[order]))  # in order, so that what stands near is looked up together
-
-    def of_lists(self, margin: np.ndarray, orders: Iterable[np.ndarray]) -> np.ndarray:
-        """The same for many patients: margin [N, C], and each one's order [C] -> [N, C], in label order."""
-        out = np.empty(margin.shape)
-        for row, (values, order) in enumerate(zip(margin, orders, strict=True)):
-            out[row, order] = self.of_list(values, order)
-        return out
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal calibration back."""
@@ -133,10 +135,77 @@ class Calibration:
             raise InputError(f"The calibration of the checkpoint can't be read: {error}") from error
 
 
-def never_rising(values: np.ndarray) -> np.ndarray:
-    """The nearest sequence, in squares, that never rises: neighbours that do are pooled at their mean. [n] -> [n]."""
-    values = np.asarray(values, np.float64)
-    return isotonic_regression(values, increasing=False).x if len(values) else values.copy()
+@dataclass(frozen=True)
+class Calibrations:
+    """The two curves of a checkpoint, and the one line in the order that they make.
+
+    new: for codes that the history does not hold; recorded: for those that it does. cut: the log odds above which a code
+    is predicted, fitted on validation patients for weighted F1.
+    """
+
+    new: Calibration
+    recorded: Calibration
+    cut: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cut, bool) or not isinstance(self.cut, int | float) or not np.isfinite(self.cut):
+            raise InputError(f"The cut-off of a calibration must be a finite number, not {self.cut!r}.")
+
+    @classmethod
+    def fit(cls, margin: np.ndarray, positive: Any, held: np.ndarray, seed: int = 0) -> Calibrations:
+        """`Calibration.fit` on new codes and on recorded ones apart; one curve for both where either group is too small.
+
+        held: bool [patients, codes], what each history holds. Too small: see `LEAST_TRUE`. The cut-off is left at 0.
+        """
+        both = Calibration.fit(margin, positive, seed)
+        recurrent = int((positive.multiply(held) if hasattr(positive, "multiply") else positive[held]).sum())
+        true, size = np.array([positive.sum() - recurrent, recurrent]), np.array([(~held).sum(), held.sum()])
+        if (np.minimum(true, size - true) < LEAST_TRUE).any():
+            return cls(both, both)
+        try:
+            return cls(*(Calibration.fit(margin, positive, seed, held == group) for group in (False, True)))
+        except InputError:  # all that came true is of a few patients
+            return cls(both, both)
+
+    def logit(self, margin: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Log odds of each code's own probability: margin, and held (bool), of one shape."""
+        margin = np.asarray(margin, np.float64)
+        if self.new == self.recorded:
+            return self.new.logit(margin)
+        found = self.new.logit(margin)
+        found[held] = self.recorded.logit(margin[held])
+        return found
+
+    def probability(self, margin: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Each code's own probability, of the shape of margin and held."""
+        return 1 / (1 + np.exp(-np.clip(self.logit(margin, held), -700, 700)))
+
+    def in_words(self) -> str:
+        """'platt calibration for new codes, isotonic for recorded ones, fitted on 1,246 validation patients'."""
+        kinds = f"{self.new.kind} calibration for new codes, {self.recorded.kind} for recorded ones"
+        if self.new == self.recorded:
+            kinds = f"{self.new.kind} calibration"
+        return f"{kinds}, fitted on {self.new.patients:,} validation patients"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` gives equal calibrations back."""
+        return {"new": self.new.to_dict(), "recorded": self.recorded.to_dict(), "cut": self.cut}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibrations:
+        """Read what `to_dict` wrote, or the single curve of an older checkpoint, which is then that of both groups.
+
+        Raises InputError where it is something else.
+        """
+        if "kind" in values:
+            both = Calibration.from_dict(values)
+            return cls(both, both)
+        curves = [values.get(name) for name in ("new", "recorded")]
+        if not all(isinstance(curve, Mapping) for curve in curves) or values.keys() - {"new", "recorded", "cut"}:
+            raise InputError(
+                'The calibration of the checkpoint can\'t be read: it must hold "new", "recorded" and "cut".'
+            )
+        return cls(*map(Calibration.from_dict, curves), values.get("cut", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +220,7 @@ class _Table:
     true: np.ndarray
 
     @classmethod
-    def of(cls, margin: np.ndarray, positive: Any, seed: int) -> _Table:
+    def of(cls, margin: np.ndarray, positive: Any, seed: int, among: np.ndarray | None = None) -> _Table:
         if margin.ndim != 2 or margin.shape != positive.shape:
             raise InputError(f"Margins are {margin.shape} and the truth {positive.shape}; both are patients x codes.")
         if len(margin) < FOLDS:
@@ -161,10 +230,11 @@ class _Table:
         fold = np.random.default_rng(seed).permutation(len(margin)) % FOLDS
         bins = round(2 * _LIMIT / _WIDTH) + 1
         total, size, true = np.zeros(bins), np.zeros((FOLDS, bins)), np.zeros((FOLDS, bins))
-        for row, (values, part) in enumerate(zip(margin, fold, strict=True)):
-            clipped = np.clip(values.astype(np.float64), -_LIMIT, _LIMIT)
+        for row, part in enumerate(fold):
+            kept = slice(None) if among is None else among[row]
+            clipped = np.clip(margin[row][kept].astype(np.float64), -_LIMIT, _LIMIT)
             index = np.rint((clipped + _LIMIT) / _WIDTH).astype(np.int64)
-            outcome = positive[row].toarray()[0] if hasattr(positive, "toarray") else positive[row]
+            outcome = (positive[row].toarray()[0] if hasattr(positive, "toarray") else positive[row])[kept]
             total += np.bincount(index, weights=clipped, minlength=bins)
             size[part] += np.bincount(index, minlength=bins)
             true[part] += np.bincount(index, weights=np.asarray(outcome, np.float64), minlength=bins)

@@ -14,17 +14,35 @@ from mera_core.history.records import Note
 from mera_core.icd.ontology import Code, Ontology
 
 NOTICE = "Research use, not for clinical decisions."
+ORDERS = {
+    "probability": "by each code's own probability at the next visit",
+    "f1": "a list made for weighted F1: by how far each code passes a threshold of its own",
+}
+"""What a list can be ordered by, the default first."""
 
 
-def ranking_scores(
+def by_probability(log_odds: np.ndarray, eov: np.ndarray, cut: float = 0.0) -> np.ndarray:
+    """The scores that a list is sorted by: the log odds of each code's own probability, moved so that the cut is at EOV.
+
+    Args:
+        log_odds: [N, C], which rise strictly with each code's margin (`Calibrations.logit`), so that codes share a place
+            only by chance. eov: [N] end-of-visit logits. cut: the log odds above which a code is predicted.
+
+    Returns:
+        [N, C] float64: above `eov` exactly for predicted codes.
+    """
+    return log_odds - cut + eov[:, None]
+
+
+def for_weighted_f1(
     scores: np.ndarray, eov: np.ndarray, offset: np.ndarray | float = 0.0, order_offset: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """The scores that a list is sorted by, so that one cut at EOV divides it.
+    """The scores of a list made for weighted F1 (the order "f1"), so that one cut at EOV divides it.
 
-    With `m = s - s_EOV`, a code is predicted when `m > offset_c` (`offset` is 0 for the paper's plain cut; ours is fitted
-    on validation patients and travels with the checkpoint). Predicted codes are ordered by `m - offset_c`, all others by
+    With `m = s - s_EOV`, a code is predicted when `m > offset_c`, a threshold of its own that is fitted on validation
+    patients and travels with the checkpoint. Predicted codes are ordered by `m - offset_c`, all others by
     `m - order_offset_c`: the cut-off weighs a code's frequency more than the order below it does, because F1 and recall ask
-    for different things. Monotone in `s` for each code.
+    for different things. Rare codes can stand above likelier ones. Monotone in `s` for each code.
 
     Args:
         scores: [N, C] logits. eov: [N] end-of-visit logits. offset, order_offset: [C] or a number.
@@ -44,7 +62,8 @@ class Ranking:
 
     codes: C codes. scores: [C], falling. cut: the end-of-visit score; codes above it are predicted. share: [C], the
     softmax of the logits over the label space: a share of ranking mass, not a probability. recurrent: [C] bool, the
-    history already holds the code (at this granularity). probability: [C], only where the checkpoint is calibrated.
+    history already holds the code (at this granularity). probability: [C], each code's own, only where the checkpoint is
+    calibrated; it falls down the list in the default order. order: what the list is ordered by, a key of `ORDERS`.
     """
 
     codes: tuple[Code, ...]
@@ -57,6 +76,7 @@ class Ranking:
     ontology: Ontology = field(repr=False)
     notes: tuple[Note, ...] = ()
     probability: np.ndarray | None = None
+    order: str = "probability"
 
     @cached_property
     def predicted(self) -> int:
@@ -102,6 +122,7 @@ class Ranking:
         return {
             "checkpoint": self.checkpoint,
             "label_level": self.label_level,
+            "order": self.order,
             "predicted": self.predicted,
             "cut": round(float(self.cut), 6),
             "ranking": rows,

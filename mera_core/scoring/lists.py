@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import in_order
-
-Ranked = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,26 +26,21 @@ class Lists:
     probability: np.ndarray | None
 
 
-def best(scores: np.ndarray, eov: np.ndarray, ranked_by: Ranked, top: int, calibration: Calibration | None) -> Lists:
+def best(scores: np.ndarray, eov: np.ndarray, ranked: np.ndarray, probability: np.ndarray | None, top: int) -> Lists:
     """The `top` best codes of each history, all above the cut-off where these are more.
 
     Args:
-        scores: [N, C] logits. eov: [N] end-of-visit logits.
-        ranked_by: both, of some histories, to the scores that lists are sorted by (`Engine.ranked`).
+        scores: [N, C] logits. eov: [N] end-of-visit logits. ranked, probability: [N, C], as `Engine.ranked` and
+            `Engine.probability` give them.
     """
-    ranked = ranked_by(scores, eov)
     order = in_order(ranked)
     predicted = (ranked > eov[:, None]).sum(1)
     sizes = np.minimum(np.maximum(predicted, top), ranked.shape[1])
     row = np.repeat(np.arange(len(ranked)), sizes)
     place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     label = order[row, place]
-    probability = None
-    if calibration is not None:
-        margin = scores.astype(np.float64) - eov[:, None]
-        whole = map(calibration.of_list, margin, order)
-        probability = np.concatenate([one[:size] for one, size in zip(whole, sizes.tolist(), strict=True)])
-    return Lists(row, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], probability)
+    own = None if probability is None else probability[row, label]
+    return Lists(row, place, label, ranked[row, label], shares(scores)[row, label], place < predicted[row], own)
 
 
 def shares(scores: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from mera_core.history.records import Patient
 from mera_core.model.forward import TOKENS
 from mera_core.model.precision import refuse_unknown
 from mera_core.model.sequence import Encoded, Encoder, SequenceConfig
-from mera_core.ranking.ranking import NOTICE, Ranking, in_order
+from mera_core.ranking.ranking import NOTICE, Ranking
 from mera_core.scoring.lists import best, shares
 from mera_core.writers.predictions import Sample, Task, judged
 
@@ -182,7 +182,9 @@ class Scorer:
         return pa.concat_tables([self._listed(ready[piece], scores[piece], eov[piece]) for piece in pieces])
 
     def _listed(self, ready: Sequence[_Ready], scores: np.ndarray, eov: np.ndarray) -> pa.Table:
-        lists = best(scores, eov, self.engine.ranked, self.settings.top, self.engine.calibration)
+        held = self.engine.held([one.history.read for one in ready])
+        ranked, probability = self.engine.ranked(scores, eov, held), self.engine.probability(scores, eov, held)
+        lists = best(scores, eov, ranked, probability, self.settings.top)
         row, label = lists.row, lists.label
         codes, count = pa.array(label), len(row)
         columns = {
@@ -197,7 +199,7 @@ class Scorer:
             if lists.probability is None
             else lists.probability.astype(np.float32),
             "above_cut": lists.above,
-            "recurrent": self._marked([self._targets.labels_in(one.history.read) for one in ready])[row, label],
+            "recurrent": held[row, label],
             "checkpoint": _same(self.engine.name, count),
             "notice": _same(NOTICE, count),
         }
@@ -216,10 +218,9 @@ class Scorer:
     def _samples(self, ready: Sequence[_Ready]) -> pa.Table:
         """Labels and predictions of each task for each history."""
         scores, eov = self._scores(ready)
-        ranked, watched, share = self.engine.ranked(scores, eov), self._watched, shares(scores)
-        calibration = self.engine.calibration
-        margin = scores.astype(np.float64) - eov[:, None]
-        probability = None if calibration is None else calibration.of_lists(margin, in_order(ranked))
+        watched, share = self._watched, shares(scores)
+        held = self.engine.held([one.history.read for one in ready])
+        ranked, probability = self.engine.ranked(scores, eov, held), self.engine.probability(scores, eov, held)
         samples = []
         for n, one in enumerate(ready):
             ranking = Ranking(

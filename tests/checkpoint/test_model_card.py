@@ -7,6 +7,7 @@ import pytest
 from mera_core.checkpoint.model_card import (
     NOT_RECORDED,
     baseline_figures,
+    calibration_words,
     evaluations,
     event_figures,
     interval,
@@ -38,7 +39,12 @@ RESULT = {
         "ece_frequent_max": figure(0.0383, 0.03, 0.05),
         "ece_frequent_mean_if_right": figure(0.0107),
     },
-    "recurrent": {"recall@20": figure(0.9, 0.8, 0.95)},
+    "recurrent": {
+        "recall@20": figure(0.9, 0.8, 0.95),
+        "ece_frequent": figure(0.021, 0.015, 0.03),
+        "ece_frequent_if_right": figure(0.02),
+    },
+    "new_only": {"recall@20": figure(0.4), "ece_frequent": figure(0.0015, 0.001, 0.002)},
     "new_onset": {"recall@20": figure(None)},
     "baselines": [
         {
@@ -113,7 +119,10 @@ def test_figures_stand_with_their_intervals():
     assert rows.loc["codes predicted, a patient", "all codes"] == "3.25 (3.00 to 3.50)"
     assert rows.loc["expected calibration error", "all codes"] == "0.012 % (0.010 to 0.020)"
     frequent = "expected calibration error, codes with 50 cases or more"
-    assert rows.loc[frequent, "all codes"] == "0.440 % (0.380 to 0.700)"
+    calibrated = ["0.440 % (0.380 to 0.700)", "2.1 % (1.5 to 3.0)", "0.150 % (0.100 to 0.200)"]
+    assert rows.loc[frequent].tolist() == calibrated  # of new codes: from those of the lists without recorded ones
+    exact = "expected calibration error, such codes, if every probability were exact"
+    assert rows.loc[exact].tolist() == ["", "2.0 %", ""]
     # each code's own error is a share as well, though its name ends as that of a number of codes does
     assert rows.loc["the same of each such code by itself, mean", "all codes"] == "1.3 % (1.1 to 1.5)"
     assert rows.loc["the same of each such code by itself, worst", "all codes"] == "3.8 % (3.0 to 5.0)"
@@ -146,6 +155,13 @@ def test_limits_are_worked_out_from_the_figures():
     stated = limits(MANIFEST | {"limits": ["Only adults."], "calibration": {"kind": "platt"}})
     assert stated[0] == "Only adults."
     assert not any("not calibrated" in line for line in stated)
+
+
+def test_how_probabilities_were_fitted_is_said_in_words():
+    one = {"kind": "platt", "patients": 7}
+    assert calibration_words({"calibration": one}) == "platt calibration, fitted on 7 validation patients"
+    for nothing in ({}, {"calibration": {}}, {"calibration": {"new": 3}}):
+        assert calibration_words(nothing) == ""
 
 
 def test_whom_it_was_measured_on_is_said():

@@ -134,7 +134,7 @@ def test_held_out_figures_are_those_of_the_evaluation(engine, patients):
     histories, truth, kept = histories_and_truth(engine, several)
     assert [one.patient_id for one in scoring.scored] == [patient.id for patient in kept]
     scores, eov = engine.scores(histories)
-    ranked = engine.ranked(scores, eov)
+    ranked = engine.ranked(scores, eov, truth.seen.toarray() > 0)
     theirs = metrics.evaluate_ranking(
         ranked, truth, metrics.above_cut(ranked, eov), ks=(5, 10), bootstrap=Bootstrap(len(kept), 50), areas=False
     )

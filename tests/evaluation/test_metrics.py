@@ -34,6 +34,7 @@ from mera_core.evaluation.probability_metrics import (
     average_precision,
     brier,
     calibration_slope,
+    ece_of_frequent_labels,
     f1,
     frequent_label_calibration,
     macro_average_precision,
@@ -388,11 +389,33 @@ def test_evaluation_holds_every_figure_in_range():
         "cut_precision", "cut_recall", "cut_size_mean", "true_size_mean", "auprc_micro", "auprc_macro", "ece",
         "ece_top5", "calibration_slope", "brier",
     }  # fmt: skip
-    assert set(out["recurrent"]) == set(out["new_onset"]) == {"recall@3", "recall@5", "auprc_micro"}
+    assert set(out["new_onset"]) == {"recall@3", "recall@5", "auprc_micro"}
+    assert set(out["recurrent"]) == {"recall@3", "recall@5", "auprc_micro", "ece"}  # no label comes true 50 times
     for name, figure in out["metrics"].items():
         assert figure["low"] <= figure["high"], name
     assert sum(point["n"] for point in out["reliability"]) == 40 * 12
     assert out["metrics"]["true_size_mean"]["value"] == pytest.approx(truth.size.mean())
+
+
+def test_calibration_of_frequent_labels_for_new_and_recurrent_codes_apart_by_hand():
+    """Label 0 comes true 60 times in 100: given 0.6 where it is new, as it comes; 0.9 where it is held, and 0.5 comes."""
+    held = np.zeros((100, 2), bool)
+    held[:40, 0] = True
+    true = np.zeros((100, 2), bool)
+    true[:20, 0] = true[40:80, 0] = True  # 20 of the 40 who held it, 40 of the 60 others
+    true[:49, 1] = True  # one too few
+    truth = Truth.from_sets([np.flatnonzero(row) for row in true], [np.flatnonzero(row) for row in held], 2)
+    p = np.where(held, 0.9, 0.6)
+    old = ece_of_frequent_labels(p, truth.positive, held, Bootstrap(100, 20))
+    new = ece_of_frequent_labels(p, truth.positive, ~held, Bootstrap(100, 20))
+    assert old["ece_frequent"].value == pytest.approx(0.4) and new["ece_frequent"].value == pytest.approx(40 / 60 - 0.6)
+    assert 0.01 < old["ece_frequent_if_right"].value < 0.1 < old["ece_frequent"].low
+    rare = ece_of_frequent_labels(p[:49], truth.positive[:49], held[:49], Bootstrap(49, 20))
+    assert rare == ece_of_frequent_labels(p, truth.positive, np.zeros_like(held), Bootstrap(100, 20)) == {}
+    whole = evaluate_ranking(p, truth, probability=p, ks=(1,), bootstrap=Bootstrap(100, 20))
+    assert whole.recurrent["ece_frequent"].value == old["ece_frequent"].value
+    alone = evaluate_new_only(p, truth, Bootstrap(100, 20), probability=p, areas=False)
+    assert alone["ece_frequent"].value == new["ece_frequent"].value and "auprc_micro" not in alone
 
 
 def test_new_only_takes_the_historys_labels_out_of_list_and_truth():

@@ -1,4 +1,4 @@
-"""Probabilities from scores: the curve that is found, that it never falls, and that no list is reordered."""
+"""Probabilities from scores: the curves that are found, that they rise, and that no two codes of a list are pooled."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.isotonic import IsotonicRegression
+from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from mera_core.ranking.calibration import MOST_KNOTS, Calibration, never_rising
-from mera_core.ranking.ranking import in_order
+from mera_core.ranking.calibration import LEAST_TRUE, MOST_KNOTS, Calibration, Calibrations
+from mera_core.ranking.ranking import best_first, by_probability
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,45 +96,71 @@ def test_a_score_that_says_nothing_gets_the_base_rate():
     np.testing.assert_allclose(fitted.curve(np.linspace(-2, 2, 9)), positive.mean(), atol=0.02)
 
 
-# --- lists
+def test_no_two_margins_share_a_probability():
+    """A list sorted by probability is sorted by margin within each group: also beyond the knots, and far out."""
+    for calibration in (
+        Calibration("platt", 0.7, -1.0),
+        Calibration("isotonic", margin=(-3, -1, 2), probability=(0.01, 0.2, 0.6)),
+    ):
+        logit = calibration.logit(np.linspace(-900, 900, 20_001))
+        assert (np.diff(logit) > 0).all()
+        inside = np.linspace(-30, 30, 601)
+        np.testing.assert_allclose(calibration.curve(inside), sigmoid(calibration.logit(inside)), rtol=1e-12)
+    np.testing.assert_allclose(calibration.curve(np.array([-3.0, -2.0, 2.0])), [0.01, 0.105, 0.6])
+    np.testing.assert_allclose(calibration.curve(np.array([-9.0, 9.0])), [0.01, 0.6], rtol=0.01)  # all but flat
 
 
-@settings(max_examples=200, deadline=None)
-@given(values=st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.1, 0.2, 0.30000000000000004])), max_size=40))
-def test_nearest_falling_sequence_equals_scikit_learns(values):
-    values = np.array(values)
-    out = never_rising(values)
-    assert (np.diff(out) <= 0).all() and out.shape == values.shape
-    if len(values):
-        expected = IsotonicRegression(increasing=False).fit_transform(np.arange(len(values)), values)
-        np.testing.assert_allclose(out, expected, atol=1e-9)
-        assert out.sum() == pytest.approx(values.sum(), abs=1e-9)  # the expected number of true codes stays
+# --- new codes and recorded ones
 
 
-def test_a_list_by_hand():
-    # Shown order: a predicted rare code of 10 % first, then 50 %, 30 %; below the cut 40 %, 5 %.
-    calibration = Calibration("platt")
-    margin = np.log([0.5 / 0.5, 0.1 / 0.9, 0.3 / 0.7, 0.4 / 0.6, 0.05 / 0.95])
-    shown = calibration.of_list(margin, np.array([1, 0, 2, 3, 4]))
-    # 10 % and 50 % are pooled at 30 %; 30 % stands; 40 % rises above them: (10 + 50 + 30 + 40) / 4.
-    np.testing.assert_allclose(shown, [0.325, 0.325, 0.325, 0.325, 0.05])
-    falling = calibration.of_list(margin, np.array([0, 3, 2, 1, 4]))
-    np.testing.assert_allclose(falling, [0.5, 0.4, 0.3, 0.1, 0.05])  # sorted by margin: nothing to do
+def two_groups(patients: int = 1200, codes: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Margins, outcomes and what is recorded: new codes as the margin says, recorded ones half as sure and likelier."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(-3, 1.5, size=(patients, codes))
+    held = rng.random(margin.shape) < 0.15
+    p = np.where(held, sigmoid(0.5 * margin + 1), sigmoid(margin))
+    return margin, rng.random(margin.shape) < p, held
+
+
+def test_each_group_gets_its_own_curve():
+    fitted = Calibrations.fit(*two_groups())
+    for curve, slope, intercept in ((fitted.new, 1.0, 0.0), (fitted.recorded, 0.5, 1.0)):
+        at = np.array([-4.0, -2.0, 0.0])
+        np.testing.assert_allclose(curve.curve(at), sigmoid(slope * at + intercept), atol=0.04)
+    margin, positive, held = two_groups(seed=1)
+    p = fitted.probability(margin, held)
+    for group in (held, ~held):
+        assert p[group].mean() == pytest.approx(positive[group].mean(), abs=0.01)
+    np.testing.assert_allclose(p[~held], fitted.new.curve(margin[~held]), rtol=1e-12)
+    np.testing.assert_allclose(p[held], fitted.recorded.curve(margin[held]), rtol=1e-12)
+    assert Calibrations.fit(margin, csr_matrix(positive), held) == Calibrations.fit(margin, positive, held)
+
+
+@pytest.mark.parametrize("few", ["true", "false", "held"])
+def test_a_group_too_small_for_a_curve_shares_that_of_all(few):
+    margin, positive, held = two_groups(patients=200)
+    if few == "held":
+        held[:] = False
+    else:  # all but a few of the recorded codes come true, or do not
+        rows, columns = np.nonzero(held)
+        positive[rows, columns] = few == "false"
+        positive[rows[: LEAST_TRUE - 1], columns[: LEAST_TRUE - 1]] = few == "true"
+    fitted = Calibrations.fit(margin, positive, held)
+    assert fitted.new == fitted.recorded == Calibration.fit(margin, positive)
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 9999))
-def test_no_list_is_reordered_whatever_it_is_sorted_by(seed):
+def test_a_list_falls_by_each_codes_own_probability(seed):
     rng = np.random.default_rng(seed)
-    margin = rng.normal(-3, 2, size=(6, 30))
-    ranked = margin - rng.normal(0, 2, size=30)  # each code has a threshold of its own
-    ranked[0] = np.round(ranked[0])  # with ties
-    p = Calibration("platt", 0.8, -0.2).of_lists(margin, in_order(ranked))
-    for row in range(len(p)):
-        order = np.argsort(-ranked[row], kind="stable")
-        assert (np.diff(p[row, order]) <= 0).all()
-        assert p[row].sum() == pytest.approx(sigmoid(0.8 * margin[row] - 0.2).sum())
-        np.testing.assert_array_equal(p[row, order], Calibration("platt", 0.8, -0.2).of_list(margin[row], order))
+    margin, held = rng.normal(-3, 2, size=30), rng.random(30) < 0.3
+    calibrations = Calibrations(
+        Calibration("platt", 0.8, -0.2), Calibration("isotonic", margin=(-4, 1), probability=(0.05, 0.6)), -1.5
+    )
+    ranked = by_probability(calibrations.logit(margin, held)[None], np.array([2.5]), calibrations.cut)[0]
+    shown = calibrations.probability(margin, held)[best_first(ranked, [None] * 30)]
+    assert (np.diff(shown) < 0).all()  # no neighbours are pooled
+    assert (ranked > 2.5).sum() == (shown > sigmoid(-1.5)).sum()
 
 
 # --- kept, and refused
@@ -161,12 +187,47 @@ def test_what_a_manifest_keeps_gives_the_same_curve_back(curve):
         ({"kind": "isotonic", "margin": [0, 1], "probability": [0.5, 1.4]}, "between 0 and 1"),
         ({"kind": "isotonic", "margin": [], "probability": []}, "must rise"),
         ({"kind": "platt", "temperature": 2}, "can't be read"),
+        ({"kind": "platt", "patients": "many"}, "how many patients"),
+        ({"kind": "platt", "log_loss": 0.1}, "names its log losses"),
         ({"kind": "isotonic", "margin": ["a"], "probability": [0.1]}, "can't be read"),
     ],
 )
 def test_a_calibration_that_can_not_be_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Calibration.from_dict(values)
+
+
+def test_two_curves_and_the_cut_are_kept():
+    fitted = Calibrations(Calibration("platt", 0.9, -0.1, patients=1246), Calibration.fit(*outcomes(step_like)), -1.9)
+    assert Calibrations.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False))) == fitted
+    words = "platt calibration for new codes, isotonic for recorded ones, fitted on 1,246 validation patients"
+    assert fitted.in_words() == words
+
+
+def test_the_only_curve_of_an_older_checkpoint_is_that_of_both_groups():
+    old = {"kind": "platt", "slope": 0.9, "intercept": -0.1, "patients": 7, "log_loss": {"platt": 0.1}}
+    read = Calibrations.from_dict(old)
+    assert read.new == read.recorded == Calibration.from_dict(old) and read.cut == 0
+    assert read.in_words() == "platt calibration, fitted on 7 validation patients"
+    flat = Calibrations.from_dict({"kind": "isotonic", "margin": [-3, 1], "probability": [0.1, 0.6], "patients": 7})
+    margin = np.linspace(-3, 1, 9)
+    np.testing.assert_allclose(flat.probability(margin, margin > 0), np.linspace(0.1, 0.6, 9))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"new": {"kind": "platt"}}, "must hold"),
+        ({"new": {"kind": "platt"}, "recorded": [1]}, "must hold"),
+        ({"new": {"kind": "platt"}, "recorded": {"kind": "platt"}, "old": 1}, "must hold"),
+        ({"new": {"kind": "platt"}, "recorded": {"kind": "beta"}}, "platt or isotonic"),
+        ({"new": {"kind": "platt"}, "recorded": {"kind": "platt"}, "cut": "0"}, "finite number"),
+        ({"new": {"kind": "platt"}, "recorded": {"kind": "platt"}, "cut": float("inf")}, "finite number"),
+    ],
+)
+def test_calibrations_that_can_not_be_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Calibrations.from_dict(values)
 
 
 def test_what_can_not_be_calibrated_is_said():

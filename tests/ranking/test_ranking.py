@@ -1,4 +1,4 @@
-"""Scores -> one list and one cut: two regimes, ties by code, and the contract's keys."""
+"""Scores -> one list and one cut: by probability, the two regimes of the order "f1", ties by code, the contract's keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mera_core.history.records import Note
 from mera_core.icd.ontology import Ontology
-from mera_core.ranking.ranking import NOTICE, Ranking, best_first, ranking_scores
+from mera_core.ranking.ranking import NOTICE, Ranking, best_first, by_probability, for_weighted_f1
 from tests.tiny import icd9
 
 LABELS = tuple(sorted(icd9("428.0", "401.9", "486")))  # 401.9, 428.0, 486
@@ -30,10 +30,25 @@ def scored(draw):
 
 
 @settings(max_examples=60, deadline=None)
+@given(scored(), offsets)
+def test_one_line_divides_a_list_by_probability(drawn, cut: float) -> None:
+    log_odds, eov, _, _ = drawn
+    ranked = by_probability(log_odds, eov, cut)
+    assert np.array_equal(ranked > eov[:, None], log_odds > cut)  # the same line for every code and patient
+    for row in range(len(ranked)):
+        assert best_first(ranked[row], [None] * ranked.shape[1]).tolist() == sorted(
+            range(ranked.shape[1]), key=lambda i: (-log_odds[row, i], i)
+        )
+
+
+# --- the order "f1"
+
+
+@settings(max_examples=60, deadline=None)
 @given(scored())
 def test_exactly_the_codes_beyond_their_offset_are_above_eov(drawn) -> None:
     scores, eov, offset, order_offset = drawn
-    ranked = ranking_scores(scores, eov, offset, order_offset)
+    ranked = for_weighted_f1(scores, eov, offset, order_offset)
     assert ranked.shape == scores.shape
     assert np.array_equal(ranked > eov[:, None], scores - eov[:, None] > offset)
 
@@ -42,7 +57,7 @@ def test_exactly_the_codes_beyond_their_offset_are_above_eov(drawn) -> None:
 @given(scored())
 def test_above_the_cut_the_margin_less_its_offset_orders_and_below_it_less_the_other_offset(drawn) -> None:
     scores, eov, offset, order_offset = drawn
-    ranked = ranking_scores(scores, eov, offset, order_offset)
+    ranked = for_weighted_f1(scores, eov, offset, order_offset)
     margin = scores - eov[:, None]
     for row in range(len(scores)):
         above, below = margin[row] - offset, margin[row] - order_offset
@@ -59,25 +74,25 @@ def test_above_the_cut_the_margin_less_its_offset_orders_and_below_it_less_the_o
 @given(scored(), st.integers(1, 200).map(lambda n: n / 64))
 def test_a_higher_score_never_ranks_a_code_lower(drawn, rise: float) -> None:
     scores, eov, offset, order_offset = drawn
-    higher = ranking_scores(scores + rise, eov, offset, order_offset)
-    assert (higher > ranking_scores(scores, eov, offset, order_offset)).all()
+    higher = for_weighted_f1(scores + rise, eov, offset, order_offset)
+    assert (higher > for_weighted_f1(scores, eov, offset, order_offset)).all()
 
 
 @pytest.mark.parametrize("size", [60.0, -60.0, 700.0])
 def test_extreme_scores_stay_finite(size: float) -> None:
     scores = np.array([[size, -size, 0.0]], np.float32)
     for offset in (0.0, np.array([3.0, -3.0, 0.5])):
-        ranked = ranking_scores(scores, np.array([-size], np.float32), offset)
+        ranked = for_weighted_f1(scores, np.array([-size], np.float32), offset)
         assert np.isfinite(ranked).all()
 
 
 def test_by_hand() -> None:
     scores, eov = np.array([[3.0, 2.5, 0.0]]), np.array([1.0])
     # margins 2, 1.5, -1 against offsets 1.75, 0.5, 0: the second passes by more, the last stays below
-    ranked = ranking_scores(scores, eov, np.array([1.75, 0.5, 0.0]))
+    ranked = for_weighted_f1(scores, eov, np.array([1.75, 0.5, 0.0]))
     assert ranked[0] == pytest.approx([1.25, 2.0, 1 - np.log1p(np.e)], abs=1e-12)
     # an order offset of -1 for the third makes its margin 0 below the cut, and changes nothing above it
-    ranked = ranking_scores(scores, eov, np.array([1.75, 0.5, 0.0]), np.array([9.0, 9.0, -1.0]))
+    ranked = for_weighted_f1(scores, eov, np.array([1.75, 0.5, 0.0]), np.array([9.0, 9.0, -1.0]))
     assert ranked[0] == pytest.approx([1.25, 2.0, 1 - np.log(2)], abs=1e-12)
 
 
@@ -138,9 +153,10 @@ def test_a_probability_is_shown_only_where_there_is_one() -> None:
 
 def test_the_json_has_the_contracts_keys_and_plain_values() -> None:
     result = json.loads(json.dumps(ranking().to_json(), allow_nan=False))
-    keys = ["checkpoint", "label_level", "predicted", "cut", "ranking", "notes", "notice"]
+    keys = ["checkpoint", "label_level", "order", "predicted", "cut", "ranking", "notes", "notice"]
     assert list(result) == keys
     assert result["predicted"] == 1 and result["notice"] == NOTICE == "Research use, not for clinical decisions."
+    assert result["order"] == "probability" and ranking(order="f1").to_json()["order"] == "f1"
     assert result["ranking"][0] == {
         "rank": 1,
         "system": "ICD9",

@@ -140,7 +140,7 @@ def test_the_model_is_used_by_the_worker_alone(patients, queue):
         assert len(users) == 1 and users.pop().startswith("mera-model")
     public = {name for name in vars(Engine) if not name.startswith("_")}
     known = {  # those without the model, and those above
-        "load", "warm_up", "scope", "cut_offset", "read_history", "encode", "ranked",
+        "load", "warm_up", "scope", "cut_offset", "read_history", "encode", "ranked", "held", "probability",
         "rank", "rank_many", "scores", "recall", "recall_ancestors", "recall_definitions",
         "recall_equivalent", "knows_equivalents",
     }  # fmt: skip

@@ -207,7 +207,7 @@ def read_out(engine: Engine, patients: Sequence[Patient], output: str, draws: in
         scores, truth = with_blanks(scores, truth, max(KS))
         return figures_of(scores, truth, bootstrap, rows_of_labels(decoded, scores.shape[1]), KS)
     scores, eov = engine.scores(histories)
-    ranked = engine.ranked(scores, eov)
+    ranked = engine.ranked(scores, eov, truth.seen.toarray() > 0)
     return figures_of(ranked, truth, bootstrap, metrics.above_cut(ranked, eov), KS)
 
 

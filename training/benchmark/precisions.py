@@ -65,7 +65,8 @@ def rank_correlation(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _order(engine: Engine, people: Sequence[Patient]) -> np.ndarray:
-    return np.argsort(-engine.ranked(*engine.scores(histories_of(engine, people))), kind="stable")
+    read = histories_of(engine, people)
+    return np.argsort(-engine.ranked(*engine.scores(read), engine.held([one for one, _ in read])), kind="stable")
 
 
 def _megabytes(engine: Engine) -> float:
@@ -85,5 +86,5 @@ def _held_out(setting: Setting) -> list[Patient]:
 
 def _recall(engine: Engine, people: Sequence[Patient]) -> float:
     histories, truth, _ = histories_and_truth(engine, people)
-    ranked = engine.ranked(*engine.scores(histories))
+    ranked = engine.ranked(*engine.scores(histories), truth.seen.toarray() > 0)
     return float(recall_at(top_labels(ranked, LISTED), truth, LISTED).mean())

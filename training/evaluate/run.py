@@ -13,7 +13,7 @@ from mera_core.engine import Engine
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, paired_differences
 from mera_core.history.records import Patient
-from mera_core.ranking.ranking import NOTICE
+from mera_core.ranking.ranking import NOTICE, ORDERS
 from mera_core.readers import Cohort, read
 from training import baselines
 from training.common.split import split_of, with_codes
@@ -31,7 +31,7 @@ COMPARABLE = {
     False: "score of the code - score of EOV; the checkpoint carries no calibration",
 }
 """What areas are taken of, by whether the checkpoint is calibrated: a score that means the same for every patient, which
-`Scored.ranked` does not (it holds each patient's own EOV, and bends at the cut-off)."""
+`Scored.ranked` does not (it holds each patient's own EOV)."""
 
 
 def run(
@@ -78,6 +78,7 @@ def run(
     told = figures.to_dict()
     result["new_only"] = {name: one.to_dict() for name, one in new_only.items()}
     result |= {name: told[name] for name in ("metrics", "recurrent", "new_onset")}
+    result["f1_order"] = f1_order(ours, figures.metrics, new_only, bootstrap)
     result |= calibration_in_words(ours)
     result |= {"cuts": cuts(ours, bootstrap), "heart_failure": heart_failure(ours, draws)}
     if not paper:
@@ -124,6 +125,24 @@ def _figures(ours: Scored, bootstrap: Bootstrap, areas: bool) -> tuple[metrics.E
     )
 
 
+def f1_order(
+    ours: Scored, figures: dict[str, Estimate], new_only: dict[str, Estimate], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Lists made for weighted F1 beside the default ones, whose figures are given, with paired differences (this - default)."""
+    made = ours.in_order("f1")
+    found = metrics.evaluate_ranking(made.ranked, made.truth, made.predicted, ks=KS, bootstrap=bootstrap, areas=False)
+    found_new = metrics.evaluate_new_only(made.ranked, made.truth, bootstrap, areas=False)
+    minus, minus_new = paired_differences(found.metrics, figures), paired_differences(found_new, new_only)
+    compared = (*COMPARED, "weighted_f1_cut")
+    return {
+        "order": ORDERS["f1"],
+        "metrics": {name: one.to_dict() for name, one in found.metrics.items()},
+        "new_only": {name: one.to_dict() for name, one in found_new.items()},
+        "minus_default": {name: minus[name].to_dict() for name in compared},
+        "new_only_minus_default": {name: minus_new[name].to_dict() for name in NEW_ONLY_COMPARED},
+    }
+
+
 def new_only_beside(ours: dict[str, Estimate], theirs: dict[str, Estimate]) -> dict[str, Any]:
     """New-only figures of another model, and the paired differences from them."""
     differences = paired_differences(ours, theirs)
@@ -142,12 +161,11 @@ def load(checkpoint: Path) -> Engine:
 
 
 def calibration_in_words(ours: Scored) -> dict[str, Any]:
-    """Which probability the calibration figures are of, and the curve that the checkpoint carries."""
+    """Which probability the calibration figures are of, and the curves that the checkpoint carries."""
     if ours.calibration is None:
         return {"ece_of": "sigmoid(score of the code - score of EOV); the checkpoint carries no calibration"}
     return {
-        "ece_of": f"the probability that the engine shows ({ours.calibration.kind} calibration fitted on "
-        f"{ours.calibration.patients} validation patients, never rising down a list)",
+        "ece_of": f"the probability that the engine shows ({ours.calibration.in_words()})",
         "calibration": ours.calibration.to_dict(),
     }
 
@@ -161,9 +179,9 @@ def cuts(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any]:
     share /= share.sum(1, keepdims=True)
     size = fitted["best_fixed_k"]["k"]
     others = {f"best fixed k ({size})": metrics.top_sets(ours.ranked, size)}
-    values = {"score": ours.ranked, "logit": ours.scores, "share": share, "over_eov": ours.margin}
-    for name, chosen in fitted["best_threshold"].items():
-        others[f"best threshold of the {name}"] = metrics.above_cut(values[name], chosen["threshold"])
+    for name, value in {"logit": ours.scores, "share": share, "over_eov": ours.margin}.items():
+        threshold = fitted["best_threshold"][name]["threshold"]
+        others[f"best threshold of the {name}"] = metrics.above_cut(value, threshold)
     others["the paper's cut: score above EOV"] = metrics.above_cut(ours.margin, 0.0)
     learned = metrics.weighted_f1(ours.predicted, ours.truth, bootstrap)
     rows = []

@@ -51,6 +51,13 @@ def print_table(result: dict[str, Any]) -> None:
                 table.add_row(f"{cases}: {key}", shown(event[key]))
     console.print(table)
     console.print(f"ECE is of {result['ece_of']}.")
+    table = Table("figure", "default order", "order f1", "order f1 minus default")
+    for group, difference in (("new_only", "new_only_minus_default"), ("metrics", "minus_default")):
+        for name, minus in result["f1_order"][difference].items():
+            both = (shown(of[group][name], name) for of in (result, result["f1_order"]))
+            table.add_row(name if group == "metrics" else f"{group}: {name}", *both, shown(minus, name))
+    console.print(table)
+    console.print(f"Order f1: {result['f1_order']['order']}.")
     if result["cuts"]:
         table = Table("cut", "weighted F1", "codes a patient", "learned cut minus this")
         table.add_row(

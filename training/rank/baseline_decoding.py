@@ -29,7 +29,6 @@ from training.memorize.loss import answer_loss
 from training.memorize.questions import QuestionSampler
 from training.rank import run as rank
 from training.rank.batches import HistoryBatches
-from training.rank.cut import fit_cut
 from training.rank.setup import Setup
 
 MOST_CODES = 40  # of a decoded visit
@@ -86,9 +85,7 @@ def train(setup: Setup, out: Path) -> None:
     encoder = Encoder(model.vocabulary, setup.manifest.sequence, remember=True)
     data = SequenceBatches(setup.parts["train"], setup.counts.labels, encoder, config, setup.questions)
     rank.train(setup, data, out, lambda m, batch: sequence_loss(m, batch, config))
-    rank.set_attention_dropout(model.backbone, 0.0)
-    model.eval()
-    setup.manifest.method["cut"] = fit_cut(setup.engine, setup.for_cut, setup.counts)[0]
+    rank.cut(setup)
 
 
 @torch.inference_mode()

@@ -1,14 +1,15 @@
-"""What is fitted on validation patients once the network stands still: recorded codes, probabilities, the cut-off, the order.
+"""What is fitted on validation patients once the network stands still: recorded codes, probabilities, the cut-off, and the
+thresholds and order of the list made for weighted F1.
 
-Boundary: a trained engine in, numbers left in its score head and a calibration out; no gradient of the network, no test
-patient. docs/method.md, "Dynamic confidence threshold"; what was tried is in docs/choices.md.
+Boundary: a trained engine in, numbers left in its score head and calibrations out; no gradient of the network, no test
+patient. docs/method.md, "Output"; what was tried is in docs/choices.md.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code, Ontology
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded
-from mera_core.ranking.calibration import Calibration
-from mera_core.ranking.ranking import ranking_scores
+from mera_core.ranking.calibration import Calibration, Calibrations
+from mera_core.ranking.ranking import for_weighted_f1
 from training.common.split import histories_and_truth, in_parts, read_once, with_codes
 
 FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Powers of a code's frequency that the cut-off may take off its score."""
+"""Powers of a code's frequency that the thresholds of the list for weighted F1 may take off its score."""
 REACH_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How much of a code's own best threshold the cut-off may take up."""
+"""How much of a code's own best threshold they may take up."""
 F1_TOLERANCE = 0.002
 """Weighted F1 of two cuts that are taken for equally good: a tenth of what a thousand patients can tell apart."""
 MAX_DROP = 0.02
@@ -75,19 +76,18 @@ def drawn(patients: list[Patient], labels: int, seed: int) -> list[Patient]:
     return patients if len(patients) <= most else random.Random(seed).sample(patients, most)
 
 
-def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict[str, Any], Calibration]:
-    """Fit, on validation patients, what the score head keeps of them, and the calibration. In this order:
+def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) -> tuple[dict[str, Any], Calibrations]:
+    """Fit on validation patients, and leave in the engine, what its lists are made with. In this order:
 
     1. recorded codes (`fit_recorded`): training ranks patients that it has seen, and is too sure of what comes back. Only
        where the threshold was trained in its independent form: other margins are no log odds, and a correction that makes
        log odds of some of them would tear them apart from the rest;
-    2. the curve from `m = s_c - s_EOV` to a probability;
-    3. `cut_offset_c = a + b log rate_c + r t_c`, where `t_c` is the margin at which a code's probability is half of the F1
-       within its reach (`own_thresholds`): see `_cut_offset`;
-    4. `order_offset_c = d log rate_c`: d from `ORDER_FREQUENCY_EXPONENTS`, by recall@20.
+    2. the curves from `m = s_c - s_EOV` to a probability, for new codes and for recorded ones (`Calibrations.fit`);
+    3. the cut-off: the one log odds of a probability with the highest weighted F1;
+    4. the list made for weighted F1 (`_fit_f1`), left in the score head.
 
     Returns:
-        What was fitted and, for comparison, the best fixed k and the best thresholds on the same patients; the curve.
+        What was fitted and, for comparison, the best fixed k and the best thresholds on the same patients; the calibrations.
 
     Raises:
         InputError: no patient has two visits.
@@ -95,24 +95,16 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     if not patients:
         raise InputError("No validation patient has two visits, so the cut-off can't be fitted.")
     histories, truth, _ = histories_and_truth(engine, patients)
-    head, log_rate = engine.model.head, np.log(counts.rate)
-    recorded = fit_recorded(engine, histories, truth) if head.copy and engine.threshold == "independent" else None
+    with_term = engine.model.head.copy and engine.threshold == "independent"
+    recorded = fit_recorded(engine, histories, truth) if with_term else None
     scores, eov = engine.scores(histories)
-    margin = scores.astype(np.float64) - eov[:, None]
-    calibration = Calibration.fit(margin, truth.positive)
-    chosen, offset = _cut_offset(scores, eov, truth, log_rate, own_thresholds(margin, calibration))
-    recalls = {}
-    for tilt_below in ORDER_FREQUENCY_EXPONENTS:
-        recalls[tilt_below] = recall_at_20(ranking_scores(scores, eov, offset, tilt_below * log_rate), truth)
-    order_tilt = max(recalls, key=recalls.get)
-    with torch.no_grad():
-        head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
-        head.order_offset.copy_(torch.tensor(order_tilt * log_rate, dtype=torch.float32))
-    ranked = engine.ranked(scores, eov)
-    size, size_f1 = metrics.best_fixed_size(ranked, truth)
+    margin, held = scores.astype(np.float64) - eov[:, None], truth.seen.toarray() > 0
+    calibrations = Calibrations.fit(margin, truth.positive, held)
+    cut, weighted_f1 = metrics.best_threshold(calibrations.logit(margin, held), truth)
+    engine.calibration = calibrations = replace(calibrations, cut=cut)
+    size, size_f1 = metrics.best_fixed_size(engine.ranked(scores, eov, held), truth)
     mass = np.exp(scores - scores.max(1, keepdims=True))
     thresholds = {
-        "score": metrics.best_threshold(ranked, truth),
         "logit": metrics.best_threshold(scores, truth),
         "share": metrics.best_threshold(mass / mass.sum(1, keepdims=True), truth),
         "over_eov": metrics.best_threshold(margin, truth),
@@ -120,12 +112,36 @@ def fit_cut(engine: Engine, patients: Sequence[Patient], counts: LabelCounts) ->
     fitted = {
         "patients": len(patients),
         "recorded": recorded,
-        **chosen,
-        "order_tilt": order_tilt,
+        "log_odds": cut,
+        "weighted_f1": weighted_f1,
         "best_fixed_k": {"k": size, "weighted_f1": size_f1},
         "best_threshold": {name: {"threshold": cut, "weighted_f1": f1} for name, (cut, f1) in thresholds.items()},
+        "for_weighted_f1": _fit_f1(engine, scores, eov, truth, np.log(counts.rate)),
     }
-    return fitted, calibration
+    return fitted, calibrations
+
+
+def _fit_f1(
+    engine: Engine, scores: np.ndarray, eov: np.ndarray, truth: Truth, log_rate: np.ndarray
+) -> dict[str, float]:
+    """Fit the order "f1", see `ranking.for_weighted_f1`:
+
+    1. `cut_offset_c = a + b log rate_c + r t_c`, where `t_c` is the margin at which a code's probability, by one curve for
+       all codes, is half of the F1 within its reach (`own_thresholds`): see `_cut_offset`;
+    2. `order_offset_c = d log rate_c`: d from `ORDER_FREQUENCY_EXPONENTS`, by recall@20.
+    """
+    margin, head = scores.astype(np.float64) - eov[:, None], engine.model.head
+    chosen, offset = _cut_offset(
+        scores, eov, truth, log_rate, own_thresholds(margin, Calibration.fit(margin, truth.positive))
+    )
+    recalls = {}
+    for tilt_below in ORDER_FREQUENCY_EXPONENTS:
+        recalls[tilt_below] = recall_at_20(for_weighted_f1(scores, eov, offset, tilt_below * log_rate), truth)
+    order_tilt = max(recalls, key=recalls.get)
+    with torch.no_grad():
+        head.cut_offset.copy_(torch.tensor(offset, dtype=torch.float32))
+        head.order_offset.copy_(torch.tensor(order_tilt * log_rate, dtype=torch.float32))
+    return chosen | {"order_tilt": order_tilt}
 
 
 def _cut_offset(
@@ -152,7 +168,7 @@ def _cut_offset(
     for values, offset in sorted(tried, key=lambda one: -one[0]["weighted_f1"]):
         if found and values["weighted_f1"] < found[0][1]["weighted_f1"] - F1_TOLERANCE:
             break
-        ranked = ranking_scores(scores, eov, offset)
+        ranked = for_weighted_f1(scores, eov, offset)
         worth = at_true_length(ranked)
         if worth >= least and recall_at_20(ranked, truth) >= least_recall:
             found.append((worth, values, offset))
@@ -214,7 +230,7 @@ def own_thresholds(margin: np.ndarray, calibration: Calibration) -> np.ndarray:
 
 
 def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
-    """Fit a checkpoint's cut and probabilities again, on the validation part of `data`, and write the result to `out`.
+    """Fit a checkpoint's probabilities and cut-off again, on the validation part of `data`, and write the result to `out`.
 
     The network's files stay to the byte. For a population of one's own: where a cut belongs and how likely a score is differ
     from one source to another.

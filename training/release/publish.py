@@ -23,6 +23,7 @@ from mera_core.common.errors import InputError
 from mera_core.common.formatting import Figure, share_words
 from mera_core.common.formatting import difference_words as points
 from mera_core.icd.ontology import Ontology
+from mera_core.ranking.calibration import Calibrations
 from mera_core.ranking.ranking import NOTICE
 from training.evaluate import run as evaluate
 from training.evaluate.baseline_table import put_tuned
@@ -143,6 +144,7 @@ def card(manifest: Manifest) -> str:
         manifest,
         origin=_origin(manifest),
         seeds=_seeds(manifest),
+        calibration=Calibrations.from_dict(manifest.calibration).in_words() if manifest.calibration else "",
         population=POPULATIONS.get(
             manifest.data.get("format"), "It knows the population of its training records and no other."
         ),
@@ -160,7 +162,21 @@ def _written(template: str, manifest: Manifest, **values: Any) -> str:
     )
     made.filters |= {"percent": percent, "points": points}
     values |= {"manifest": manifest, "notice": NOTICE, "compared": evaluate.COMPARED}
+    values["f1_order"] = f1_order_words(manifest.metrics.get("test", {}).get("f1_order"))
     return made.get_template(template).render(values)
+
+
+def f1_order_words(found: dict[str, Any] | None) -> str:
+    """The list made for weighted F1 beside the default one, in a sentence; "" for figures of before there were two."""
+    if not found:
+        return ""
+    f1, minus, new = found["metrics"]["weighted_f1_cut"], found["minus_default"], found["new_only_minus_default"]
+    return (
+        "Lists are ordered by each code's own probability. With `--order f1`, a list made for weighted F1, in which each code "
+        f"has a threshold of its own, weighted F1 at the cut-off is {percent(f1)} ({points(minus['weighted_f1_cut'])} points "
+        f"against the default order), recall@10 {points(minus['recall@10'])} points, and that of new codes "
+        f"alone {points(new['recall@10'])} points."
+    )
 
 
 def fill_readme(readme: Path, manifest: Manifest) -> None:

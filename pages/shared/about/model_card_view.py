@@ -113,12 +113,8 @@ def show_fairness(result: Result) -> None:
 def show_reliability(result: Result, manifest: Mapping[str, Any]) -> None:
     """Calibration: the curves that the manifest holds."""
     st.markdown("**Safety and reliability**")
-    calibration = manifest.get("calibration") or {}
-    if calibration:
-        st.caption(
-            f"Probabilities come from a curve ({plain(str(calibration.get('kind', 'kind not recorded')))}) fitted on "
-            f"{calibration.get('patients', 0):,} patients whom the model was not trained on."
-        )
+    if words := model_card.calibration_words(manifest):
+        st.caption(f"Probabilities come from {plain(words)}, whom the model was not trained on.")
     else:
         st.caption("The manifest holds no calibration, so the app shows no probability of a diagnosis.")
     curves = {key: curve for key in _CURVES if (curve := result.get(key))}

@@ -95,7 +95,7 @@ def test_the_same_records_from_another_place_and_another_checkpoint_keep_the_row
     monkeypatch.setattr(compare, "_row", lambda family, *rest: pytest.fail(f"{family.name} was fitted again"))
     same = compare.run(tiny_checkpoint, str(moved), "table", out, draws=20, only=names)
     assert same["rows"] == first["rows"] and same["data"]["source"] == "moved.csv"
-    monkeypatch.setattr(Engine, "ranked", lambda self, scores, eov: -ranked(self, scores, eov))  # other weights
+    monkeypatch.setattr(Engine, "ranked", lambda self, *read: -ranked(self, *read))  # other weights
     again = compare.run(tiny_checkpoint, str(moved), "table", out, draws=20, only=names)
     for before, after in zip(first["rows"], again["rows"], strict=True):
         for part in ("validation", "test"):

@@ -16,8 +16,8 @@ from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit, write_visits
-from mera_core.ranking.calibration import Calibration
-from mera_core.ranking.ranking import ranking_scores
+from mera_core.ranking.calibration import Calibration, Calibrations
+from mera_core.ranking.ranking import for_weighted_f1
 from tests.tiny import CODES, tiny_engine, tiny_manifest, tiny_model
 from tests.training.rank.test_run import patients
 from training.common.split import histories_and_truth, split_of
@@ -100,57 +100,72 @@ def test_a_codes_own_threshold_is_half_the_f1_within_its_reach_by_hand() -> None
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict, Calibration]:
+def fitted() -> tuple[Engine, list[Patient], LabelCounts, dict, Calibrations]:
     cohort = patients(60, seed=3)
     engine = tiny_engine(tiny_model(seed=2))
     counts = LabelCounts(CODES, np.geomspace(0.01, 0.5, 10))
     return engine, cohort, counts, *fit_cut(engine, cohort, counts)
 
 
-def test_the_cut_in_the_head_is_the_one_that_was_fitted(fitted) -> None:
-    engine, cohort, counts, cut, calibration = fitted
-    histories, _, _ = histories_and_truth(engine, cohort)
-    scores, eov = engine.scores(histories)
-    own = own_thresholds(scores.astype(float) - eov[:, None], calibration)
-    expected = cut["offset"] + cut["frequency_tilt"] * np.log(counts.rate) + cut["reach_share"] * own
-    assert engine.cut_offset == pytest.approx(expected, rel=1e-4, abs=1e-4)
-    assert cut["patients"] == 60 and cut["frequency_tilt"] in FREQUENCY_EXPONENTS and cut["reach_share"] in REACH_SHARES
-
-
-def test_the_order_below_the_cut_is_the_one_with_the_best_recall(fitted) -> None:
-    engine, cohort, counts, cut, _ = fitted
+def scored(engine: Engine, cohort: list[Patient]) -> tuple[np.ndarray, np.ndarray, Truth]:
     histories, truth, _ = histories_and_truth(engine, cohort)
-    scores, eov = engine.scores(histories)
+    return *engine.scores(histories), truth
+
+
+def test_the_cut_is_one_line_in_the_order_of_probabilities(fitted) -> None:
+    engine, cohort, _, cut, calibrations = fitted
+    scores, eov, truth = scored(engine, cohort)
+    held = truth.seen.toarray() > 0
+    assert engine.calibration is calibrations and calibrations.cut == cut["log_odds"] and cut["patients"] == 60
+    log_odds = calibrations.logit(scores.astype(float) - eov[:, None], held)
+    assert np.array_equal(engine.ranked(scores, eov, held) > eov[:, None], log_odds > cut["log_odds"])
+    assert metrics.best_threshold(engine.probability(scores, eov, held), truth)[1] == pytest.approx(cut["weighted_f1"])
+
+
+def test_the_thresholds_for_weighted_f1_in_the_head_are_those_that_were_fitted(fitted) -> None:
+    engine, cohort, counts, cut, _ = fitted
+    scores, eov, truth = scored(engine, cohort)
+    margin, f1 = scores.astype(float) - eov[:, None], cut["for_weighted_f1"]
+    own = own_thresholds(margin, Calibration.fit(margin, truth.positive))
+    expected = f1["offset"] + f1["frequency_tilt"] * np.log(counts.rate) + f1["reach_share"] * own
+    assert engine.cut_offset == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert f1["frequency_tilt"] in FREQUENCY_EXPONENTS and f1["reach_share"] in REACH_SHARES
+
+
+def test_the_order_below_the_thresholds_is_the_one_with_the_best_recall(fitted) -> None:
+    engine, cohort, counts, cut, _ = fitted
+    scores, eov, truth = scored(engine, cohort)
 
     def recall(tilt: float) -> float:
-        ranked = ranking_scores(scores, eov, engine.cut_offset, tilt * np.log(counts.rate))
+        ranked = for_weighted_f1(scores, eov, engine.cut_offset, tilt * np.log(counts.rate))
         return float(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20).mean())
 
-    assert engine.model.head.order_offset.numpy() == pytest.approx(cut["order_tilt"] * np.log(counts.rate), rel=1e-5)
-    assert recall(cut["order_tilt"]) == max(map(recall, ORDER_FREQUENCY_EXPONENTS))
+    tilt = cut["for_weighted_f1"]["order_tilt"]
+    assert engine.model.head.order_offset.numpy() == pytest.approx(tilt * np.log(counts.rate), rel=1e-5)
+    assert recall(tilt) == max(map(recall, ORDER_FREQUENCY_EXPONENTS))
 
 
-def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted) -> None:
+@pytest.mark.parametrize("order", ["probability", "f1"])
+def test_the_reported_f1_is_that_of_the_lists_that_users_see(fitted, order) -> None:
     engine, cohort, _, cut, _ = fitted
-    rankings = engine.rank_many([replace(p, visits=p.visits[:1]) for p in cohort])
+    rankings = engine.rank_many([replace(p, visits=p.visits[:1]) for p in cohort], order=order)
     predicted = np.array(
         [[dict(zip(r.codes, r.scores > r.cut, strict=True))[code] for code in CODES] for r in rankings]
     )
     true = np.array([[code in p.visits[1].codes for code in CODES] for p in cohort])
     each = 2 * (predicted & true).sum(0) / np.maximum(predicted.sum(0) + true.sum(0), 1)
-    assert (each * true.sum(0)).sum() / true.sum() == pytest.approx(cut["weighted_f1"], abs=1e-6)
+    reported = (cut if order == "probability" else cut["for_weighted_f1"])["weighted_f1"]
+    assert (each * true.sum(0)).sum() / true.sum() == pytest.approx(reported, abs=1e-6)
 
 
-def test_the_fitted_cut_is_at_least_as_good_as_any_threshold_over_eov(fitted) -> None:
+def test_the_thresholds_for_weighted_f1_are_at_least_as_good_as_any_over_eov(fitted) -> None:
     engine, cohort, _, cut, _ = fitted
-    histories, truth, _ = histories_and_truth(engine, cohort)
-    scores, eov = engine.scores(histories)
-    margin = scores.astype(float) - eov[:, None]
-    _, best = metrics.best_threshold(margin, truth)
-    assert cut["weighted_f1"] >= best - F1_TOLERANCE
+    scores, eov, truth = scored(engine, cohort)
+    _, best = metrics.best_threshold(scores.astype(float) - eov[:, None], truth)
+    assert cut["for_weighted_f1"]["weighted_f1"] >= best - F1_TOLERANCE
     assert best == cut["best_threshold"]["over_eov"]["weighted_f1"]
     assert 0 < cut["best_fixed_k"]["weighted_f1"] <= 1 and 1 <= cut["best_fixed_k"]["k"] <= 10
-    assert set(cut["best_threshold"]) == {"score", "logit", "share", "over_eov"}
+    assert set(cut["best_threshold"]) == {"logit", "share", "over_eov"}
 
 
 def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
@@ -170,8 +185,9 @@ def test_where_frequent_codes_score_too_high_the_tilt_is_used() -> None:
         np.zeros(80, np.float32),
     )
     cut = fit_cut(engine, cohort, LabelCounts(CODES, rate))[0]
-    assert np.corrcoef(engine.cut_offset, np.log(rate))[0, 1] > 0.7 and cut["frequency_tilt"] > 0
-    assert cut["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
+    f1 = cut["for_weighted_f1"]
+    assert np.corrcoef(engine.cut_offset, np.log(rate))[0, 1] > 0.7 and f1["frequency_tilt"] > 0
+    assert f1["weighted_f1"] > cut["best_threshold"]["over_eov"]["weighted_f1"] + 0.02
 
 
 def test_without_validation_patients_the_cut_is_refused() -> None:
@@ -211,7 +227,7 @@ def test_a_cut_whose_list_is_worthless_is_not_taken_for_its_f1() -> None:
     rate, eov = np.full(22, 0.1), np.zeros(400)
 
     def list_f1(offset) -> float:
-        sets = metrics.top_sets(ranking_scores(scores, eov, offset), truth.size)
+        sets = metrics.top_sets(for_weighted_f1(scores, eov, offset), truth.size)
         return metrics.weighted_f1(sets, truth, Bootstrap(400, 1)).value
 
     a, tempting = metrics.best_threshold(scores - own, truth)
@@ -232,7 +248,7 @@ def test_a_cut_that_puts_codes_that_never_come_above_those_that_may_is_not_taken
     eov = np.zeros(500)
 
     def list_figures(offset) -> tuple[float, float]:
-        ranked = ranking_scores(scores, eov, offset)
+        ranked = for_weighted_f1(scores, eov, offset)
         sets = metrics.top_sets(ranked, truth.size)
         recall = np.nanmean(metrics.recall_at(metrics.top_labels(ranked, 20), truth, 20))
         return metrics.weighted_f1(sets, truth, Bootstrap(500, 1)).value, float(recall)
@@ -264,7 +280,9 @@ def test_a_cut_is_fitted_again_and_the_network_stays(ranked, tmp_path) -> None:
     checkpoint, records = ranked
     manifest = refit(checkpoint, str(records), "table", tmp_path / "again")
     validation = sum(split_of(patient.id) == "validation" for patient in patients(300, seed=4))
-    assert manifest.method["cut"]["patients"] == manifest.calibration["patients"] == validation > 10
+    assert manifest.method["cut"]["patients"] == manifest.calibration["new"]["patients"] == validation > 10
+    assert manifest.calibration["cut"] == manifest.method["cut"]["log_odds"]
+    assert Engine.load(tmp_path / "again").calibration.to_dict() == manifest.calibration
     before, after = (load_checkpoint(folder)[0].state_dict() for folder in (checkpoint, tmp_path / "again"))
     fitted = {"head.cut_offset", "head.order_offset", "head.recorded_slope", "head.recorded_shift"}
     assert {name for name in before if not torch.equal(before[name], after[name])} <= fitted

@@ -67,6 +67,10 @@ def test_every_figure_of_the_card_is_in_the_manifest(published) -> None:
     assert f"| code → definition | {100 * words:.2f} % |" in card
     assert f"({CODES} codes, greedy" in card and manifest.data["commit"] in card
     assert "Research use, not for clinical decisions." in card
+    f1 = manifest.metrics["test"]["f1_order"]["metrics"]["weighted_f1_cut"]
+    for text in (card, publish.results(manifest)):
+        assert "With `--order f1`, a list made for weighted F1, " in text
+        assert f" weighted F1 at the cut-off is {publish.percent(f1)} (" in text
     manifest.metrics["test"]["metrics"]["recall@20"]["value"] = 0.98765
     assert "| recall@20 | 98.8 % (" in publish.card(manifest)
 
