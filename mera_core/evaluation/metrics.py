@@ -251,6 +251,13 @@ def evaluate_ranking(
     return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
 
 
+def new_only(scores: np.ndarray, truth: Truth) -> tuple[np.ndarray, Truth]:
+    """Scores in which the labels that the history holds stand below all others, and the new true labels alone."""
+    rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
+    rest[truth.seen.astype(bool).toarray()] = -np.inf
+    return rest, replace(truth.new_onset, missing=np.zeros_like(truth.missing))
+
+
 def evaluate_new_only(
     scores: np.ndarray,
     truth: Truth,
@@ -265,9 +272,7 @@ def evaluate_new_only(
     (patient, label) pairs that remain. True codes outside the label space are left out. Arguments as of
     `evaluate_ranking`.
     """
-    new = replace(truth.new_onset, missing=np.zeros_like(truth.missing))
-    rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
-    rest[truth.seen.astype(bool).toarray()] = -np.inf
+    rest, new = new_only(scores, truth)
     top = top_labels(rest, max(NEW_ONLY_KS))
     figures = {f"recall@{k}": bootstrap.mean(recall_at(top, new, k)) for k in NEW_ONLY_KS}
     pairs = label_pairs(scores if comparable is None else comparable, truth, seen=False)
