@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from training.baselines.samples import CODES_ALONE, histories, history, index_of
 
 log = logging.getLogger(__name__)
 
-Row: TypeAlias = list  # a history as numbers: codes of each visit, or features
+Row: TypeAlias = list[Any]  # a history as numbers: codes of each visit, or features
 MOST_VISITS = 32  # the newest ones that are read
 BATCH = 128
 

@@ -39,7 +39,7 @@ class Told:
         """What a checkpoint is told, by how it puts a history into words."""
         visit = dict.fromkeys((*sequence.visit_details, *sequence.detail_tokens))
         visit.pop(AGE, None)
-        return cls(sequence.patient_details if sequence.profile else (), tuple(visit), sequence.profile)
+        return cls(tuple(sequence.patient_details) if sequence.profile else (), tuple(visit), sequence.profile)
 
     def or_all(self, patients: Iterable[Patient]) -> Told:
         """The same, with every key that these patients' visits have in the place of none; ages and sexes always."""

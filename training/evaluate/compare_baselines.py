@@ -198,8 +198,7 @@ def _measured(
             tilts[goal] = [best_order_tilt(scores["validation"], validation, log_rate, goal) for scores in each]
 
     def listed(goal: Goal, seed: int, name: str) -> np.ndarray:
-        tilt = tilts[goal][seed]
-        return scored[goal][seed][name] - (tilt * log_rate if tilt else 0.0)
+        return scored[goal][seed][name] - (0.0 if log_rate is None else tilts[goal][seed] * log_rate)
 
     out: dict[str, Any] = {
         "seeds": len(cuts),
