@@ -117,7 +117,7 @@ class RecordRegression(HistoryRegression):
     name = "logistic regression told the record"
 
     def __init__(
-        self, labels: Sequence[Code], told: Told, l2: Sequence[float] = (30.0, 10.0), max_iterations: int = 60
+        self, labels: Sequence[Code], told: Told, l2: Sequence[float] = (30.0,), max_iterations: int = 60
     ):
         super().__init__(labels, "recent", l2, max_iterations)
         self.told, self._keys = str(told), told

@@ -44,7 +44,7 @@ NEURAL_GRID = tuple(
     NeuralSettings(width=width, learning_rate=rate, dropout=dropout)
     for width, rate, dropout in product((128, 256), (1e-3, 3e-3), (0.2, 0.5))
 )
-RECORD_PENALTIES = (100.0, 50.0, 30.0, 20.0, 10.0, 5.0, 3.0, 1.0)
+RECORD_PENALTIES = (300.0, 200.0, 100.0, 70.0, 50.0, 30.0, 20.0, 10.0)
 Make = Callable[[int], Baseline]  # seed -> a baseline that is not fitted yet
 
 
