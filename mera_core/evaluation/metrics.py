@@ -255,6 +255,13 @@ def evaluate_ranking(
     return Evaluation(len(truth), metrics, split[True], split[False], curve, n_macro, frequent)
 
 
+def new_only(scores: np.ndarray, truth: Truth) -> tuple[np.ndarray, Truth]:
+    """Scores in which the labels that the history holds stand below all others, and the new true labels alone."""
+    rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
+    rest[truth.seen.astype(bool).toarray()] = -np.inf
+    return rest, replace(truth.new_onset, missing=np.zeros_like(truth.missing))
+
+
 def evaluate_new_only(
     scores: np.ndarray,
     truth: Truth,
@@ -270,10 +277,8 @@ def evaluate_new_only(
     ECE are over the (patient, label) pairs that remain, `ece_frequent` over those of `ece_of_frequent_labels`. True codes
     outside the label space are left out. Arguments as of `evaluate_ranking`.
     """
-    new = replace(truth.new_onset, missing=np.zeros_like(truth.missing))
-    rest = np.maximum(scores, np.finfo(scores.dtype).min)  # so that what is taken out stands last by itself
+    rest, new = new_only(scores, truth)
     held = truth.seen.toarray() > 0
-    rest[held] = -np.inf
     top = top_labels(rest, max(NEW_ONLY_KS))
     figures = {f"recall@{k}": bootstrap.mean(recall_at(top, new, k)) for k in NEW_ONLY_KS}
     if areas:

@@ -178,6 +178,7 @@ def test_every_tuned_baseline_is_shown_the_strongest_first():
     recalls = {row["name"]: row["test"]["metrics"]["recall@20"]["value"] for row in rows}
     strongest_first = sorted(recalls, key=recalls.get, reverse=True)
     for text in (results(), (CHECKPOINT / "README.md").read_text(encoding="utf-8")):
+        text = text[max(0, text.find("hole lists")) :]  # the table of new codes, where there is one, stands before them
         shown = re.findall(r"^\| ([^|*]+) \| [\d.]+ % \([^|]*\| ([\d.]+) % \(", text, re.MULTILINE)
         shown = [(name, recall) for name, recall in shown if name in recalls]
         assert shown == [(name, f"{100 * recalls[name]:.1f}") for name in strongest_first]

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mera_core.icd.ontology import Code
-from training.baselines.regression import HistoryRegression
+from training.baselines.record_features import Told
+from training.baselines.regression import HistoryRegression, RecordRegression
 from training.baselines.samples import Baseline, truth_of
 from training.baselines.simple import CodeFrequency, CopyThePast
 
-__all__ = ["Baseline", "CodeFrequency", "CopyThePast", "HistoryRegression", "all_baselines", "truth_of"]
+__all__ = [
+    "Baseline",
+    "CodeFrequency",
+    "CopyThePast",
+    "HistoryRegression",
+    "RecordRegression",
+    "Told",
+    "all_baselines",
+    "truth_of",
+]
 
 
-def all_baselines(labels: Sequence[Code]) -> tuple[Baseline, ...]:
-    """The three that `evaluate` fits each time, being quick; `compare` adds the slow ones. Not yet fitted."""
-    return (CodeFrequency(labels), CopyThePast(labels), HistoryRegression(labels))
+def all_baselines(labels: Sequence[Code], told: Told) -> tuple[Baseline, ...]:
+    """Those that `evaluate` fits each time, being quick; `compare` adds the slow ones. Not yet fitted.
+
+    told: what the last one is told of a patient.
+    """
+    return (CodeFrequency(labels), CopyThePast(labels), HistoryRegression(labels), RecordRegression(labels, told))

@@ -1,7 +1,8 @@
 """Networks of the field that read visits as sets of codes: codes in, logits over the label space out. Fits nothing.
 
 Each takes `codes` int [batch, visits, codes] (0 pads) and `visits` int [batch], how many of them are real (the real
-ones come first), and gives logits [batch, labels]. Time between visits is left out: not every source has dates.
+ones come first), and gives logits [batch, labels]. Time between visits is left out: not every source has dates. Last comes
+one that reads numbers of features instead: codes and all that the record says beside them.
 """
 
 from __future__ import annotations
@@ -109,6 +110,26 @@ ARCHITECTURES = {
     "RETAIN": Retain,
     "Dipole": Dipole,
 }
+
+
+class BagOfFeatures(nn.Module):
+    """Two hidden layers over a bag of features, the second twice as wide, beside a linear table of features by labels.
+
+    forward: features int [batch, most features] from 1, 0 where there are no more -> logits [batch, labels].
+    """
+
+    def __init__(self, n_features: int, n_labels: int, width: int, dropout: float):
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(n_features + 1, width, mode="sum", padding_idx=0)
+        self.linear = nn.EmbeddingBag(n_features + 1, n_labels, mode="sum", padding_idx=0)
+        self.hidden = nn.Sequential(
+            nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.output = nn.Linear(2 * width, n_labels)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.output(self.hidden(self.embedding(features))) + self.linear(features)
 
 
 def last(states: Tensor, visits: Tensor) -> Tensor:

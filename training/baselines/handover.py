@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
+from training.baselines.goals import GOALS, Goal
 from training.baselines.samples import index_of, last_visit, samples
 
 MODELS = ("PyHealth RETAIN", "PyHealth Transformer")
@@ -30,10 +32,11 @@ RUNNER = Path(__file__).with_name("pyhealth_runner.py")
 
 
 def as_rows(pairs: Sequence[tuple[Sequence[Visit], Visit]], index: Mapping[Code, int]) -> list[dict[str, Any]]:
-    """(history, next visit) pairs as JSON: codes of each past visit as text, labels of the next as numbers."""
+    """(history, next visit) pairs as JSON: codes of each past visit as text, labels of the past and of the next as numbers."""
     return [
         {
             "history": [[str(code) for code in visit.codes] for visit in past if visit.codes],
+            "seen": sorted({index[code] for visit in past for code in visit.codes if code in index}),
             "next": sorted({index[code] for code in target.codes if code in index}),
         }
         for past, target in pairs
@@ -48,10 +51,10 @@ def run(
     seeds: Sequence[int],
     python: Path,
     folder: Path,
-) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
+) -> tuple[dict[Goal, list[dict[str, np.ndarray]]], dict[str, Any]]:
     """Tune and fit one of MODELS in PyHealth's environment, and score the patients of each part.
 
-    Returns the scores of each seed by part, and what the runner tells of it: settings, tried, runs and version.
+    Returns for each goal the scores of each seed by part, and what the runner tells: settings by goal, tried, runs, version.
     Raises InputError where the environment does not hold PyHealth, or its run fails (its words go to `folder`/log.txt).
     """
     index = index_of(labels)
@@ -68,11 +71,12 @@ def run(
             raise InputError(f"PyHealth can't be run: {python} is no Python ({error.strerror}).") from error
     if done.returncode:
         raise InputError(f"PyHealth's run of {kind} failed; its own words are in {folder / 'log.txt'}.")
-    scores = []
-    for seed in seeds:
-        with np.load(folder / f"{kind}-{seed}.npz") as stored:
-            scores.append({name: stored[name] for name in parts})
+    scores: dict[Goal, list[dict[str, np.ndarray]]] = {}
+    for goal, seed in product(GOALS, seeds):
+        with np.load(folder / f"{kind}-{goal.value}-{seed}.npz") as stored:
+            scores.setdefault(goal, []).append({name: stored[name] for name in parts})
         for name, patients in parts.items():
-            if scores[-1][name].shape != (len(patients), len(labels)):
-                raise InputError(f"PyHealth gave {scores[-1][name].shape} scores for {len(patients)} {name} patients.")
+            shape = scores[goal][-1][name].shape
+            if shape != (len(patients), len(labels)):
+                raise InputError(f"PyHealth gave {shape} scores for {len(patients)} {name} patients.")
     return scores, json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))

@@ -2,10 +2,11 @@
 
     python pyhealth_runner.py RETAIN|Transformer FOLDER SEED,SEED,...
 
-Reads FOLDER/split.json, writes FOLDER/MODEL-SEED.npz (logits of each part) and FOLDER/MODEL.json. Models, loss and
+Reads FOLDER/split.json, writes FOLDER/MODEL-GOAL-SEED.npz (logits of each part) and FOLDER/MODEL.json. Models, loss and
 training loop are PyHealth's own; the tokenizers are fitted on training samples alone, and a code they do not know is
-PyHealth's <unk>. Tuned as the other baselines are: eight settings, the best recall@20 on validation patients. A run that is
-broken off goes on with the next fit.
+PyHealth's <unk>. Tuned as the other baselines are: eight settings, and for each goal the setting and the pass with the
+best recall@20 on validation patients, of whole lists or of new codes only. A run that is broken off goes on with the next
+fit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pyhealth.models import RETAIN, Transformer
 from pyhealth.trainer import Trainer
 
 BATCH, PASSES, PATIENCE = 128, 30, 4
+GOALS = ("recall@20", "new_only_recall@20")
 GRID = [
     {"width": width, "learning_rate": rate, "dropout": dropout}
     for width, rate, dropout in product((128, 256), (1e-3, 3e-3), (0.2, 0.5))
@@ -45,12 +47,26 @@ def as_samples(rows: list[dict], known: set[int] | None = None) -> list[dict]:
     return samples
 
 
-def recall_at_20(scores: np.ndarray, rows: list[dict]) -> float:
-    """Mean |top-20 and Y| / |Y| over patients with a label."""
+def recalls_at_20(scores: np.ndarray, rows: list[dict]) -> dict[str, float]:
+    """Mean |top-20 and Y| / |Y| by goal: of whole lists, and without the history's labels in the list and in Y."""
+    return {
+        GOALS[0]: recall_at_20(scores, [row["next"] for row in rows]),
+        GOALS[1]: recall_at_20(without_seen(scores, rows), [sorted({*row["next"]} - {*row["seen"]}) for row in rows]),
+    }
+
+
+def without_seen(scores: np.ndarray, rows: list[dict]) -> np.ndarray:
+    """The scores [patients, labels] with the labels of each history below all others."""
+    scores = scores.copy()
+    for row, patient in zip(scores, rows, strict=True):
+        row[patient["seen"]] = -np.inf
+    return scores
+
+
+def recall_at_20(scores: np.ndarray, wanted: list[list[int]]) -> float:
+    """Mean |top-20 and Y| / |Y| over patients with a label in Y."""
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
-    found = [
-        len(set(best) & set(row["next"])) / len(row["next"]) for best, row in zip(top, rows, strict=True) if row["next"]
-    ]
+    found = [len(set(best) & set(labels)) / len(labels) for best, labels in zip(top, wanted, strict=True) if labels]
     return float(np.mean(found))
 
 
@@ -83,7 +99,7 @@ class OneAdam:
 
 
 def fit(kind: str, split: dict, settings: dict, seed: int) -> tuple:
-    """One run: the pass with the best recall@20 on validation patients is kept. Returns the model and that recall."""
+    """One run. Returns the model, and for each goal the weights of the best pass on validation patients and its recall."""
     random.seed(seed)
     torch.manual_seed(seed)
     dataset = SampleEHRDataset(as_samples(split["train"]), dataset_name="handed over", task_name="next visit")
@@ -93,20 +109,22 @@ def fit(kind: str, split: dict, settings: dict, seed: int) -> tuple:
     known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
     asked = placeholders(as_samples(split["validation"], known), known)
     loader = get_dataloader(dataset, batch_size=BATCH, shuffle=True)
-    best, best_recall, best_pass = None, -1.0, 0
+    kept, best, best_pass = {}, dict.fromkeys(GOALS, -1.0), 0
     with tempfile.TemporaryDirectory() as folder:
         trainer, adam = Trainer(model, enable_logging=False, output_path=folder, device="cpu"), OneAdam()
         for number in range(1, PASSES + 1):
             # one pass at a time, so that every pass can be judged by recall@20
             trainer.train(loader, epochs=1, optimizer_class=adam, optimizer_params={"lr": settings["learning_rate"]})
-            recall = recall_at_20(logits(model, asked, split["labels"]), split["validation"])
-            if recall > best_recall:
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-                best_recall, best_pass = recall, number
+            reached = recalls_at_20(logits(model, asked, split["labels"]), split["validation"])
+            better = [goal for goal in GOALS if reached[goal] > best[goal]]
+            if better:
+                weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                kept |= dict.fromkeys(better, weights)
+                best |= {goal: reached[goal] for goal in better}
+                best_pass = number
             elif number - best_pass >= PATIENCE:
                 break
-    model.load_state_dict(best)
-    return model, best_recall
+    return model, kept, best
 
 
 def placeholders(samples: list[dict], known: set[int]) -> list[dict]:
@@ -115,46 +133,51 @@ def placeholders(samples: list[dict], known: set[int]) -> list[dict]:
     return [sample | {"label": sample["label"] or any_label} for sample in samples]
 
 
-def kept_fit(kind: str, split: dict, number: int, seed: int, folder: Path) -> tuple[float, Path]:
-    """Recall@20 on validation patients of settings `number` with a seed, and the file of its logits of each part.
+def kept_fit(kind: str, split: dict, number: int, seed: int, folder: Path) -> tuple[dict[str, float], dict[str, Path]]:
+    """Of settings `number` with a seed: recall@20 on validation patients, and the file of the logits, by goal.
 
-    A fit whose file stands for this very split is not repeated.
+    A fit whose files stand for this very split is not repeated.
     """
     how = [GRID[number], PASSES, PATIENCE, BATCH, "one Adam over all passes"]
     mark = hashlib.sha256(json.dumps([*how, split]).encode()).hexdigest()[:10]
-    path = folder / f"{kind}-fit-{number}-{seed}-{mark}.npz"
-    if path.is_file():
+    paths = {goal: folder / f"{kind}-fit-{number}-{seed}-{goal}-{mark}.npz" for goal in GOALS}
+    if not all(path.is_file() for path in paths.values()):
+        model, kept, best = fit(kind, split, GRID[number], seed)
+        known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
+        for goal, path in paths.items():
+            model.load_state_dict(kept[goal])
+            scores: dict = {
+                name: logits(model, placeholders(as_samples(split[name], known), known), split["labels"])
+                for name in split
+                if name not in ("labels", "train")
+            }
+            partial = path.with_suffix(".partial.npz")
+            np.savez(partial, recall=best[goal], **scores)
+            partial.replace(path)
+        print(kind, GRID[number], f"seed {seed}: on validation patients {best}", flush=True)
+    recalls = {}
+    for goal, path in paths.items():
         with np.load(path) as stored:
-            return float(stored["recall"]), path
-    model, recall = fit(kind, split, GRID[number], seed)
-    known = {int(token) for token in model.label_tokenizer.vocabulary.token2idx}
-    scores: dict = {
-        name: logits(model, placeholders(as_samples(split[name], known), known), split["labels"])
-        for name in split
-        if name not in ("labels", "train")
-    }
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, recall=recall, **scores)
-    partial.replace(path)
-    print(kind, GRID[number], f"seed {seed}: recall@20 {recall:.4f} on validation patients", flush=True)
-    return recall, path
+            recalls[goal] = float(stored["recall"])
+    return recalls, paths
 
 
 def main() -> None:
     kind, folder, seeds = sys.argv[1], Path(sys.argv[2]), [int(seed) for seed in sys.argv[3].split(",")]
     split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
     recalls = [kept_fit(kind, split, number, seeds[0], folder)[0] for number in range(len(GRID))]
-    chosen = recalls.index(max(recalls))
-    for seed in seeds:
-        kept = kept_fit(kind, split, chosen, seed, folder)[1]
-        shutil.copyfile(kept, folder / f"{kind}-{seed}.npz")
+    chosen = {goal: max(range(len(GRID)), key=lambda number: recalls[number][goal]) for goal in GOALS}
+    for goal, number in chosen.items():
+        for seed in seeds:
+            kept = kept_fit(kind, split, number, seed, folder)[1][goal]
+            shutil.copyfile(kept, folder / f"{kind}-{goal}-{seed}.npz")
     result = {
-        "settings": GRID[chosen],
+        "settings": {goal: GRID[number] for goal, number in chosen.items()},
         "tried": [
-            {"settings": settings, "validation_recall@20": recall}
-            for settings, recall in zip(GRID, recalls, strict=True)
+            {"settings": settings} | {f"validation_{goal}": recall for goal, recall in reached.items()}
+            for settings, reached in zip(GRID, recalls, strict=True)
         ],
-        "runs": len(GRID) + len(seeds) - 1,
+        "runs": len(GRID) + (len(seeds) - 1) * len(set(chosen.values())),
         "version": pyhealth.__version__,
     }
     (folder / f"{kind}.json").write_text(json.dumps(result), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Logistic regression on the bag of past codes: one convex fit for the whole label space, by L-BFGS. No deep learning."""
+"""Logistic regression on the history: one convex fit for the whole label space, by L-BFGS. No deep learning."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from scipy import sparse
 from scipy.special import expit, logit
 from torch import Tensor
 
+from mera_core.common.errors import InputError
 from mera_core.evaluation.truth import rows_of_labels
-from mera_core.history.records import Patient, Visit
+from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
-from training.baselines.samples import index_of, last_visit, samples, truth_of
+from training.baselines.record_features import RecordFeatures, Told
+from training.baselines.samples import CODES_ALONE, histories, history, index_of, truth_of
 from training.rank.cut import recall_at_20
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class HistoryRegression:
     """
 
     name = "logistic regression on the history"
+    told = CODES_ALONE
 
     def __init__(
         self,
@@ -54,13 +57,14 @@ class HistoryRegression:
         return {"features": self.features, "l2": self.chosen_l2}
 
     def fit(self, patients: Sequence[Patient], validation: Sequence[Patient] = ()) -> HistoryRegression:
-        pairs = samples(patients)
+        pairs = histories(patients)
         held = {code for patient in patients for visit in patient.visits for code in visit.codes}
         self._fitted = np.array([label for label, code in enumerate(self.labels) if code in held], np.int64)
         self._elsewhere = float(logit(0.5 / (len(pairs) + 1)))
         index = index_of([self.labels[label] for label in self._fitted])
-        self._codes = index_of(sorted({code for past, _ in pairs for visit in past for code in visit.codes}))
-        inputs = self._inputs([past for past, _ in pairs])
+        pasts = [past for past, _ in pairs]
+        self._learn_features(patients, pasts)
+        inputs = self._inputs(pasts)
         targets = rows_of_labels(
             [[index[code] for code in target.codes if code in index] for _, target in pairs], len(index)
         )
@@ -83,25 +87,52 @@ class HistoryRegression:
         return expit(scores)
 
     def _logits(self, patients: Sequence[Patient], weight: Tensor) -> np.ndarray:
-        inputs = self._inputs([last_visit(patient)[0] for patient in patients])
+        inputs = self._inputs([history(patient) for patient in patients])
         logits = np.full((len(patients), len(self.labels)), self._elsewhere, np.float32)
         logits[:, self._fitted] = inputs @ weight.numpy()
         return logits
 
-    def _inputs(self, pasts: Sequence[Sequence[Visit]]) -> sparse.csr_matrix:
-        """float32 [samples, features], the last feature 1 for all: the intercept."""
+    def _learn_features(self, patients: Sequence[Patient], pasts: Sequence[Patient]) -> None:
+        self._codes = index_of(sorted({code for past in pasts for visit in past.visits for code in visit.codes}))
+
+    def _inputs(self, pasts: Sequence[Patient]) -> sparse.csr_matrix:
+        """float32 [histories, features], the last feature 1 for all: the intercept."""
         n = len(self._codes)
         width = (2 * n if self.features == "recent" else n) + 1
         rows, columns = [], []
         for row, past in enumerate(pasts):
-            held = [self._codes[code] for visit in past for code in set(visit.codes) if code in self._codes]
+            held = [self._codes[code] for visit in past.visits for code in set(visit.codes) if code in self._codes]
             if self.features != "counts":
                 held = sorted(set(held))
             if self.features == "recent":
-                held += [n + self._codes[code] for code in set(past[-1].codes) if code in self._codes]
+                held += [n + self._codes[code] for code in set(past.visits[-1].codes) if code in self._codes]
             rows += [row] * (len(held) + 1)
             columns += [*held, width - 1]
         return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (len(pasts), width))
+
+
+class RecordRegression(HistoryRegression):
+    """The same on all that `told` names: past codes, the newest visit's again, sex, age, and details (`RecordFeatures`)."""
+
+    name = "logistic regression told the record"
+
+    def __init__(self, labels: Sequence[Code], told: Told, l2: Sequence[float] = (30.0,), max_iterations: int = 60):
+        super().__init__(labels, "recent", l2, max_iterations)
+        self.told, self._keys = str(told), told
+        self._record: RecordFeatures | None = None
+
+    @property
+    def settings(self) -> dict[str, float | int | str]:
+        return {"l2": self.chosen_l2}
+
+    def _learn_features(self, patients: Sequence[Patient], pasts: Sequence[Patient]) -> None:
+        self._record = RecordFeatures.fit(patients, self._keys.visit, self._keys.patient)
+
+    def _inputs(self, pasts: Sequence[Patient]) -> sparse.csr_matrix:
+        if self._record is None:
+            raise InputError(f"The baseline {self.name} was not fitted yet.")
+        rows = self._record.rows(pasts)
+        return sparse.hstack([rows, np.ones((len(pasts), 1), np.float32)], "csr")
 
 
 def _fit_logistic(

@@ -7,6 +7,7 @@ A baseline is fitted on training patients and scores the same label space as a M
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +17,15 @@ from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 
+CODES_ALONE = "codes"
+"""What a model is told that knows of the past visits' codes alone."""
+
 
 class Baseline(Protocol):
-    """What every baseline does. `name` is how a report calls it, `settings` what was chosen for it."""
+    """What every baseline does. `name` is how a report calls it, `told` what it knows of a patient, in words."""
 
     name: str
+    told: str
 
     @property
     def settings(self) -> dict[str, float | int | str]:
@@ -66,10 +71,16 @@ def index_of(labels: Sequence[Code]) -> dict[Code, int]:
     return {code: label for label, code in enumerate(labels)}
 
 
-def samples(patients: Sequence[Patient]) -> list[tuple[tuple[Visit, ...], Visit]]:
-    """Every (visits so far, next visit) whose next visit holds a code; InputError where there is none."""
+def history(patient: Patient, visits: int = -1) -> Patient:
+    """The patient as known after so many visits, by default before the last one: no later visit, and not its age."""
+    past = patient.visits[:visits]
+    return replace(patient, visits=past, age=past[-1].age if past else None)
+
+
+def histories(patients: Sequence[Patient]) -> list[tuple[Patient, Visit]]:
+    """Every (history, next visit) whose next visit holds a code; InputError where there is none."""
     pairs = [
-        (patient.visits[:t], patient.visits[t])
+        (history(patient, t), patient.visits[t])
         for patient in patients
         for t in range(1, len(patient.visits))
         if patient.visits[t].codes
@@ -77,3 +88,8 @@ def samples(patients: Sequence[Patient]) -> list[tuple[tuple[Visit, ...], Visit]
     if not pairs:
         raise InputError("No training patient has a second visit with a code.")
     return pairs
+
+
+def samples(patients: Sequence[Patient]) -> list[tuple[tuple[Visit, ...], Visit]]:
+    """`histories`, of which only the visits."""
+    return [(past.visits, target) for past, target in histories(patients)]

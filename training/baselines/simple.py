@@ -10,13 +10,14 @@ import numpy as np
 
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
-from training.baselines.samples import index_of, last_visit, samples
+from training.baselines.samples import CODES_ALONE, index_of, last_visit, samples
 
 
 class CodeFrequency:
     """The same ranking for all: the share of training patients' next visits that hold a label."""
 
     name = "code frequency"
+    told = "nothing of the patient"
 
     def __init__(self, labels: Sequence[Code]):
         self.labels = tuple(labels)
@@ -43,6 +44,7 @@ class CopyThePast:
     """
 
     name = "copy the past, then frequency"
+    told = CODES_ALONE
 
     def __init__(self, labels: Sequence[Code], order: Literal["recency", "count"] = "recency"):
         self.labels, self.order = tuple(labels), order

@@ -32,6 +32,8 @@ SAME = {
 }
 """What all rows of a table share, and how it is called where it differs. Where the data lie, and which checkpoint stands
 beside them, may change."""
+NEW_ONLY_PREFIX = "new_only_"
+"""Begins the names of new-only figures, which stand beside those of whole lists."""
 Figures = Mapping[str, Mapping[str, Estimate]]  # part -> name -> figure
 
 
@@ -50,16 +52,19 @@ class KeptTable:
                 write_json(self.out, table)
 
     def read(self) -> dict[str, Any]:
-        """The table as it stands now, beside this checkpoint; rows that can't be paired with it are left out."""
+        """The table as it stands now, beside this checkpoint. Left out are rows that can't be paired with it, and those of
+        baselines that were told something else than they would be beside it."""
         if not self.out.is_file():
             return self.about | {"rows": []}
         table = json.loads(self.out.read_text(encoding="utf-8"))
         for key, words in SAME.items():
             if table.get(key) != self.about[key]:
                 raise InputError(f"{self.out} holds the table of another {words}; name another file, or remove it.")
+        told = self.about.get("told", {})
+        rows = [row for row in table["rows"] if row.get("told") == told.get(row["name"])]
         if table["mera"] == self.about["mera"]:
-            return self.about | {"rows": table["rows"]}
-        return self.about | {"rows": [paired for row in table["rows"] if (paired := self._paired_anew(row))]}
+            return self.about | {"rows": rows}
+        return self.about | {"rows": [paired for row in rows if (paired := self._paired_anew(row))]}
 
     def done(self) -> set[str]:
         """Names of the rows that need not be run, those of other processes included."""
@@ -115,7 +120,7 @@ def put_tuned(metrics: dict[str, Any], table: Path, compared: tuple[str, ...]) -
     Raises InputError where the table was not measured beside the checkpoint of these figures.
     """
     kept = json.loads(table.read_text(encoding="utf-8"))
-    names = (*compared, "weighted_f1_cut")
+    names, new = (*compared, "weighted_f1_cut"), NEW_ONLY_PREFIX
     for part in ("test", "validation"):
         result, beside = metrics[part], kept["mera"][part]
         if not all(math.isclose(result["metrics"][name]["value"], beside[name]["value"]) for name in names):
@@ -127,8 +132,17 @@ def put_tuned(metrics: dict[str, Any], table: Path, compared: tuple[str, ...]) -
         result["baselines"] = [
             {
                 "name": row["name"],
+                "told": row["told"],
                 "metrics": {name: row[part]["metrics"][name] for name in names},
                 "ours_minus_this": {name: row[part]["mera_minus_this"][name] for name in compared},
+                "new_only": {
+                    name.removeprefix(new): one for name, one in row[part]["metrics"].items() if name.startswith(new)
+                },
+                "new_only_ours_minus_this": {
+                    name.removeprefix(new): one
+                    for name, one in row[part]["mera_minus_this"].items()
+                    if name.startswith(new)
+                },
             }
             for row in rows
         ]

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.special import expit
 
 from mera_core.common.errors import InputError
+from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, over_seeds
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code
@@ -26,19 +28,24 @@ from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
 from training.ablate.results import figures_of
 from training.baselines import handover as pyhealth
-from training.baselines.samples import truth_of
+from training.baselines.goals import GOALS, NEW_ONLY, WHOLE_LIST, Goal
+from training.baselines.samples import CODES_ALONE, truth_of
 from training.baselines.simple import CodeFrequency
-from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, best_order_tilt, families, tuned
+from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, best_order_tilt, families, scores_for, tuned
 from training.common.split import SPLIT_RULE, split_of, with_codes
-from training.evaluate.baseline_table import Figures, KeptTable
-from training.evaluate.run import load
+from training.evaluate.baseline_table import NEW_ONLY_PREFIX, Figures, KeptTable
+from training.evaluate.run import load, told_by
 from training.evaluate.scored import Scored
 
 log = logging.getLogger(__name__)
 
+ScoresByGoal: TypeAlias = Mapping[Goal, Sequence[Mapping[str, np.ndarray]]]  # goal -> of each seed -> part -> scores
 PARTS = ("validation", "test")
 KS = (5, 10, 20, 30)
-SHOWN = ("recall@10", "recall@20", "recall@30", "weighted_f1_oracle", "weighted_f1_cut", "new_onset_recall@20")
+SHOWN = (
+    "new_only_recall@10", "new_only_recall@20",
+    "recall@10", "recall@20", "recall@30", "weighted_f1_oracle", "weighted_f1_cut", "new_onset_recall@20",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,8 @@ def run(
     by_id = sorted(patients, key=lambda patient: patient.id)
     train = [p for p in patients if split_of(p.id) == "train"]
     parts = {name: _part(engine, patients, name, draws) for name in PARTS}
-    everyone = families(engine.label_space)
+    ours_told = told_by(engine)
+    everyone = families(engine.label_space, ours_told.or_all(train))
     names = [family.name for family in everyone] + list(pyhealth.MODELS)
     if unknown := sorted(set(only) - set(names)):
         raise InputError(f"There is no baseline {', '.join(unknown)}; there are {', '.join(names)}.")
@@ -94,6 +102,9 @@ def run(
         "cut": "weighted_f1_cut: MERA's own cut; for a baseline the best of all fixed sizes and thresholds on validation "
         "patients, and for those that score by logits the best of the whole family that MERA's cut is chosen from: a power of "
         "the code's frequency and a share of the code's own threshold taken off",
+        "told": {"mera": str(ours_told)}
+        | {family.name: family.told for family in everyone}
+        | dict.fromkeys(pyhealth.MODELS, CODES_ALONE),
         "mera": {name: {key: one.to_dict() for key, one in part.figures.items()} for name, part in parts.items()},
     }
     table = KeptTable(out, about, {name: part.figures for name, part in parts.items()}, SHOWN)
@@ -121,43 +132,94 @@ def _part(engine, patients: Sequence[Patient], name: str, draws: int) -> Part:
         raise InputError(f"The data hold no patient with two visits in the {name} part.")
     ours = Scored.of(engine, chosen)
     bootstrap = Bootstrap(len(ours.patients), draws)
-    return Part(ours, bootstrap, figures_of(ours.ranked, ours.truth, bootstrap, ours.predicted, KS))
+    probability = ours.probability()
+    comparable = ours.margin if ours.calibration is None else probability
+    new_only = metrics.evaluate_new_only(
+        ours.ranked, ours.truth, bootstrap, comparable=comparable, probability=probability
+    )
+    whole = figures_of(ours.ranked, ours.truth, bootstrap, ours.predicted, KS)
+    return Part(ours, bootstrap, whole | prefixed(new_only))
+
+
+def prefixed(figures: dict[str, Estimate]) -> dict[str, Estimate]:
+    """New-only figures as they are named beside those of whole lists."""
+    return {f"{NEW_ONLY_PREFIX}{name}": one for name, one in figures.items()}
 
 
 def _row(
     family: Family, train: Sequence[Patient], parts: dict[str, Part], seeds: Sequence[int]
 ) -> tuple[dict[str, Any], Figures]:
-    """Tune with the first seed, fit the chosen settings with every seed, measure on both parts."""
+    """Tune with the first seed, fit the settings chosen for each goal with every seed, measure on both parts."""
     began = time.perf_counter()
     validation = parts["validation"].ours.patients
     labels = parts["validation"].ours.engine.label_space
-    make, fitted, tried = tuned(family, train, validation, truth_of(validation, labels), seeds[0])
-    models = [fitted]
+    chosen, tried = tuned(family, train, validation, truth_of(validation, labels), seeds[0])
+    fits = {one.make: [one.fitted] for one in chosen.values()}
     if family.random:
-        models += [make(seed).fit(train, validation) for seed in seeds[1:]]
-    scored = [{name: model.scores(part.ours.patients) for name, part in parts.items()} for model in models]
+        for make, models in fits.items():
+            models += [make(seed).fit(train, validation) for seed in seeds[1:]]
+    scored = {
+        goal: [
+            {name: scores_for(goal, model, part.ours.patients) for name, part in parts.items()}
+            for model in fits[one.make]
+        ]
+        for goal, one in chosen.items()
+    }
     log_rate = _log_rate(train, labels) if family.logits else None
-    row = {"name": family.name, "settings": fitted.settings, "tuning": tried, "runs": len(tried) + len(models) - 1}
-    measured, figures = _measured(scored, parts, log_rate)
+    probability = expit if family.logits else getattr(chosen[NEW_ONLY].fitted, "probability", None)
+    row = {
+        "name": family.name,
+        "told": family.told,
+        "settings": chosen[WHOLE_LIST].fitted.settings,
+        "settings_new_only": chosen[NEW_ONLY].fitted.settings,
+        "tuning": tried,
+        "runs": len(tried) + sum(len(models) - 1 for models in fits.values()),
+    }
+    measured, figures = _measured(scored, parts, log_rate, probability)
     return row | measured | {"seconds": round(time.perf_counter() - began, 1)}, figures
 
 
 def _measured(
-    scored: Sequence[dict[str, np.ndarray]], parts: dict[str, Part], log_rate: np.ndarray | None
+    scored: ScoresByGoal,
+    parts: dict[str, Part],
+    log_rate: np.ndarray | None,
+    probability: Callable[[np.ndarray], np.ndarray] | None,
 ) -> tuple[dict[str, Any], Figures]:
-    """Figures of one row on both parts, JSON-ready and in every draw; `scored` holds the scores of each seed's model."""
+    """Figures of one row on both parts, JSON-ready and in every draw.
+
+    scored: for each goal the scores of each seed's model, which the goal's figures are of. probability: what makes
+    probabilities of scores, where anything does.
+    """
     validation = parts["validation"].ours.truth
-    cuts = [Cut.fit(scores["validation"], validation, log_rate) for scores in scored]
-    tilts = [0.0] * len(scored)
+    cuts = [Cut.fit(scores["validation"], validation, log_rate) for scores in scored[WHOLE_LIST]]
+    tilts = {goal: [0.0] * len(each) for goal, each in scored.items()}
     if log_rate is not None:
-        tilts = [best_order_tilt(scores["validation"], validation, log_rate) for scores in scored]
-    out: dict[str, Any] = {"seeds": len(scored), "cut": cuts[0].to_dict(), "order_tilt": tilts[0]}
+        for goal, each in scored.items():
+            tilts[goal] = [best_order_tilt(scores["validation"], validation, log_rate, goal) for scores in each]
+
+    def listed(goal: Goal, seed: int, name: str) -> np.ndarray:
+        return scored[goal][seed][name] - (0.0 if log_rate is None else tilts[goal][seed] * log_rate)
+
+    out: dict[str, Any] = {
+        "seeds": len(cuts),
+        "cut": cuts[0].to_dict(),
+        "order_tilt": tilts[WHOLE_LIST][0],
+        "order_tilt_new_only": tilts[NEW_ONLY][0],
+    }
     figures: dict[str, dict[str, Estimate]] = {}
     for name, part in parts.items():
-        each = []
-        for scores, cut, tilt in zip(scored, cuts, tilts, strict=True):
-            listed = scores[name] - (tilt * log_rate if tilt else 0.0)
-            each.append(figures_of(listed, part.ours.truth, part.bootstrap, cut.sets(scores[name]), KS))
+        truth, each = part.ours.truth, []
+        for seed, cut in enumerate(cuts):
+            whole, new = (scored[goal][seed][name] for goal in GOALS)
+            of_lists = figures_of(listed(WHOLE_LIST, seed, name), truth, part.bootstrap, cut.sets(whole), KS)
+            of_new = metrics.evaluate_new_only(
+                listed(NEW_ONLY, seed, name),
+                truth,
+                part.bootstrap,
+                comparable=new,
+                probability=probability(new) if probability else None,
+            )
+            each.append(of_lists | prefixed(of_new))
         figures[name] = {key: over_seeds([one[key] for one in each]) for key in each[0]}
         out[name] = {
             "metrics": {key: one.to_dict() for key, one in figures[name].items()},
@@ -175,13 +237,24 @@ def _pyhealth_row(
     work: Path,
 ) -> tuple[dict[str, Any], Figures | None]:
     if python is None:
-        return {"name": name, "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})"}, None
+        return {
+            "name": name,
+            "told": CODES_ALONE,
+            "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})",
+        }, None
     began = time.perf_counter()
     labels = parts["test"].ours.engine.label_space
     people = {part: each.ours.patients for part, each in parts.items()}
     scores, told = pyhealth.run(name, train, people, labels, seeds, python, work)
-    row = {"name": name, "settings": told["settings"], "tuning": told["tried"], "runs": told["runs"]}
-    measured, figures = _measured(scores, parts, _log_rate(train, labels))
+    row = {
+        "name": name,
+        "told": CODES_ALONE,
+        "settings": told["settings"][WHOLE_LIST.value],
+        "settings_new_only": told["settings"][NEW_ONLY.value],
+        "tuning": told["tried"],
+        "runs": told["runs"],
+    }
+    measured, figures = _measured(scores, parts, _log_rate(train, labels), expit)
     return row | measured | {"seconds": round(time.perf_counter() - began, 1), "version": told["version"]}, figures
 
 

@@ -13,6 +13,7 @@ from mera_core.engine import Engine
 from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap, Estimate, paired_differences
 from mera_core.history.records import Patient
+from mera_core.model.sequence import SequenceConfig
 from mera_core.ranking.ranking import NOTICE, ORDERS
 from mera_core.readers import Cohort, read
 from training import baselines
@@ -70,6 +71,7 @@ def run(
         "mode": "paper" if paper else "honest",
         "draws": draws,
         "notice": NOTICE,
+        "told": str(told_by(engine)),
     }
     if paper:
         empty = sum(any(not visit.codes for visit in p.visits) for p in cohort.patients)
@@ -150,6 +152,11 @@ def new_only_beside(ours: dict[str, Estimate], theirs: dict[str, Estimate]) -> d
         "new_only": {name: one.to_dict() for name, one in theirs.items()},
         "new_only_ours_minus_this": {name: differences[name].to_dict() for name in NEW_ONLY_COMPARED},
     }
+
+
+def told_by(engine: Engine) -> baselines.Told:
+    """What a checkpoint is told of a patient."""
+    return baselines.Told.by(SequenceConfig(**engine.manifest["sequence"]))
 
 
 def load(checkpoint: Path) -> Engine:
@@ -245,6 +252,7 @@ def compare(ours: Scored, theirs: Scored, draws: int) -> dict[str, Any]:
     differences = paired_differences(our_lists.metrics, their_lists.metrics)
     return {
         "name": theirs.engine.name,
+        "told": str(told_by(theirs.engine)),
         "patients": len(both),
         "metrics": {name: one.to_dict() for name, one in their_lists.metrics.items()},
         "ours_minus_this": {name: one.to_dict() for name, one in differences.items()},
@@ -280,8 +288,8 @@ def beside_baselines(
             "baselines": [],
             "baselines_absent": "no training patients at hand to fit them on: name them by --train-data",
         }
-    rows = []
-    for baseline in baselines.all_baselines(ours.engine.label_space):
+    rows, told = [], told_by(ours.engine).or_all(train)
+    for baseline in baselines.all_baselines(ours.engine.label_space, told):
         scores = baseline.fit(train, validation).scores(ours.patients)
         theirs = metrics.evaluate_ranking(scores, ours.truth, ks=KS, bootstrap=bootstrap, areas=False).metrics
         differences = paired_differences(figures, theirs)
@@ -291,6 +299,7 @@ def beside_baselines(
         rows.append(
             {
                 "name": baseline.name,
+                "told": baseline.told,
                 "metrics": {name: one.to_dict() for name, one in theirs.items()},
                 "ours_minus_this": {name: differences[name].to_dict() for name in COMPARED},
             }

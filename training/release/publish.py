@@ -28,6 +28,7 @@ from mera_core.ranking.ranking import NOTICE
 from training.evaluate import run as evaluate
 from training.evaluate.baseline_table import put_tuned
 from training.memorize import recall_eval as memory
+from training.report.run import beside
 
 LARGEST = 40_000_000  # bytes of all files together; what a repository can carry
 LARGEST_WEIGHTS = 64_000_000  # bytes of the weights of one that memorized ICD codes and ranks nothing
@@ -160,8 +161,12 @@ def _written(template: str, manifest: Manifest, **values: Any) -> str:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    made.filters |= {"percent": percent, "points": points}
-    values |= {"manifest": manifest, "notice": NOTICE, "compared": evaluate.COMPARED}
+    made.filters |= {"percent": percent, "points": points, "beside": beside}
+    # in figures of an earlier version new codes are not told apart
+    rivals = [row for row in manifest.metrics.get("test", {}).get("baselines", []) if "new_only" in row]
+    rivals.sort(key=lambda row: -row["new_only"]["recall@20"]["value"])
+    values |= {"manifest": manifest, "notice": NOTICE, "compared": evaluate.COMPARED, "new_rivals": rivals}
+    values["new_compared"] = evaluate.NEW_ONLY_COMPARED
     values["f1_order"] = f1_order_words(manifest.metrics.get("test", {}).get("f1_order"))
     return made.get_template(template).render(values)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ HERE = Path("docs/evidence")
 NAMES = {
     "weighted_f1_oracle": "weighted F1, oracle cut",
     "weighted_f1_cut": "weighted F1, own cut",
+    **{f"new_only_recall@{k}": f"recall@{k}, new codes only" for k in (5, 10, 20)},
     "recurrent_recall@20": "recall@20, recurrent",
     "new_onset_recall@20": "recall@20, new onset",
     "cut_size_mean": "codes named a patient",
@@ -104,10 +105,15 @@ def listed(words: Sequence[str]) -> str:
 
 
 def above(rows: Sequence[dict[str, Any]], part: str, name: str) -> str:
-    """In one sentence: which models MERA is above, level with and below, by the paired interval."""
+    """`beside` of the rows of a table."""
+    return beside({row["name"]: row[part]["mera_minus_this"][name] for row in rows})
+
+
+def beside(differences: Mapping[str, Figure]) -> str:
+    """In one sentence: which models MERA is above, level with and below, by the interval of MERA minus each."""
     sides: dict[str, list[str]] = {"above": [], "level with": [], "below": []}
-    for row in rows:
-        sides[side(row[part]["mera_minus_this"][name])].append(row["name"])
+    for model, difference in differences.items():
+        sides[side(difference)].append(model)
     said = [f"{where} {listed(names)}" for where, names in sides.items() if names]
     return f"MERA is {'; '.join(said)}." if said else "no other model was run."
 

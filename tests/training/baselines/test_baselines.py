@@ -13,7 +13,15 @@ from mera_core.common.errors import InputError
 from mera_core.evaluation.metrics import recall_at, top_labels
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
-from training.baselines import CodeFrequency, CopyThePast, HistoryRegression, all_baselines, truth_of
+from training.baselines import (
+    CodeFrequency,
+    CopyThePast,
+    HistoryRegression,
+    RecordRegression,
+    Told,
+    all_baselines,
+    truth_of,
+)
 
 A, B, C, D, OUTSIDE = (Code("ICD9", code) for code in ("250", "276", "401", "428", "V45"))
 LABELS = (A, B, C, D)
@@ -108,9 +116,11 @@ def test_labels_that_no_training_patient_has_stand_at_half_a_visit_and_change_no
 
 def test_target_visit_never_changes_a_score():
     training = random_patients(50, 4)
-    for model in all_baselines(LABELS):
+    for model in all_baselines(LABELS, Told()):
         model.fit(training)
-        one, other = model.scores([patient([A], [B], [C]), patient([A], [B], [D, OUTSIDE])])
+        target = Visit([D, OUTSIDE], age=80, details={"discharge": "home"})
+        changed = Patient((Visit([A]), Visit([B]), target), age=80)
+        one, other = model.scores([patient([A], [B], [C]), changed])
         assert np.array_equal(one, other), model.name
 
 
@@ -124,8 +134,21 @@ def test_regression_finds_what_copying_cannot():
     assert recall[HistoryRegression.name] > recall[CopyThePast.name]
 
 
+def test_regression_told_the_record_finds_what_only_a_detail_tells():
+    def discharged(n: int, seed: int) -> list[Patient]:
+        told = np.random.default_rng(seed).integers(2, size=n)
+        return [Patient((Visit([A], details={"discharge": ("other", "home")[t]}), Visit([(B, D)[t]]))) for t in told]
+
+    asked = discharged(40, 1)
+    right = {}
+    for model in (RecordRegression(LABELS, Told(visit=("discharge",)), l2=(1.0,)), HistoryRegression(LABELS)):
+        scores = model.fit(discharged(200, 0)).scores(asked)
+        right[model.name] = np.mean((scores[:, 3] > scores[:, 1]) == [p.visits[-1].codes[0] == D for p in asked])
+    assert right["logistic regression told the record"] == 1.0 and right["logistic regression on the history"] < 0.8
+
+
 def test_what_cannot_be_fitted_or_scored_is_said():
-    for model in all_baselines(LABELS):
+    for model in all_baselines(LABELS, Told()):
         with pytest.raises(InputError, match="No training patient has a second visit"):
             model.fit([patient([A]), patient([A], [])])
     with pytest.raises(InputError, match="Patient 7 has no visit before"):

@@ -24,7 +24,7 @@ GRID = (NeuralSettings(width=8, passes=1), NeuralSettings(width=16, passes=1))
 def small_grid(monkeypatch) -> None:
     real = tuning.families
     monkeypatch.setattr(
-        compare, "families", lambda labels: [f for f in real(labels, GRID) if "regression" not in f.name]
+        compare, "families", lambda labels, told: [f for f in real(labels, told, GRID) if "regression" not in f.name]
     )
 
 
@@ -36,12 +36,20 @@ def test_the_table_is_filled_kept_and_paired(
     def run(**values):
         return compare.run(tiny_checkpoint, str(invented_cohort), "table", out, seeds=(1, 2), draws=30, **values)
 
-    first = run(only=("code frequency", "RETAIN"))
+    first = run(only=("code frequency", "RETAIN", "network told the record"))
     rows = {row["name"]: row for row in first["rows"]}
-    assert set(rows) == {"code frequency", "RETAIN"} and json.loads(out.read_text()) == first
+    assert set(rows) == {"code frequency", "RETAIN", "network told the record"} and json.loads(out.read_text()) == first
     assert rows["code frequency"]["seeds"] == 1 and rows["code frequency"]["runs"] == 1
-    assert rows["RETAIN"]["seeds"] == 2 and rows["RETAIN"]["runs"] == 3  # two settings, then one more seed
-    assert len(rows["RETAIN"]["tuning"]) == 2 and rows["RETAIN"]["settings"]["width"] in (8, 16)
+    retain = rows["RETAIN"]
+    chosen = 1 + (retain["settings"] != retain["settings_new_only"])
+    assert retain["seeds"] == 2 and retain["runs"] == 2 + chosen  # two settings, then one more seed of each chosen one
+    for goal, settings in (("recall@20", "settings"), ("new_only_recall@20", "settings_new_only")):
+        best = max(retain["tuning"], key=lambda tried: tried[f"validation_{goal}"])
+        assert best["settings"] == retain[settings]
+    assert retain["told"] == "codes" and rows["code frequency"]["told"] == "nothing of the patient"
+    assert rows["network told the record"]["told"].startswith("codes, sex, age, ethnicity")
+    assert first["told"]["mera"].startswith("codes, sex, age, ethnicity")
+    assert len(retain["tuning"]) == 2 and retain["settings"]["width"] in (8, 16)
     for row in rows.values():
         for part in ("validation", "test"):
             for name in compare.SHOWN:
@@ -49,13 +57,15 @@ def test_the_table_is_filled_kept_and_paired(
                 assert minus["value"] == pytest.approx(first["mera"][part][name]["value"] - theirs)
                 assert minus["low"] <= minus["value"] <= minus["high"]
                 assert np.mean(row[part]["by_seed"][name]) == pytest.approx(theirs)
+            names = {f"new_only_{name}" for name in ("recall@5", "recall@10", "recall@20", "auprc_micro", "ece")}
+            assert names <= set(row[part]["metrics"]) and names <= set(first["mera"][part])
     assert first["patients"]["test"] > 5 and "recall@20" in first["budget"]
 
     fitted = []
     real = compare._row
     monkeypatch.setattr(compare, "_row", lambda family, *rest: (fitted.append(family.name), real(family, *rest))[1])
     second = run()
-    assert "RETAIN" not in fitted and "code frequency" not in fitted and "GRU classifier" in fitted
+    assert not {"RETAIN", "code frequency", "network told the record"} & set(fitted) and "GRU classifier" in fitted
     rows = {row["name"]: row for row in second["rows"]}
     assert rows["RETAIN"] == {row["name"]: row for row in first["rows"]}["RETAIN"]
     for name in ("PyHealth RETAIN", "PyHealth Transformer"):
@@ -108,6 +118,16 @@ def test_the_same_records_from_another_place_and_another_checkpoint_keep_the_row
     monkeypatch.setattr(Engine, "ranked", ranked)
     with pytest.raises(pytest.fail.Exception, match="code frequency was fitted again"):
         compare.run(tiny_checkpoint, str(moved), "table", out, draws=20, only=names)
+
+
+def test_rows_that_were_told_something_else_are_fitted_again_beside_another_checkpoint(tmp_path) -> None:
+    about = {key: key for key in SAME} | {"mera": {}, "told": {"told the record": "codes, sex", "codes": "codes"}}
+    table = KeptTable(tmp_path / "table.json", about, {}, ())
+    table.keep({"name": "told the record", "told": "codes, sex"})
+    table.keep({"name": "codes", "told": "codes"})
+    assert table.done() == {"told the record", "codes"}
+    about["told"] = {"told the record": "codes, sex; of each past visit discharge", "codes": "codes"}
+    assert KeptTable(tmp_path / "table.json", about, {}, ()).done() == {"codes"}
 
 
 def test_two_processes_on_one_table_lose_no_row(tmp_path) -> None:

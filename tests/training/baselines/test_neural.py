@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib import import_module
 from unittest.mock import MagicMock
 
@@ -19,7 +20,9 @@ from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
-from training.baselines.neural import NeuralBaseline, NeuralSettings
+from training.baselines.goals import NEW_ONLY, WHOLE_LIST, Goal
+from training.baselines.neural import NeuralBaseline, NeuralSettings, RecordNetwork
+from training.baselines.record_features import Told
 from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET, NEURAL_GRID, Cut, Family, best_order_tilt, families, tuned
@@ -88,8 +91,38 @@ def test_the_best_pass_on_validation_patients_is_kept_and_training_stops() -> No
     train, validation = following(150, 0), following(50, 1)
     settings = NeuralSettings(width=16, learning_rate=3e-3, passes=30, patience=2)
     model = NeuralBaseline(labels, "GRU", settings).fit(train, validation)
-    assert 1 <= model.passes_made < 30
+    assert 1 <= model.passes_made[WHOLE_LIST] < 30
     assert recall_at_20(model.scores(validation), truth_of(validation, labels)) == 1.0
+
+
+def test_each_goal_keeps_its_own_best_pass(monkeypatch) -> None:
+    """Of three passes the second is best for whole lists and the first for new codes: each is scored as it was then."""
+    reached = {WHOLE_LIST: iter((0.1, 0.9, 0.2)), NEW_ONLY: iter((0.8, 0.3, 0.4))}
+    monkeypatch.setattr(Goal, "reached", lambda self, scores, truth: next(reached[self]))
+    settings = NeuralSettings(width=16, learning_rate=1e-2, dropout=0.0, passes=3)
+    train, asked = following(60, 0), following(20, 1)
+    model = NeuralBaseline(LABELS, "GRU", settings).fit(train, asked)
+    assert model.passes_made == {WHOLE_LIST: 2, NEW_ONLY: 1}
+    for goal, passes in ((WHOLE_LIST, 2), (NEW_ONLY, 1), (WHOLE_LIST, 2)):
+        alone = NeuralBaseline(LABELS, "GRU", replace(settings, passes=passes)).fit(train)
+        assert np.array_equal(model.scores(asked, goal), alone.scores(asked))
+
+
+def test_the_network_told_the_record_learns_from_a_detail_that_codes_do_not_hold() -> None:
+    def home(count: int, seed: int) -> list[Patient]:
+        """The next visit is D after a discharge home, and B after another: the codes say nothing of it."""
+        told = np.random.default_rng(seed).integers(2, size=count)
+        return [Patient([Visit([A], details={"discharge": ("other", "home")[t]}), Visit([(B, D)[t]])]) for t in told]
+
+    model = RecordNetwork(LABELS, Told(visit=("discharge",)), SMALL).fit(home(200, 0))
+    asked = home(50, 1)
+    scores = model.scores(asked)
+    right = (scores[:, 3] > scores[:, 1]) == [p.visits[-1].codes[0] == D for p in asked]
+    alone, together = model.scores(asked[:1]), model.scores([asked[0], patient([B], [A, B, C, D], [A])])
+    np.testing.assert_allclose(alone[0], together[0], atol=1e-5)
+    stranger = Patient([Visit([Code("ICD9", "V45")]), Visit([A])], sex="M")  # with no feature that training had
+    assert np.isfinite(model.scores([stranger])).all()
+    assert right.all() and model.told == "codes, sex, age; of each past visit discharge"
 
 
 def test_reversal_leaves_padding_at_the_end() -> None:
@@ -110,14 +143,18 @@ def test_what_can_not_be_built_is_refused() -> None:
 
 
 def test_every_family_has_the_same_budget_or_nothing_more_to_choose() -> None:
-    sizes = {family.name: len(family.candidates) for family in families(LABELS)}
+    everyone = families(LABELS, Told())
+    sizes = {family.name: len(family.candidates) for family in everyone}
     assert len(NEURAL_GRID) == BUDGET == 8
     assert sizes.pop("code frequency") == 1 and sizes.pop("copy the past, then frequency") == 2
-    assert set(sizes) == {"logistic regression on the history", "factorised", "GRU classifier",
+    assert set(sizes) == {"logistic regression on the history", "logistic regression told the record",
+                          "network told the record", "factorised", "GRU classifier",
                           "transformer classifier", "RETAIN", "Dipole"}  # fmt: skip
     assert set(sizes.values()) == {BUDGET}
-    settings = [str(make(1).settings) for make in families(LABELS)[3].candidates]
+    settings = [str(make(1).settings) for make in everyone[-1].candidates]
     assert len(set(settings)) == BUDGET
+    told = {family.name: family.candidates[0](1).told for family in everyone}
+    assert told == {family.name: family.told for family in everyone}
 
 
 class Constant:
@@ -140,9 +177,20 @@ class Constant:
 def test_tuning_keeps_what_validation_patients_rank_best() -> None:
     truth = Truth.from_sets([[7], [7, 3]], [[], []], 40)
     family = Family("constant", tuple(lambda _, n=n: Constant(n) for n in (2, 7, 3)))
-    make, fitted, tried = tuned(family, [], [None, None], truth, 1)
-    assert fitted.settings == make(5).settings == {"label": 7}
+    chosen, tried = tuned(family, [], [None, None], truth, 1)
+    best = chosen[WHOLE_LIST]
+    assert best.fitted.settings == best.make(5).settings == {"label": 7}
     assert [row["validation_recall@20"] for row in tried] == [0.0, 0.75, 0.25]
+
+
+def test_tuning_for_new_codes_may_keep_another_setting_and_fits_nothing_twice() -> None:
+    """Label 7 comes back to two patients and is new to none; label 3 is new to one."""
+    truth = Truth.from_sets([[7], [7], [3]], [[7], [7], []], 40)
+    made = []
+    family = Family("constant", tuple(lambda _, n=n: (made.append(n), Constant(n))[1] for n in (7, 3)))
+    chosen, tried = tuned(family, [], [None] * 3, truth, 1)
+    assert {goal: one.fitted.settings["label"] for goal, one in chosen.items()} == {WHOLE_LIST: 7, NEW_ONLY: 3}
+    assert [row["validation_new_only_recall@20"] for row in tried] == [0.0, 1.0] and made == [7, 3]
 
 
 def test_a_cut_is_the_best_size_or_threshold_and_may_weigh_frequency() -> None:
@@ -198,7 +246,7 @@ def test_what_is_handed_over_holds_codes_and_label_numbers_alone() -> None:
     index = {code: label for label, code in enumerate(LABELS)}
     one = Patient([Visit([A, B], age=71), Visit([D, Code("ICD9", "V45")])], sex="F", age=72, id="secret-9")
     rows = handover.as_rows([(one.visits[:1], one.visits[1])], index)
-    assert rows == [{"history": [["ICD9:250", "ICD9:276"]], "next": [3]}]
+    assert rows == [{"history": [["ICD9:250", "ICD9:276"]], "seen": [0, 1], "next": [3]}]
     assert "secret" not in json.dumps(rows) and "71" not in json.dumps(rows)
 
 
@@ -211,8 +259,10 @@ split = json.loads((folder / "split.json").read_text())
 if kind == "Transformer":
     sys.exit("out of luck")
 for seed in seeds:
-    parts = {name: np.full((len(split[name]), split["labels"]), int(seed)) for name in ("validation", "test")}
-    np.savez(folder / f"{kind}-{seed}.npz", **parts)
+    for goal, more in (("recall@20", 0), ("new_only_recall@20", 10)):
+        shape = {name: (len(split[name]), split["labels"]) for name in ("validation", "test")}
+        parts = {name: np.full(shape[name], int(seed) + more) for name in shape}
+        np.savez(folder / f"{kind}-{goal}-{seed}.npz", **parts)
 result = {"settings": {}, "tried": [], "runs": len(seeds), "version": "1.1.6"}
 (folder / f"{kind}.json").write_text(json.dumps(result))
 """
@@ -225,8 +275,9 @@ def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monke
     parts = {"validation": following(5, 1), "test": following(7, 2)}
     python = type(fake)(sys.executable)
     scores, told = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
-    assert [one["test"].shape for one in scores] == [(7, 4)] * 2
-    assert scores[1]["validation"][0, 0] == 4 and told["version"] == "1.1.6"
+    assert [one["test"].shape for one in scores[WHOLE_LIST]] == [(7, 4)] * 2
+    first = {goal: each[1]["validation"][0, 0] for goal, each in scores.items()}
+    assert first == {WHOLE_LIST: 4, NEW_ONLY: 14} and told["version"] == "1.1.6"
     with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
         handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
     with pytest.raises(InputError, match="is no Python"):
@@ -237,8 +288,17 @@ def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(monkeypatch) -> None
     """PyHealth's trainer makes an optimizer of the class it is given in every pass."""
     for name in ("", ".datasets", ".models", ".trainer"):
         monkeypatch.setitem(sys.modules, f"pyhealth{name}", MagicMock())
-    adam = import_module("training.baselines.pyhealth_runner").OneAdam()
+    runner = import_module("training.baselines.pyhealth_runner")
+    adam = runner.OneAdam()
     weight = torch.nn.Parameter(torch.zeros(3))
     made = [adam([{"params": [weight]}], lr=0.1) for _ in range(2)]
     assert made[0] is made[1] and isinstance(made[0], torch.optim.Adam) and made[0].defaults["lr"] == 0.1
+    # and it knows the two goals as ours do: label 0 comes back, label 39 is new and stands 21st until 0 is taken out
+    scores = np.arange(40.0)[None] * -1
+    scores[0, 39] = -19.5
+    row = {"seen": [0], "next": [0, 39]}
+    assert tuple(goal.value for goal in Goal) == runner.GOALS
+    assert runner.recalls_at_20(scores, [row]) == {"recall@20": 0.5, "new_only_recall@20": 1.0}
+    truth = Truth.from_sets([row["next"]], [row["seen"]], 40)
+    assert [goal.reached(scores, truth) for goal in Goal] == [0.5, 1.0]
     monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner")

@@ -110,6 +110,8 @@ def test_new_only_is_told_of_the_checkpoint_and_of_each_baseline(result, capsys)
         assert set(row["new_only_ours_minus_this"]) == {"recall@10", "recall@20"}
         for k, difference in row["new_only_ours_minus_this"].items():
             assert difference["value"] == pytest.approx(ours[k]["value"] - row["new_only"][k]["value"], abs=1e-9)
+    assert result["told"] == rows["logistic regression told the record"]["told"] == "codes, sex, age, ethnicity"
+    assert rows["logistic regression on the history"]["told"] == "codes"
     frequency, copied = (
         row["new_only"] for name, row in sorted(rows.items()) if name.startswith(("code frequency", "copy"))
     )

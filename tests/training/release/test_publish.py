@@ -105,26 +105,57 @@ def test_the_readmes_results_stand_between_their_marks(published, tmp_path) -> N
 
 def test_tuned_baselines_stand_in_place_of_the_quick_ones_the_strongest_first(published, tmp_path) -> None:
     manifest = read_manifest(published)
-    quick = {name: manifest.metrics[name]["metrics"] for name in ("test", "validation")}
-    compared = {name: {"value": 0.01, "low": 0.0, "high": 0.02} for name in evaluate.COMPARED}
+    parts = ("test", "validation")
+    quick = {
+        part: manifest.metrics[part]["metrics"]
+        | {f"new_only_{name}": figure for name, figure in manifest.metrics[part]["new_only"].items()}
+        for part in parts
+    }
 
-    def row(name: str, recall: float) -> dict:
-        metrics = quick["test"] | {"recall@20": {"value": recall, "low": recall, "high": recall}}
-        return {"name": name} | {part: {"metrics": metrics, "mera_minus_this": compared} for part in quick}
+    def row(name: str, recall: float, new: float, ahead: float) -> dict:
+        """A baseline of these recalls@20, of whole lists and of new codes, and by how much MERA is ahead on the latter."""
+        metrics = quick["test"] | {
+            key: {"value": value, "low": value, "high": value}
+            for key, value in (("recall@20", recall), ("new_only_recall@20", new))
+        }
+        minus = {name: {"value": 0.01, "low": 0.0, "high": 0.02} for name in evaluate.COMPARED}
+        minus |= {f"new_only_recall@{k}": {"value": ahead, "low": ahead - 0.01, "high": ahead + 0.01} for k in (10, 20)}
+        return {"name": name, "told": f"what {name} is told"} | {
+            part: {"metrics": metrics, "mera_minus_this": minus} for part in parts
+        }
 
-    rows = [row("tuned regression", 0.4321), {"name": "absent", "not_run": "no environment"}, row("factorised", 0.4567)]
+    rows = [
+        row("tuned regression", 0.4321, 0.3579, -0.005),
+        {"name": "absent", "not_run": "no environment"},
+        row("factorised", 0.4567, 0.2468, 0.03),
+    ]
     table = tmp_path / "baselines.json"
     kept = {"mera": quick, "rows": rows, "patients": {"train": 70}, "budget": "eight settings.", "interval": "95 %"}
     table.write_text(json.dumps(kept), encoding="utf-8")
     publish.put_tuned(manifest.metrics, table, evaluate.COMPARED)
     for text in (publish.results(manifest), publish.card(manifest)):
-        assert text.index("| factorised |") < text.index("| tuned regression |") and "| 45.7 % (45.7 to 45.7) |" in text
+        new, lists = text[: text.index("hole lists")], text[text.index("hole lists") :]
+        assert lists.index("| factorised |") < lists.index("| tuned regression |")
+        assert "| 45.7 % (45.7 to 45.7) |" in lists and "| 35.8 % (35.8 to 35.8) |" in new  # new codes stand first
+        assert new.index("| tuned regression | what tuned regression is told |") < new.index("| factorised | what")
+        assert "recall@20 of new codes: MERA is above factorised; level with tuned regression." in new
         assert "logistic regression on the history" not in text and "absent" not in text
     assert "They are tuned: eight settings. Intervals: 95 %." in publish.card(manifest)
     kept["mera"] = quick | {"test": quick["test"] | {"recall@20": {"value": 0.9}}}
     table.write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(InputError, match="stands beside another checkpoint"):
         publish.put_tuned(manifest.metrics, table, evaluate.COMPARED)
+
+
+def test_figures_of_an_earlier_version_are_written_without_new_codes(published) -> None:
+    manifest = read_manifest(published)
+    test = manifest.metrics["test"]
+    test.pop("new_only")
+    for each in test["baselines"]:
+        for name in ("told", "new_only", "new_only_ours_minus_this"):
+            each.pop(name)
+    for text in (publish.results(manifest), publish.card(manifest)):
+        assert "new codes" not in text.lower() and "| logistic regression told the record |" in text
 
 
 def test_a_readme_without_the_marks_is_refused(published, tmp_path) -> None:

@@ -67,6 +67,32 @@ def test_a_changed_figure_and_a_row_that_was_not_run_change_the_report(evidence,
     assert "figures/baselines.svg" in links and all((tmp_path / link).is_file() for link in links)
 
 
+def test_new_codes_stand_first_and_every_row_says_what_it_was_told(evidence, tmp_path) -> None:
+    def change(found: dict) -> None:
+        found["rows"] = found["rows"][:3]
+        found["told"] = {"mera": "codes, sex"}
+        for value, row in enumerate(found["rows"]):
+            row["told"] = f"what row {value} is told"
+        for part in ("test", "validation"):
+            for k in (5, 10, 20):
+                found["mera"][part][f"new_only_recall@{k}"] = figure(0.5)
+                for row, value in zip(found["rows"], (0.2, 0.4, 0.3), strict=True):
+                    row[part]["metrics"][f"new_only_recall@{k}"] = figure(value)
+                    row[part]["mera_minus_this"][f"new_only_recall@{k}"] = figure(0.01 if value == 0.4 else 0.5 - value)
+
+    names = [row["name"] for row in evidence("baselines.json", change)["rows"]]
+    text = report.run(CHECKPOINT, tmp_path).read_text("utf-8")
+    section = text[text.index("## 2.") : text.index("## 3.")]
+    new, lists = section.split("**Whole lists**")
+    assert new.index("**New codes only**") < new.index("| **MERA** | codes, sex | **50.0 % (48.0 to 52.0)** |")
+    rows = [
+        new.index(f"| {names[n]} | what row {n} is told | {v} % (") for n, v in ((1, "40.0"), (2, "30.0"), (0, "20.0"))
+    ]
+    assert rows == sorted(rows)  # the strongest first
+    assert f"recall@20, new codes only, test: MERA is above {names[0]} and {names[2]}; level with {names[1]}." in new
+    assert "new codes only" not in lists and f"| {names[0]} |" in lists
+
+
 def test_verdicts_stand_by_their_claims_and_an_unfinished_table_is_told(evidence, tmp_path) -> None:
     def change(found: dict) -> None:
         found["rows"] = found["rows"][:4]
