@@ -58,7 +58,8 @@ def rank(
 
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
-    result = _engine(checkpoint, quantize).rank(patient).to_json(top)
+    engine = _engine(checkpoint, quantize)
+    result = engine.rank(patient).to_json(top) | {"trained_on": engine.trained_on}
     if as_json:
         _print_json(result)
         return
@@ -79,6 +80,8 @@ def rank(
     print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")
+    if result["trained_on"]:
+        print(f"The model learned from {result['trained_on']}.")
     print(result["notice"])
 
 

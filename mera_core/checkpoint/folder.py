@@ -91,6 +91,8 @@ class Manifest:
     """Figures measured on this checkpoint, by the command that measured them."""
     calibration: _Values = field(default_factory=dict)
     """The curve from margin to probability (`calibration.Calibration.to_dict`), fitted on validation patients."""
+    population: _Values = field(default_factory=dict)
+    """How usual a history is among those of training (`population.Population.to_dict`); empty where it was not fitted."""
     versions: _Texts = field(default_factory=dict)
     files: _Texts = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""

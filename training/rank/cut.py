@@ -29,6 +29,7 @@ from mera_core.model.sequence import Encoded
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import ranking_scores
 from training.common.split import histories_and_truth, in_parts, read_once, with_codes
+from training.rank.population import fit_population
 
 FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Powers of a code's frequency that the cut-off may take off its score."""
@@ -236,5 +237,6 @@ def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
     manifest.calibration.clear()
     manifest.calibration.update(calibration.to_dict())
     manifest.metrics.clear()
+    fit_population(engine, manifest, parts["train"], cohort.report.format)
     save_checkpoint(model, manifest, out, network=checkpoint)
     return manifest
