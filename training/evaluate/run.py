@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -79,6 +80,7 @@ def run(
     result["new_only"] = {name: one.to_dict() for name, one in new_only.items()}
     result |= {name: told[name] for name in ("metrics", "recurrent", "new_onset")}
     result |= calibration_in_words(ours)
+    result["unlike_training"] = unlike_training(ours, bootstrap)
     result |= {"cuts": cuts(ours, bootstrap), "heart_failure": heart_failure(ours, draws)}
     if not paper:
         result["auprc_of"] = COMPARABLE[ours.calibration is not None]
@@ -93,6 +95,14 @@ def run(
     if against is not None:
         result["against"] = compare(ours, Scored.of(load(against), patients), draws)
     return without_nan(result)
+
+
+def unlike_training(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any] | None:
+    """Share of the histories that the checkpoint calls unlike those of training; None where it was not told what these are."""
+    if ours.engine.population is None:
+        return None
+    notes = [ours.engine.read_history(before_last(patient))[1] for patient in ours.patients]
+    return bootstrap.mean(np.array([any(n.kind == "unlike_training" for n in each) for each in notes], float)).to_dict()
 
 
 def _judged(cohort: Cohort, engine: Engine, part: str, paper: bool) -> tuple[list[Patient], str]:
