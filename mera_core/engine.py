@@ -115,11 +115,11 @@ class Engine:
         """The history as the checkpoint reads it, with notes: all that was changed or left out, and what is unusual."""
         resolved, notes = resolve(patient, self.ontology)
         history, more = translate(resolved, self.input_codes, self.ontology)
-        notes = (*notes, *more, *implausible(resolved, self.ontology))
-        if self.population and history.visits:
-            unlike = self.population.note(history, notes, self.trained_on)
-            notes = (unlike, *notes) if unlike else notes
-        return history, notes
+        notes = (*notes, *more)
+        if not history.visits:
+            return history, notes
+        unlike = self.population.note(history, notes, self.trained_on) if self.population else None
+        return history, (*([unlike] if unlike else []), *notes, *implausible(resolved, self.ontology))
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
         if not self.label_space:

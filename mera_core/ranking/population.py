@@ -177,7 +177,8 @@ class Population:
             raise InputError(
                 "The description of the training population does not fit the checkpoint's codes."
             ) from error
-        return cls(dict(zip(order, counts, strict=True)), ages, sexes, *numbers, tail)
+        codes = {code: count for code, count in zip(order, counts, strict=True) if count}  # as `fit` saw them
+        return cls(codes, ages, sexes, *numbers, tail)
 
 
 def _codes(history: Patient) -> tuple[Code, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mera_core.cohort.targets import before_last
+from mera_core.cohort.targets import Targets
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -101,7 +101,8 @@ def unlike_training(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any] | None
     """Share of the histories that the checkpoint calls unlike those of training; None where it was not told what these are."""
     if ours.engine.population is None:
         return None
-    notes = [ours.engine.read_history(before_last(patient))[1] for patient in ours.patients]
+    targets = Targets(ours.engine)
+    notes = [targets.ready(patient, hold_out=True).notes for patient in ours.patients]
     return bootstrap.mean(np.array([any(n.kind == "unlike_training" for n in each) for each in notes], float)).to_dict()
 
 
