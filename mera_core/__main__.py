@@ -64,7 +64,8 @@ def rank(
         raise InputError(f'--order is "{order}"; it can be {" or ".join(ORDERS)}.')
     patient = _read_history(history)
     resolve(patient, Ontology.load(), strict=True)  # a wrong code is told before a model is loaded
-    result = _engine(checkpoint, quantize).rank(patient, order).to_json(top)
+    engine = _engine(checkpoint, quantize)
+    result = engine.rank(patient, order).to_json(top) | {"trained_on": engine.trained_on}
     if as_json:
         _print_json(result)
         return
@@ -87,6 +88,8 @@ def rank(
     print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")
+    if result["trained_on"]:
+        print(f"The model learned from {result['trained_on']}.")
     print(result["notice"])
 
 

@@ -15,6 +15,7 @@ import torch
 from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint
 from mera_core.common.bundled import SAMPLES
 from mera_core.common.errors import InputError
+from mera_core.history.plausible import implausible
 from mera_core.history.records import Note, Patient, Visit, resolve
 from mera_core.history.translate import translate
 from mera_core.icd.ontology import SYSTEM_NAMES, AmbiguousCodeError, Code, Ontology
@@ -25,6 +26,7 @@ from mera_core.model.recall import Recall, recall_ancestors, recall_codes, recal
 from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded, Encoder
 from mera_core.ranking.calibration import Calibrations
+from mera_core.ranking.population import Population, trained_on
 from mera_core.ranking.ranking import ORDERS, Ranking, best_first, by_probability, for_weighted_f1
 
 BUNDLED = SAMPLES / "mera-mini"
@@ -51,6 +53,8 @@ class Engine:
         self._labels = np.fromiter(self.label_space, object)  # in an array a whole list is put in order at once
         self.input_codes = frozenset(manifest.input_codes)
         self.calibration = _calibration(manifest)
+        population, codes = manifest.population, manifest.input_codes
+        self.population = Population.from_dict(population, codes) if population else None
         self._encoder = Encoder(model.vocabulary, manifest.sequence)
         self.threshold: str = manifest.method.get("rank", {}).get("threshold", "independent")
 
@@ -79,6 +83,11 @@ class Engine:
         return f"{len(self.label_space):,} codes of {' and '.join(books)}: {', '.join(parts)}"
 
     @property
+    def trained_on(self) -> str:
+        """Whom the model learned from, in words; "" where the manifest does not tell."""
+        return trained_on(self._manifest.data)
+
+    @property
     def cut_offset(self) -> np.ndarray:
         """By how much each label must pass EOV to be predicted in the order "f1", [C]; see `ranking.for_weighted_f1`."""
         return self.model.head.cut_offset.cpu().numpy()
@@ -86,7 +95,8 @@ class Engine:
     def rank(self, patient: Patient, order: str = "probability") -> Ranking:
         """Rank the label space for the visit after the last one of `patient`.
 
-        Codes that can't be read, or are read as another code, are named in `Ranking.notes`. order: a key of
+        Codes that can't be read, or are read as another code, are named in `Ranking.notes`. So is a history that is unlike
+        those of training ('unlike_training'), and a code that sex or age speak against ('implausible'). order: a key of
         `ranking.ORDERS`; "f1" gives a list made for weighted F1.
 
         Raises:
@@ -107,10 +117,14 @@ class Engine:
         return [self._ranking(scores[i], eov[i], history, notes, order) for i, (history, _, notes) in enumerate(read)]
 
     def read_history(self, patient: Patient) -> tuple[Patient, tuple[Note, ...]]:
-        """The history as the checkpoint reads it, and a note for everything that was changed or left out."""
-        history, notes = resolve(patient, self.ontology)
-        history, more = translate(history, self.input_codes, self.ontology)
-        return history, (*notes, *more)
+        """The history as the checkpoint reads it, with notes: all that was changed or left out, and what is unusual."""
+        resolved, notes = resolve(patient, self.ontology)
+        history, more = translate(resolved, self.input_codes, self.ontology)
+        notes = (*notes, *more)
+        if not history.visits:
+            return history, notes
+        unlike = self.population.note(history, notes, self.trained_on) if self.population else None
+        return history, (*([unlike] if unlike else []), *notes, *implausible(resolved, self.ontology))
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
         if not self.label_space:

@@ -7,6 +7,7 @@ from pages.shared.app.engines import engine, or_stop, ranking_engine, ranking_of
 from pages.shared.app.histories import demos, has_codes, open_demo, patient
 from pages.shared.app.layout import empty, footer, heading, open_session
 from pages.shared.app.links import follow_demo_link
+from pages.shared.app.markdown import plain
 from pages.shared.editor import patient_editor
 from pages.shared.ranking import export_view, mass_view, ranking_view, whatif_view, why_view
 from pages.shared.widgets import row_buttons
@@ -61,6 +62,8 @@ with result:
         ranking = or_stop(lambda: ranking_of(patient()))
         base = whatif_view.baseline()
         ranking_view.show_warnings(ranking.notes, patient())
+        if who := engine().trained_on:
+            st.caption(f"The model learned from {plain(who)}.")
         against = base.name if base else ""
         ranking_view.show_list(ranking, whatif_view.changes_since(base, ranking), against)
         row_buttons.listen("row_buttons", lambda code: why_view.ask(code, ranking))

@@ -92,6 +92,8 @@ class Manifest:
     calibration: _Values = field(default_factory=dict)
     """Curves from margin to probability, and the cut-off (`calibration.Calibrations.to_dict`), fitted on validation
     patients; in older checkpoints one curve."""
+    population: _Values = field(default_factory=dict)
+    """How usual a history is among those of training (`population.Population.to_dict`); empty where it was not fitted."""
     versions: _Texts = field(default_factory=dict)
     files: _Texts = field(default_factory=dict)
     """SHA-256 of each other file of the folder."""

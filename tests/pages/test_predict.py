@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from mera_core.history.records import Patient, Visit, demo_patients
 from mera_core.icd.ontology import Code
+from mera_core.ranking.population import Population
 from pages.shared.app import engines
 from pages.shared.ranking import ranking_view
 from tests.pages.apps import HISTORIES, html_of, open_page, press, shown, words
@@ -224,3 +225,30 @@ def test_every_row_has_a_button_that_names_its_code():
     (table,) = html_of(app, 'class="mera-list" ')
     asked = re.findall(r'data-code="ICD9:([^"]+)" aria-label="Why is ([^ ]+) on the list\?"', table)
     assert [code for code, _ in asked] == [code for _, code in asked] == ranked(app)
+
+
+# --- whom the model learned from
+
+
+def test_a_history_unlike_those_of_training_is_told_above_the_list(monkeypatch):
+    loaded = engines.engine()
+    codes = loaded._manifest.input_codes
+    usual = [Patient((Visit(codes[n % 5 : n % 5 + 3], age=75),), sex="FM"[n % 2], age=75) for n in range(400)]
+    monkeypatch.setattr(loaded, "population", Population.fit([(patient, ()) for patient in usual]))
+    app = open_page(PAGE, Patient((Visit((Code("ICD9", "V70.0"),), age=30),), sex="F", age=30))
+    (said,) = (one for one in app.warning if "unlike those the model learned from" in one.value)
+    assert (
+        "hospital stays of people with diabetes" in said.value and "only 1 in 1,000 of them is as unusual" in said.value
+    )
+    result = [element for element in app.main if element.type in ("warning", "html", "caption")]
+    places = {element.type: place for place, element in reversed(list(enumerate(result)))}
+    table = next(n for n, each in enumerate(result) if each.type == "html" and "mera-list" in each.proto.body)
+    assert places["warning"] < table
+    assert any("The model learned from hospital stays of people with diabetes" in each.value for each in app.caption)
+
+
+def test_a_diagnosis_at_odds_with_the_sex_is_told_and_stays_on_the_page():
+    codes = (Code("ICD9", "428.0"), Code("ICD9", "650"))
+    app = open_page(PAGE, Patient((Visit(codes, age=40),), sex="M", age=40))
+    assert any("Normal delivery, is a diagnosis of women and girls" in one.value for one in app.warning)
+    assert shown(app).patient.visits[0].codes == codes

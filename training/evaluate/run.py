@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mera_core.cohort.targets import Targets
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -82,6 +83,7 @@ def run(
     result |= {name: told[name] for name in ("metrics", "recurrent", "new_onset")}
     result["f1_order"] = f1_order(ours, figures.metrics, new_only, bootstrap)
     result |= calibration_in_words(ours)
+    result["unlike_training"] = unlike_training(ours, bootstrap)
     result |= {"cuts": cuts(ours, bootstrap), "heart_failure": heart_failure(ours, draws)}
     if not paper:
         result["auprc_of"] = COMPARABLE[ours.calibration is not None]
@@ -96,6 +98,15 @@ def run(
     if against is not None:
         result["against"] = compare(ours, Scored.of(load(against), patients), draws)
     return without_nan(result)
+
+
+def unlike_training(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any] | None:
+    """Share of the histories that the checkpoint calls unlike those of training; None where it was not told what these are."""
+    if ours.engine.population is None:
+        return None
+    targets = Targets(ours.engine)
+    notes = [targets.ready(patient, hold_out=True).notes for patient in ours.patients]
+    return bootstrap.mean(np.array([any(n.kind == "unlike_training" for n in each) for each in notes], float)).to_dict()
 
 
 def _judged(cohort: Cohort, engine: Engine, part: str, paper: bool) -> tuple[list[Patient], str]:

@@ -44,6 +44,8 @@ def print_table(result: dict[str, Any]) -> None:
     for group in ("new_only", "metrics", "recurrent", "new_onset"):
         for name, figure in result[group].items():
             table.add_row(name if group == "metrics" else f"{group}: {name}", shown(figure, name))
+    if result.get("unlike_training"):
+        table.add_row("histories unlike those of training", shown(result["unlike_training"]))
     for name in ("all", "without_history"):
         if event := result["heart_failure"].get(name):
             cases = f"heart failure, {name.replace('_', ' ')} ({event['cases']} of {event['n']})"

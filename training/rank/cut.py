@@ -30,6 +30,7 @@ from mera_core.model.sequence import Encoded
 from mera_core.ranking.calibration import Calibration, Calibrations
 from mera_core.ranking.ranking import for_weighted_f1
 from training.common.split import histories_and_truth, in_parts, read_once, with_codes
+from training.rank.population import fit_population
 
 FREQUENCY_EXPONENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Powers of a code's frequency that the thresholds of the list for weighted F1 may take off its score."""
@@ -252,5 +253,6 @@ def refit(checkpoint: Path, data: str, format: str, out: Path) -> Manifest:
     manifest.calibration.clear()
     manifest.calibration.update(calibration.to_dict())
     manifest.metrics.clear()
+    fit_population(engine, manifest, parts["train"], cohort.report.format)
     save_checkpoint(model, manifest, out, network=checkpoint)
     return manifest

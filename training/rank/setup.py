@@ -33,6 +33,7 @@ from training.common.split import SPLIT_RULE, in_parts, read_once, with_codes
 from training.memorize.questions import QuestionSampler
 from training.rank.batches import HistoryBatches
 from training.rank.cut import LabelCounts, drawn, fit_cut
+from training.rank.population import fit_population
 from training.teacher.run import Taught
 
 LEAST_VISITS = 30
@@ -171,11 +172,12 @@ def load_start(config: RankConfig) -> tuple[MeraModel, Manifest]:
 
 
 def cut(setup: Setup) -> None:
-    """Fit cut and calibration of a setup's trained model, in place."""
+    """Fit cut and calibration of a setup's trained model, and describe its training patients, in place."""
     set_attention_dropout(setup.engine.model.backbone, 0.0)
     setup.engine.model.eval()
     setup.manifest.method["cut"], calibration = fit_cut(setup.engine, setup.for_cut, setup.counts)
     setup.manifest.calibration.update(calibration.to_dict())
+    fit_population(setup.engine, setup.manifest, setup.parts["train"])
 
 
 def set_attention_dropout(backbone, share: float) -> None:

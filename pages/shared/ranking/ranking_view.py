@@ -35,6 +35,8 @@ NOTE_TITLES = {
     "rolled_up": "read as a broader code",
     "mapped": "translated between ICD-9 and ICD-10",
     "truncated": "shortened",
+    "implausible": "at odds with the sex or the age",
+    "unlike_training": "unlike the training patients",
 }
 _URGENT = ("unread", "ambiguous", "truncated")  # the model never saw it
 
@@ -161,19 +163,31 @@ def change_html(pair: Pair | None) -> str:
 
 
 def show_warnings(notes: tuple[Note, ...], person: Patient) -> None:
-    """What of the history did not reach the model, in one box; a visit in which nothing is written yet is no news."""
+    """What to know before reading the list: a history unlike those of training, implausible codes, what was not used.
+
+    A visit in which nothing is written yet is no news.
+    """
+    for note in notes:
+        if note.kind == "unlike_training":
+            st.warning(plain(sentence(note.message)), icon=":material/group_off:")
+    _show_box([_with_place(note) for note in notes if note.kind == "implausible"], "Please check")
     said = [
         _with_place(note)
         for note in notes
         if note.kind in _URGENT and (note.code or note.visit is None or person.visits[note.visit].codes)
     ]
+    _show_box(said, "Not used for the prediction")
+
+
+def _show_box(said: list[str], title: str) -> None:
+    """Sentences in one box, the first few of them where they are many."""
     if len(said) == 1:
         st.warning(said[0], icon=":material/warning:")
     elif said:
         more = len(said) - MOST_WARNINGS
         listed = "\n".join(f"- {line}" for line in said[:MOST_WARNINGS])
         rest = f"\n- and {more} more, listed below under “How the model read the history”" if more > 0 else ""
-        st.warning(f"**Not used for the prediction ({len(said)})**\n{listed}{rest}", icon=":material/warning:")
+        st.warning(f"**{title} ({len(said)})**\n{listed}{rest}", icon=":material/warning:")
 
 
 def show_readings(notes: tuple[Note, ...]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from mera_core.cohort.targets import before_last
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -19,6 +20,7 @@ from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Code
 from mera_core.ranking.calibration import Calibration, Calibrations
+from mera_core.ranking.population import Population
 from mera_core.readers import read
 from tests.conftest import ROOT
 from training.common.split import split_of, with_codes
@@ -55,6 +57,25 @@ def test_the_json_is_of_the_published_schema_and_finite(result, tiny_checkpoint,
             jsonschema.validate(broken, SCHEMA)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["mode"] == "honest" and result["notice"] == "Research use, not for clinical decisions."
+
+
+def test_the_share_of_histories_unlike_those_of_training_is_reported(
+    tiny_checkpoint, invented_cohort, monkeypatch, capsys
+) -> None:
+    engine = evaluate.load(tiny_checkpoint)
+    # every history counts as unusual whose score is below that of the median
+    plain = Scored.of(engine, in_part(invented_cohort, "test"))
+    read = [engine.read_history(before_last(patient)) for patient in plain.patients]
+    population = Population(dict.fromkeys(engine._manifest.input_codes, 1), (1,) * 10, (1, 1))
+    scores = [population.score(*one) for one in read]
+    limit = float(np.median(scores))
+    engine.population = replace(population, tail=(limit,) * 6)
+    monkeypatch.setattr(evaluate, "load", lambda checkpoint: engine)
+    out = evaluated(tiny_checkpoint, invented_cohort, part="test")
+    jsonschema.validate(out, SCHEMA)
+    assert out["unlike_training"]["value"] == pytest.approx(np.mean([score <= limit for score in scores]))
+    evaluate.print_table(out)
+    assert "histories unlike those of training" in capsys.readouterr().out
 
 
 def test_intervals_hold_their_value_and_shares_stay_between_0_and_1(result) -> None:
