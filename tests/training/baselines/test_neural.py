@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib import import_module
-from unittest.mock import MagicMock
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +12,6 @@ from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
-from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
 from training.baselines.neural import NeuralBaseline, NeuralSettings
 from training.baselines.samples import truth_of
@@ -189,56 +183,3 @@ def test_the_order_of_a_list_may_give_rare_codes_their_due() -> None:
     assert best_order_tilt(scores, truth, log_rate) == 0.2  # 0.1 x log(100) is 0.46, not yet enough
     right = Truth.from_sets([[3]] * 4, [[]] * 4, 26)
     assert best_order_tilt(scores, right, log_rate) == 0.0  # nothing to gain: left as it is
-
-
-# --- PyHealth, by file
-
-
-def test_what_is_handed_over_holds_codes_and_label_numbers_alone() -> None:
-    index = {code: label for label, code in enumerate(LABELS)}
-    one = Patient([Visit([A, B], age=71), Visit([D, Code("ICD9", "V45")])], sex="F", age=72, id="secret-9")
-    rows = handover.as_rows([(one.visits[:1], one.visits[1])], index)
-    assert rows == [{"history": [["ICD9:250", "ICD9:276"]], "next": [3]}]
-    assert "secret" not in json.dumps(rows) and "71" not in json.dumps(rows)
-
-
-FAKE = """
-import json, sys
-from pathlib import Path
-import numpy as np
-kind, folder, seeds = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
-split = json.loads((folder / "split.json").read_text())
-if kind == "Transformer":
-    sys.exit("out of luck")
-for seed in seeds:
-    parts = {name: np.full((len(split[name]), split["labels"]), int(seed)) for name in ("validation", "test")}
-    np.savez(folder / f"{kind}-{seed}.npz", **parts)
-result = {"settings": {}, "tried": [], "runs": len(seeds), "version": "1.1.6"}
-(folder / f"{kind}.json").write_text(json.dumps(result))
-"""
-
-
-def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monkeypatch) -> None:
-    fake = tmp_path / "fake.py"
-    fake.write_text(FAKE)
-    monkeypatch.setattr(handover, "RUNNER", fake)
-    parts = {"validation": following(5, 1), "test": following(7, 2)}
-    python = type(fake)(sys.executable)
-    scores, told = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
-    assert [one["test"].shape for one in scores] == [(7, 4)] * 2
-    assert scores[1]["validation"][0, 0] == 4 and told["version"] == "1.1.6"
-    with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
-        handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
-    with pytest.raises(InputError, match="is no Python"):
-        handover.run("PyHealth RETAIN", following(9, 0), parts, LABELS, (1,), tmp_path / "none", tmp_path / "work")
-
-
-def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(monkeypatch) -> None:
-    """PyHealth's trainer makes an optimizer of the class it is given in every pass."""
-    for name in ("", ".datasets", ".models", ".trainer"):
-        monkeypatch.setitem(sys.modules, f"pyhealth{name}", MagicMock())
-    adam = import_module("training.baselines.pyhealth_runner").OneAdam()
-    weight = torch.nn.Parameter(torch.zeros(3))
-    made = [adam([{"params": [weight]}], lr=0.1) for _ in range(2)]
-    assert made[0] is made[1] and isinstance(made[0], torch.optim.Adam) and made[0].defaults["lr"] == 0.1
-    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner")
