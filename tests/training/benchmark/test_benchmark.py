@@ -20,7 +20,7 @@ from mera_core.icd.ontology import Ontology
 from tests.tiny import tiny_manifest, tiny_model, tiny_vocabulary
 from training import __main__ as cli
 from training import benchmark
-from training.benchmark import gpu_7b, importing, precisions, sample_forms, train_step
+from training.benchmark import gpu_7b, importing, precisions, train_step
 from training.benchmark.importing import Size
 from training.benchmark.invented import patients
 from training.benchmark.machine import child
@@ -169,30 +169,25 @@ def test_every_figure_of_serving(wide, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("import", 6), ("app", 7), ("train", 2), ("forms", 3), ("score", 2)])
+@pytest.mark.parametrize(("name", "count"), [("import", 6), ("train", 2), ("score", 2)])
 def test_every_section_runs_at_a_small_size(name, count, wide, tmp_path):
     rows = measured(name, wide, tmp_path)
     assert len(rows) >= count and all(made["ratio"] > 0 for made in rows.values())
 
 
-def test_both_forms_of_samples_ask_the_same_and_a_step_learns():
-    """What the rows on training pair: the same targets, and steps that move the weights."""
+def test_a_step_of_training_learns():
     ontology = Ontology.load()
     people = patients(30, ontology.billable("ICD9"))
     labels = sorted({code for person in people for visit in person.visits for code in visit.codes})
     model = tiny_model(labels, tiny_vocabulary(labels))
-    one_pass, prefixes = (
-        train_step.Steps(model, ontology, config, people) for config in (sample_forms.ONE_PASS, sample_forms.PREFIXES)
-    )
-    assert one_pass.targets == prefixes.targets == sum(len(person.visits) - 1 for person in people)
-    assert sum(one_pass.tokens) < sum(prefixes.tokens)
+    steps = train_step.Steps(model, ontology, train_step.HCL, people)
     before = model.head.bias.detach().clone()
-    assert one_pass.one_pass() > 0 and not torch.equal(before, model.head.bias)
+    assert steps.step() > 0 and not torch.equal(before, model.head.bias)
 
 
 def test_converting_is_measured_beside_a_scan_of_the_same_files(tmp_path):
     size = Size(50, 80, 800)
-    source = size.made("mimic4", tmp_path / "source")
+    source = size.made(tmp_path / "source")
     made = importing.measured("tables", source, "visits.parquet", (importing.CSV, source, "a scan"), 1, size)
     assert made["value"] > made["against_value"] > 0 and made["ratio"] > 1
     assert 0.02 < made["against_peak_gb"] < made["peak_gb"] < 3

@@ -34,7 +34,7 @@ SMALL = {  # what a stand-in changes: size and speed, never which code runs
 
 
 def test_the_table_is_what_plan_computes() -> None:
-    """Make it again with: python -m training plan --table --config ... (the configurations in the order of the table)."""
+    """Make it again with: python -m training plan --config ... (the configurations in the order of the table)."""
     paths = [CONFIGS / f"{name.format(stage)}.yaml" for name in SHOWN for stage in ("memorize", "rank")]
     between = re.search(r"<!-- plan: begin[^\n]*-->\n(.*?)\n?<!-- plan: end -->", GUIDE, re.DOTALL)
     assert between and between[1].strip() == table(make_all(paths, CohortSize(), Machine()))

@@ -1,10 +1,7 @@
 """The generator of test tables: the sizes asked for, the real tables' shape, and nothing that readers leave out."""
 
 import gzip
-import json
-from dataclasses import replace
 
-import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -13,7 +10,7 @@ from mera_core.common.errors import InputError
 from mera_core.readers import read
 from mera_core.readers.common.assemble import OVERLAPPING
 from training.tools import make_test_tables
-from training.tools.make_test_tables import invent, write_meds, write_mimic4
+from training.tools.make_test_tables import invent, write_mimic4
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +38,6 @@ def test_codes_change_system_in_october_2015(tables, tmp_path):
         assert systems == sorted(systems, key=lambda each: each == {"ICD10"})  # nobody goes back
 
 
-def test_meds_shape_has_the_same_diagnoses(tables, tmp_path):
-    write_meds(tables, tmp_path)
-    shards = sorted((tmp_path / "data").rglob("*.parquet"))
-    events = [event for shard in shards for event in pq.read_table(shard).to_pylist()]
-    assert sum(event["code"].startswith("DIAGNOSIS//ICD//") for event in events) == 8_000
-    assert len({event["hadm_id"] for event in events} - {None}) == 700
-    for shard in shards:
-        ids = pq.read_table(shard)["subject_id"].to_pylist()
-        assert ids == sorted(ids)
-    whole = [set(pq.read_table(shard)["subject_id"].to_pylist()) for shard in shards]
-    assert sum(map(len, whole)) == len(set.union(*whole)) == 400
-    assert json.loads((tmp_path / "metadata/dataset.json").read_text())["meds_version"] == "0.4.0"
-
-
 def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
     again = invent(400, 700, 8_000, seed=5)
     assert all(one.equals(other) for one, other in zip(again, tables, strict=True))
@@ -65,9 +48,8 @@ def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["excel", "x"], "there is no shape 'excel'; there are mimic4 and meds."),
-        (["meds", "x", "--diagnoses", "90000000"], "90,000,000 diagnoses don't go together"),
-        (["mimic4", "file"], "file can't be written"),
+        (["x", "--diagnoses", "90000000"], "90,000,000 diagnoses don't go together"),
+        (["file"], "file can't be written"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_a_sentence_before_anything_is_drawn(tmp_path, monkeypatch, arguments, said):
@@ -81,22 +63,3 @@ def test_what_cannot_be_made_is_told_in_a_sentence_before_anything_is_drawn(tmp_
     assert (told.exit_code, drawn) == (2, [])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert said in told.stderr and told.stderr.count("\n") == 1 and told.stdout == ""
-
-
-def test_one_patient_gives_one_record_whether_read_as_mimic4_or_as_meds(tables, tmp_path):
-    write_mimic4(tables, tmp_path / "tables")
-    write_meds(tables, tmp_path / "events")
-    as_tables, as_events = read(tmp_path / "tables", "mimic4"), read(tmp_path / "events", "meds")
-    events = {patient.id: patient for patient in as_events.patients}
-    words = {}
-    for patient in as_tables.patients:
-        # The calendar year of a visit is in no MEDS event.
-        visits = [
-            replace(visit, details={k: v for k, v in visit.details.items() if k != "year"}) for visit in patient.visits
-        ]
-        assert events[patient.id] == replace(patient, visits=visits)
-        words |= {(name, word): None for visit in visits for name, word in visit.details.items() if name != "stay"}
-        words |= dict.fromkeys(patient.details.items())
-    assert len(events) == len(as_tables.patients) == 244
-    assert {("admission", "emergency"), ("discharge", "rehabilitation"), ("ethnicity", "hispanic")} <= set(words)
-    assert ("ethnicity", "unknown") not in words
