@@ -131,8 +131,8 @@ class Engine:
 
         A model whose end-of-visit token was not trained to be a threshold ("none") is cut by its share of ranking mass: the
         log of the sum of all codes' exponentials stands in place of the end-of-visit logit.
-        What histories have in common is computed once where that pays (variants of the first one, or the words before the
-        first code); the scores are those of `rank` to about 1e-5 in float32.
+        What variants of the first history have in common with it is computed once where that pays; the scores are those of
+        `rank` to about 1e-5 in float32.
 
         Args:
             batch_size, tokens: most of a forward pass, in histories and in tokens with their padding.
@@ -143,8 +143,7 @@ class Engine:
         scores = np.empty((len(read), len(self.label_space)), np.float32)
         eov = np.empty(len(read), np.float32)
         sequences = [encoded.input_ids for _, encoded in read]
-        heads = [encoded.codes[0][0] if encoded.codes and encoded.codes[0] else 0 for _, encoded in read]
-        for rows, hidden in in_batches(self.model, sequences, batch_size, heads=heads, tokens=tokens):
+        for rows, hidden in in_batches(self.model, sequences, batch_size, tokens=tokens):
             seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
             tensor = torch.from_numpy(np.array(seen, np.float32)).to(hidden.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
