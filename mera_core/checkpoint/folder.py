@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, field
 from importlib.metadata import version
 from pathlib import Path
@@ -138,11 +139,7 @@ def save_checkpoint(
     Raises InputError where the disk is full or may not be written to, or `folder` holds something else than a checkpoint
     (see `make_room`); what was in `folder` before is there still.
     """
-    make_room(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    with told_if_unwritable(folder, partial):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         if network is not None:
             for name in manifest.files.keys() - {HEAD_FILE, CARD}:
                 shutil.copyfile(network / name, partial / name)
@@ -154,7 +151,7 @@ def save_checkpoint(
             model.vocabulary.tokenizer.save_pretrained(partial)
             _without_blanks(partial / "tokenizer.json")
         model.save_head(partial)
-        return write_manifest(manifest, partial, folder)
+        return write_manifest(manifest, partial)
 
 
 def _without_blanks(path: Path) -> None:
@@ -164,16 +161,29 @@ def _without_blanks(path: Path) -> None:
         path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
-def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
-    """Hash the files of `partial`, write its `mera.json`, and move it to `folder`."""
-    files = {p.name: sha256(p) for p in sorted(partial.iterdir()) if p.name != MANIFEST}
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write to, which takes its place when the block ends.
+
+    Raises InputError as `save_checkpoint` does; what was in `folder` before is then there still.
+    """
+    make_room(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    with told_if_unwritable(folder, partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        put_in_place(partial, folder)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Manifest:
+    """Hash the files of a folder and write its `mera.json`; the manifest with hashes and versions."""
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
     manifest = Manifest(**{**vars(manifest), "files": files, "versions": library_versions()})
-    path = partial / MANIFEST
+    path = folder / MANIFEST
     path.write_text(json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
-    if partial != folder:
-        put_in_place(partial, folder)
     return manifest
 
 

@@ -5,7 +5,6 @@ Moves weights; trains and measures nothing.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -16,13 +15,12 @@ from mera_core.checkpoint.folder import (
     Manifest,
     load_vocabulary,
     make_room,
-    put_in_place,
     read_manifest,
     save_checkpoint,
+    whole_folder,
 )
 from mera_core.checkpoint.verify import check_files
 from mera_core.common.errors import InputError
-from mera_core.common.faults import told_if_unwritable
 from mera_core.ranking.ranking import NOTICE
 from training.common import adapters
 from training.common.backbone import load_weights, set_rows
@@ -73,14 +71,10 @@ def export(checkpoint: Path, out: Path, dtype: str | None = None) -> None:
     vocabulary = load_vocabulary(checkpoint)
     backbone = load_weights(str(checkpoint), stored)
     set_rows(backbone, len(vocabulary))
-    partial = out.with_name(out.name + ".partial")
-    with told_if_unwritable(out, partial):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(out) as partial:
         backbone.save_pretrained(partial)
         vocabulary.tokenizer.save_pretrained(partial)
         (partial / CARD).write_text(read_me(manifest, type(backbone).__name__), encoding="utf-8")
-        put_in_place(partial, out)
 
 
 def read_me(manifest: Manifest, architecture: str) -> str:
