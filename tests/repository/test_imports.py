@@ -41,7 +41,6 @@ training.common         configuration, optimizer, trainer, split
 training.memorize       stage 1
 training.rank           stage 2
 training.baselines      the models to beat
-training.plan           what a run needs
 training.ablate         switches, one at a time
 training.evaluate       figures on held-out patients
 training.open_questions experiments
