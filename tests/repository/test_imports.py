@@ -36,7 +36,7 @@ mera_core.figures       a ranking -> a plotly figure
 mera_core.export        a ranking -> CSV, JSON, FHIR, a report
 mera_core.scoring       many patients on a command line, resumable, and on Ray
 mera_core.__main__      the command line
-training.tools          the ICD tables and invented test data
+training.tools          builds the ICD tables
 training.common         configuration, optimizer, trainer, split
 training.memorize       stage 1
 training.rank           stage 2

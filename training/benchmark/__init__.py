@@ -19,7 +19,6 @@ from training.benchmark.rows import Row, Setting
 __all__ = ["SECTIONS", "Row", "Setting", "run"]
 
 SECTIONS: dict[str, str] = {  # name -> module with TITLE and measure(setting)
-    "import": "training.benchmark.importing",
     "train": "training.benchmark.train_step",
     "serve": "training.benchmark.serve",
     "precision": "training.benchmark.precisions",

@@ -20,8 +20,7 @@ from mera_core.icd.ontology import Ontology
 from tests.tiny import tiny_manifest, tiny_model, tiny_vocabulary
 from training import __main__ as cli
 from training import benchmark
-from training.benchmark import gpu_7b, importing, precisions, train_step
-from training.benchmark.importing import Size
+from training.benchmark import gpu_7b, precisions, train_step
 from training.benchmark.invented import patients
 from training.benchmark.machine import child
 from training.benchmark.rows import Setting, paired, row, show
@@ -169,7 +168,7 @@ def test_every_figure_of_serving(wide, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("import", 6), ("train", 2), ("score", 2)])
+@pytest.mark.parametrize(("name", "count"), [("train", 2), ("score", 2)])
 def test_every_section_runs_at_a_small_size(name, count, wide, tmp_path):
     rows = measured(name, wide, tmp_path)
     assert len(rows) >= count and all(made["ratio"] > 0 for made in rows.values())
@@ -183,16 +182,6 @@ def test_a_step_of_training_learns():
     steps = train_step.Steps(model, ontology, train_step.HCL, people)
     before = model.head.bias.detach().clone()
     assert steps.step() > 0 and not torch.equal(before, model.head.bias)
-
-
-def test_converting_is_measured_beside_a_scan_of_the_same_files(tmp_path):
-    size = Size(50, 80, 800)
-    source = size.made(tmp_path / "source")
-    made = importing.measured("tables", source, "visits.parquet", (importing.CSV, source, "a scan"), 1, size)
-    assert made["value"] > made["against_value"] > 0 and made["ratio"] > 1
-    assert 0.02 < made["against_peak_gb"] < made["peak_gb"] < 3
-    assert (made["patients"], made["visits"], made["diagnoses"]) == (50, 80, 800)
-    assert "within_limits" not in made  # said of the full size alone
 
 
 def test_lists_agree_as_far_as_their_places_do():

@@ -1,7 +1,5 @@
 """Invented records of any size in the shape of MIMIC-IV, to test import and scale with.
 
-    python -m training.tools.make_test_tables OUT --patients 364000 --admissions 546000 --diagnoses 6400000
-
 The shape is that of the real tables: columns, undotted codes with leading zeros, seq_num, a change from ICD-9 to ICD-10 in
 October 2015 of the hidden calendar, most patients with one admission or none. The codes are drawn by chance, so nothing
 can be learned from them; never measure accuracy on these tables.
@@ -9,15 +7,13 @@ can be learned from them; never measure accuracy on these tables.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import typer
 
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
@@ -134,29 +130,3 @@ def write_mimic4(tables: Invented, folder: Path, packed: bool = True) -> None:
         with pa.output_stream(path, compression="gzip" if packed else None) as stream:
             stream.write(",".join(table.column_names).encode() + b"\n")
             pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
-
-
-def main(
-    out: Annotated[Path, typer.Argument(help="A folder to write to.")],
-    patients: Annotated[int, typer.Option(min=1)] = 1_000,
-    admissions: Annotated[int, typer.Option(min=1)] = 1_500,
-    diagnoses: Annotated[int, typer.Option(min=1)] = 17_500,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    packed: Annotated[bool, typer.Option(help="Gzip the CSV files.")] = True,
-) -> None:
-    """Write invented tables of the sizes asked for."""
-    try:
-        refuse_sizes(patients, admissions, diagnoses)
-        out.mkdir(parents=True, exist_ok=True)  # before anything is drawn, which takes minutes
-        write_mimic4(invent(patients, admissions, diagnoses, seed), out, packed)
-    except OSError as error:
-        print(f"{out} can't be written: {error.strerror or error}.", file=sys.stderr)
-        raise typer.Exit(2) from error
-    except InputError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    print(f"{out}: {patients:,} invented patients, {admissions:,} admissions, {diagnoses:,} diagnoses")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -3,14 +3,11 @@
 import gzip
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from mera_core.common.errors import InputError
 from mera_core.readers import read
 from mera_core.readers.common.assemble import OVERLAPPING
-from training.tools import make_test_tables
-from training.tools.make_test_tables import invent, write_mimic4
+from tests.readers.invented_mimic4 import invent, write_mimic4
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +40,3 @@ def test_the_same_seed_makes_the_same_tables_and_sizes_must_go_together(tables):
     assert all(one.equals(other) for one, other in zip(again, tables, strict=True))
     with pytest.raises(InputError, match="from 1 to 39 diagnoses"):
         invent(10, 10, 1_000)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["x", "--diagnoses", "90000000"], "90,000,000 diagnoses don't go together"),
-        (["file"], "file can't be written"),
-    ],
-)
-def test_what_cannot_be_made_is_told_in_a_sentence_before_anything_is_drawn(tmp_path, monkeypatch, arguments, said):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
-    drawn = []
-    monkeypatch.setattr(make_test_tables, "_with_each", lambda *_: drawn.append(1))
-    app = typer.Typer()
-    app.command()(make_test_tables.main)
-    told = CliRunner().invoke(app, arguments)
-    assert (told.exit_code, drawn) == (2, [])
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert said in told.stderr and told.stderr.count("\n") == 1 and told.stdout == ""
