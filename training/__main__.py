@@ -216,7 +216,6 @@ def benchmark(
         Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, as a trial; not written as evidence.")] = False,
-    runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = MINI,
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
     format: Format = "auto",
@@ -229,7 +228,7 @@ def benchmark(
     if sections is not None and not names:
         raise InputError(f"--sections names none; there are {', '.join(benchmarks.SECTIONS)}.")
     names = names or list(benchmarks.SECTIONS)
-    setting = benchmarks.Setting(quick, runs, checkpoint, data, format)
+    setting = benchmarks.Setting(quick, checkpoint, data, format)
     folder = out or (None if quick else Path("docs/evidence"))
     if folder:
         _file(folder / "benchmark.json")

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mera_core.common.errors import InputError
-
 Row = dict[str, Any]
 Timed = Callable[[], float]
 Pairs = tuple[list[float], list[float]]
@@ -28,8 +26,6 @@ class Setting:
 
     quick: bool = False
     """Small sizes and few runs: shows that a section works, gives no evidence."""
-    runs: int | None = None
-    """Runs of each pair; the section's own number by default."""
     checkpoint: Path = Path("sample_data/mera-mini")
     """Checkpoint that is loaded, served or asked."""
     data: str | None = None
@@ -37,13 +33,9 @@ class Setting:
     format: str = "auto"
     """Their format."""
 
-    def __post_init__(self) -> None:
-        if self.runs is not None and self.runs < 1:
-            raise InputError(f"There must be at least one run, not {self.runs}.")
-
     def times(self, full: int, quick: int = 1) -> int:
-        """How often to run a pair: as the user said, else so often."""
-        return self.runs or (quick if self.quick else full)
+        """How often to run a pair."""
+        return quick if self.quick else full
 
 
 def seconds(call: Callable[..., object], *given: Any) -> float:

@@ -22,7 +22,7 @@ from training import __main__ as cli
 from training import benchmark
 from training.benchmark import gpu_7b, precisions, train_step
 from training.benchmark.invented import patients
-from training.benchmark.machine import child
+from training.benchmark.machine import child_seconds
 from training.benchmark.rows import Setting, paired, row, show
 
 EVIDENCE = Path(__file__).resolve().parents[3] / "docs" / "evidence"
@@ -116,17 +116,12 @@ def test_the_command_prints_a_table_and_leaves_out_what_cant_be_measured_here(se
         list(benchmark.run(["naps"], Setting()))
     with pytest.raises(InputError, match="There is no folder"):
         list(benchmark.run(["sleep"], Setting(), tmp_path / "none"))
-    with pytest.raises(InputError, match="at least one run"):
-        Setting(runs=0)
 
 
-def test_a_childs_own_memory_is_measured_and_its_failure_told():
-    small = child([sys.executable, "-c", "import time; time.sleep(0.3)"])
-    large = child([sys.executable, "-c", "held = b'x' * 300_000_000; print('out')"])
-    assert 0.29 < large.peak_gb - small.peak_gb < 0.35
-    assert small.seconds > 0.3 and large.stdout == "out\n" and large.stderr == ""
+def test_a_childs_seconds_are_measured_and_its_failure_told():
+    assert 0.3 < child_seconds([sys.executable, "-c", "import time; time.sleep(0.3)"]) < 60
     with pytest.raises(InputError, match="status 3: no such luck"):
-        child([sys.executable, "-c", "import sys; print('no such luck', file=sys.stderr); sys.exit(3)"])
+        child_seconds([sys.executable, "-c", "import sys; print('no such luck', file=sys.stderr); sys.exit(3)"])
 
 
 # --- what each section measures
@@ -147,7 +142,7 @@ def wide(tmp_path_factory):
 
 def measured(name: str, checkpoint: Path, tmp_path: Path) -> dict[str, dict]:
     """The rows of a section at a small size, by what they are; each of them is JSON."""
-    [result] = benchmark.run([name], Setting(quick=True, runs=1, checkpoint=checkpoint), tmp_path)
+    [result] = benchmark.run([name], Setting(quick=True, checkpoint=checkpoint), tmp_path)
     assert json.loads((tmp_path / f"benchmark-{name}.json").read_text()) == result
     rows = {made["what"]: made for made in result["rows"]}
     assert len(rows) == len(result["rows"])
@@ -164,7 +159,7 @@ def test_every_figure_of_serving(wide, tmp_path):
     rows = measured("serve", wide, tmp_path)
     shared = [made for what, made in rows.items() if "computed once" in what]
     assert len(shared) == 2 and all(made["largest_difference"] < 1e-4 for made in shared)
-    assert len([what for what in rows if what.startswith("20 codes decoded")]) == 2
+    assert len([what for what in rows if what.startswith("20 codes decoded")]) == 1
 
 
 @pytest.mark.slow
