@@ -222,7 +222,7 @@ def benchmark(
 ) -> None:
     """Measure time and memory, each figure beside its alternative in the same run."""
     from training import benchmark as benchmarks
-    from training.benchmark.rows import show
+    from training.benchmark.rows import line
 
     names = [name.strip() for name in (sections or "").split(",") if name.strip()]
     if sections is not None and not names:
@@ -234,10 +234,7 @@ def benchmark(
         _file(folder / "benchmark.json")
     for group in [names] if sections else [[name] for name in names]:
         try:
-            for result in benchmarks.run(
-                group, setting, folder, lambda row: typer.echo(f"{row['what']} ...", err=True)
-            ):
-                show(result)
+            list(benchmarks.run(group, setting, folder, lambda row: typer.echo(line(row))))
         except InputError as error:
             if sections:
                 raise

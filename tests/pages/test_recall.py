@@ -102,15 +102,13 @@ def test_ancestors_stand_beside_the_tree_of_the_icd():
     assert [text == "the same" for text in table["Official"]] == [answer.exact for answer in expected]
 
 
-def test_chapters_are_drawn_over_the_tree():
+def test_chapters_are_drawn_worst_first():
     app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("chapters").run()
     assert not app.exception
     memory = chapter_memory(engines.engine().manifest)
     (chart,) = charts(app)
-    assert chart["data"][0]["type"] == "treemap"
-    assert chart["data"][0]["values"][0] == sum(row.codes for row in memory)
-    app.segmented_control(key="memory_chart").set_value("Bars").run()
+    assert chart["data"][0]["x"] == pytest.approx(sorted(100 * row.exact["code_to_definition"] for row in memory))
     app.segmented_control(key="memory_direction").set_value("definition_to_code").run()
     expected = sorted(100 * row.exact["definition_to_code"] for row in memory)
     assert charts(app)[0]["data"][0]["x"] == pytest.approx(expected)

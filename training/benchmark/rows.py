@@ -9,15 +9,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 Row = dict[str, Any]
 Timed = Callable[[], float]
 Pairs = tuple[list[float], list[float]]
-_KNOWN = ("what", "value", "unit", "runs", "lowest", "highest", "against", "against_value", "ratio")
 
 
 @dataclass(frozen=True)
@@ -91,31 +85,11 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def show(result: dict[str, Any], console: Console | None = None) -> None:
-    """Print a section's title and machine, then its rows: what, median, range, runs, the alternative's median, ratio."""
-    made, console = result["machine"], console or Console()
-    memory = f", {made['memory_gb']:g} GB" if made["memory_gb"] else ""
-    gpu, cores = made["gpu"] or "no GPU", f"{made['cores']} core{'s' * (made['cores'] != 1)}"
-    console.print(Text(result["title"] + " [small sizes: no evidence]" * result["quick"], style="bold"))
-    console.print(Text(f"{cores}{memory}, {gpu}, Python {made['versions']['python']}"))
-    table = Table("", "median", "range", "runs", "beside", "ratio", box=box.SIMPLE_HEAD)
-    for one in result["rows"]:
-        beside, further = one.get("against"), [f"{key}: {_plain(one[key])}" for key in one if key not in _KNOWN]
-        told = [
-            one["what"],
-            *([f"  beside {beside}"] if beside else []),
-            *(["  " + ", ".join(further)] if further else []),
-        ]
-        cells = ["\n".join(told)]
-        if one["value"] is not None:  # what could not be measured says so in its name
-            cells += [f"{one['value']:g} {one['unit']}", f"{one['lowest']:g} to {one['highest']:g}", str(one["runs"])]
-        if beside:
-            cells += [f"{one['against_value']:g} {one['unit']}", f"{one['ratio']:.2f}"]
-        table.add_row(*map(Text, cells))
-    console.print(table)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return {True: "yes", False: "no"}.get(value, str(value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+def line(figure: Row) -> str:
+    """A figure in words; what could not be measured says so in its name."""
+    if figure["value"] is None:
+        return figure["what"]
+    words = f"{figure['what']}: {figure['value']:g} {figure['unit']} ({figure['lowest']:g} to {figure['highest']:g})"
+    if beside := figure.get("against"):
+        words += f"; {beside}: {figure['against_value']:g} {figure['unit']}, ratio {figure['ratio']:.2f}"
+    return words

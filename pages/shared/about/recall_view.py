@@ -85,23 +85,16 @@ def show_ancestors(code: Code, answers: Sequence[Recall], ontology: Ontology) ->
 
 @st.fragment
 def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
-    """How well each chapter is recalled: a map of the ICD or bars, and the numbers as a table."""
+    """How well each chapter is recalled: bars, and the numbers as a table."""
     if not memory:
         st.info("This model carries no figures on recall by chapter.", icon=":material/info:")
         return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        direction = choose("Asked", memory_figures.DIRECTIONS, "memory_direction")
-        chart = choose("Chart", ("Map", "Bars"), "memory_chart")
+    direction = choose("Asked", memory_figures.DIRECTIONS, "memory_direction")
     words = memory_figures.describe_memory(memory, direction)
     st.markdown(plain(words))
-    if chart == "Map":
-        figure = memory_figures.memory_treemap(memory, direction, ontology)
-    else:
-        figure = memory_figures.memory_bars(memory, direction)
-    draw(figure, "memory", words)
+    draw(memory_figures.memory_bars(memory, direction), "memory", words)
     st.caption(
-        "Measured on every billable code when the checkpoint was made; “to the letter” means that not one word differs. "
-        "A click on a chapter opens it."
+        "Measured on every billable code when the checkpoint was made; “to the letter” means that not one word differs."
     )
     twin("every chapter", memory_figures.memory_frame(memory, ontology))
 
