@@ -131,12 +131,11 @@ def ablate(
     out: Annotated[Path, typer.Option(help="The table, as JSON.")] = Path("docs/evidence/ablations.json"),
     only: Only = None,
     seeds: Seeds = "",
-    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
 ) -> None:
     """Run the ablation table, one run for each row and seed; resumes a stopped run."""
     from training.ablate import run as ablation
 
-    table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
+    table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds))
     done = sum(len(row["seeds"]) for row in table["rows"])
     typer.echo(f"{done} runs of {len(table['rows'])} rows in {out}")
 
