@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint
+from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint, refuse_unranked
 from mera_core.common.bundled import SAMPLES
 from mera_core.common.errors import InputError
 from mera_core.history.records import Note, Patient, Visit, resolve
@@ -108,8 +108,7 @@ class Engine:
         return history, (*notes, *more)
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
-        if not self.label_space:
-            raise InputError(f"The checkpoint {self.name} has memorized ICD codes but was not trained to rank.")
+        refuse_unranked(self.name, self.label_space)
         if not patient.visits:
             raise InputError("The history holds no visit.")
         history, notes = self.read_history(patient)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, field
 from importlib.metadata import version
@@ -116,6 +116,12 @@ class Manifest:
 def folder_hash(manifest: Manifest) -> str:
     """The first 12 hexadecimal digits of a hash over every file's hash: names a checkpoint's content."""
     return hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def refuse_unranked(name: str, labels: Sequence[Code]) -> None:
+    """Raise InputError for a checkpoint without a label space."""
+    if not labels:
+        raise InputError(f"The checkpoint {name} has memorized ICD codes but was not trained to rank.")
 
 
 def library_versions() -> dict[str, str]:

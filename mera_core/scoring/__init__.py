@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
+from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest, refuse_unranked
 from mera_core.cohort.convert import ended_by_signals, read_source
 from mera_core.common.errors import InputError
 from mera_core.common.files import refuse_target
@@ -166,8 +166,7 @@ def _checked(job: Job) -> str:
     folder = job.checkpoint or BUNDLED
     manifest = read_manifest(folder)
     name = f"{manifest.name} {folder_hash(manifest)}"
-    if not manifest.label_space:
-        raise InputError(f"The checkpoint {name} has memorized ICD codes but was not trained to rank.")
+    refuse_unranked(name, manifest.label_space)
     check_files(folder, manifest.files)
     return name
 
