@@ -199,18 +199,12 @@ def convert(
 @app.command()
 def score(
     source: Annotated[Path, typer.Argument(help="Many patients: a file or a folder, plain or gzipped.")],
-    out: Annotated[Path, typer.Option(help="Output: .parquet or .csv; with --to meds, a new folder.")],
+    out: Annotated[Path, typer.Option(help="Output: .parquet or .csv.")],
     format: Annotated[str, typer.Option(help="Name of the source's format, or auto.")] = "auto",
     top: Annotated[int, typer.Option(help="Codes a patient; all predicted codes if they are more.", min=1)] = 20,
     hold_out: Annotated[
         bool, typer.Option("--hold-out", help="Predict each last visit from earlier ones, and add what came true.")
     ] = False,
-    to: Annotated[str, typer.Option(help="predictions (ranked codes) or meds (labels and predictions of --task).")] = (
-        "predictions"
-    ),
-    task: Annotated[
-        list[str] | None, typer.Option(help="With --to meds: heart_failure, or a code such as ICD9:428. Repeatable.")
-    ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (needs requirements-ray.txt).")] = "local",
     workers: Annotated[
         int | None, typer.Option(help="Number of processes. Default: one a core, or one with a GPU.", min=1)
@@ -233,8 +227,7 @@ def score(
 
     settings = scoring.Settings(
         top=top,
-        hold_out=hold_out or to == "meds",
-        tasks=_tasks(to, task),
+        hold_out=hold_out,
         part=part,
         rows=batch_size,
         tokens=batch_size * TOKENS_A_ROW,
@@ -260,23 +253,6 @@ def start_app(port: Annotated[int, typer.Option(help="Where it answers.", min=1,
     options = {"address": "127.0.0.1", "port": str(port), "headless": "true"}
     server = [word for name, value in options.items() for word in (f"--server.{name}", value)]
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP / "app.py"), *server])
-
-
-def _tasks(to: str, named: Sequence[str] | None) -> tuple[Any, ...]:
-    """The tasks of --to meds; () for ranked codes."""
-    from mera_core.icd.ontology import Ontology
-    from mera_core.writers.predictions import HEART_FAILURE, task_of
-
-    if to not in ("predictions", "meds"):
-        raise InputError(f"--to must be predictions or meds, not {to!r}.")
-    if to == "predictions":
-        if named:
-            raise InputError("--task is for --to meds.")
-        return ()
-    names = dict.fromkeys(named or (HEART_FAILURE.name,))
-    return tuple(
-        HEART_FAILURE if name == HEART_FAILURE.name else task_of(Ontology.load().parse(name)) for name in names
-    )
 
 
 def _pairs(given: Sequence[str] | None, name: str) -> dict[str, str]:

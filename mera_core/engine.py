@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint
+from mera_core.checkpoint.folder import Manifest, folder_hash, load_checkpoint, refuse_unranked
 from mera_core.common.bundled import SAMPLES
 from mera_core.common.errors import InputError
 from mera_core.history.plausible import implausible
@@ -127,8 +127,7 @@ class Engine:
         return history, (*([unlike] if unlike else []), *notes, *implausible(resolved, self.ontology))
 
     def _read(self, patient: Patient) -> tuple[Patient, Encoded, tuple[Note, ...]]:
-        if not self.label_space:
-            raise InputError(f"The checkpoint {self.name} has memorized ICD codes but was not trained to rank.")
+        refuse_unranked(self.name, self.label_space)
         if not patient.visits:
             raise InputError("The history holds no visit.")
         history, notes = self.read_history(patient)
@@ -150,8 +149,8 @@ class Engine:
 
         A model whose end-of-visit token was not trained to be a threshold ("none") is cut by its share of ranking mass: the
         log of the sum of all codes' exponentials stands in place of the end-of-visit logit.
-        What histories have in common is computed once where that pays (variants of the first one, or the words before the
-        first code); the scores are those of `rank` to about 1e-5 in float32.
+        What variants of the first history have in common with it is computed once where that pays; the scores are those of
+        `rank` to about 1e-5 in float32.
 
         Args:
             batch_size, tokens: most of a forward pass, in histories and in tokens with their padding.
@@ -162,8 +161,7 @@ class Engine:
         scores = np.empty((len(read), len(self.label_space)), np.float32)
         eov = np.empty(len(read), np.float32)
         sequences = [encoded.input_ids for _, encoded in read]
-        heads = [encoded.codes[0][0] if encoded.codes and encoded.codes[0] else 0 for _, encoded in read]
-        for rows, hidden in in_batches(self.model, sequences, batch_size, heads=heads, tokens=tokens):
+        for rows, hidden in in_batches(self.model, sequences, batch_size, tokens=tokens):
             seen = [[n, *row] for n, i in enumerate(rows) for row in seen_features(read[i][0].visits, self._index)]
             tensor = torch.from_numpy(np.array(seen, np.float32)).to(hidden.device) if seen else None
             batch_scores, batch_eov = self.model.scores(hidden, tensor)
@@ -282,14 +280,6 @@ class Engine:
         best = recall_equivalents(self.model, [subject])[0]
         truths = self.ontology.equivalents(code, own[0])
         return self._answer(question_text(EQUIVALENT, subject), best, truths)
-
-    def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
-        """The model's definition of each code, from memory, in one batch.
-
-        Raises:
-            InputError: a code of a system that this checkpoint did not memorize.
-        """
-        return recall_definitions(self.model, [self._memorized(code, None) for code in codes])
 
     def _memorized(self, code: str | Code, system: str | None) -> Code:
         systems = self._manifest.systems

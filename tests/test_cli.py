@@ -196,8 +196,6 @@ def test_rank_refuses_a_broken_checkpoint(refused, checkpoint, tmp_path):
         (["score", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
         (["score", "x.csv", "--out", "t.csv", "--top", "0"], "--top"),
         (["score", "x.csv", "--out", "t.csv", "--to", "fhir"], "--to must be predictions or meds"),
-        (["score", "x.csv", "--out", "t.csv", "--task", "ICD9:428"], "--task is for --to meds"),
-        (["score", "x.csv", "--out", "t", "--to", "meds", "--task", "no such"], "no such"),
         (["score", "x.csv", "--out", "t.csv", "--engine", "spark"], "--engine must be local or ray"),
         (["score", "x.csv", "--out", "t.csv", "--address", "auto"], "needs --engine ray"),
         (["score", "x.csv", "--out", "t.csv", "--option", "a"], "--option must be NAME=VALUE"),
@@ -303,10 +301,10 @@ def test_score_writes_predictions_and_says_who_is_not_in_them(run, checkpoint, t
     assert f"scored: {rows['patient_id'].nunique()} of 34 patients by tiny " in said
     assert said.strip().endswith("Research use, not for clinical decisions.")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["p.parquet", "p.parquet.left_out.csv"]
-    status, said, _ = run(*arguments, "--out", tmp_path / "m", "--to", "meds", "--task", "ICD9:427", "--json")
+    status, said, _ = run(*arguments, "--out", tmp_path / "m.csv", "--hold-out", "--json")
     assert status == 0
     assert json.loads(said)["patients"] == 34
-    assert (tmp_path / "m/predictions/ICD9-427/0.parquet").is_file()
+    assert set(pd.read_csv(tmp_path / "m.csv")["came_true"]) == {True, False}
 
 
 def test_score_that_is_interrupted_says_how_to_go_on(run, checkpoint, tmp_path, monkeypatch):

@@ -128,15 +128,12 @@ def baselines(
     ] = Path("docs/evidence/baselines.json"),
     seeds: Annotated[str, typer.Option(help="Seeds of models with random starts.")] = "1,2,3",
     only: Only = None,
-    pyhealth_python: Annotated[
-        Path | None, typer.Option(help="Python of an environment with PyHealth 1.1.6, for its two rows.")
-    ] = None,
     draws: Draws = 1000,
 ) -> None:
     """Tune, fit and measure every baseline on a checkpoint's split; resumes a stopped run."""
     from training.evaluate import compare_baselines as compare
 
-    table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or (), pyhealth_python)
+    table = compare.run(checkpoint, data, format, _file(out), _numbers(seeds), draws, only or ())
     typer.echo(f"{len(table['rows'])} rows in {out}")
 
 
@@ -149,12 +146,11 @@ def ablate(
     out: Annotated[Path, typer.Option(help="The table, as JSON.")] = Path("docs/evidence/ablations.json"),
     only: Only = None,
     seeds: Seeds = "",
-    minutes: Annotated[float, typer.Option(help="Start no further run after this many minutes.")] = 1e9,
 ) -> None:
     """Run the ablation table, one run for each row and seed; resumes a stopped run."""
     from training.ablate import run as ablation
 
-    table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds), minutes)
+    table = ablation.run(config, data, format, runs, _file(out), only or (), _numbers(seeds))
     done = sum(len(row["seeds"]) for row in table["rows"])
     typer.echo(f"{done} runs of {len(table['rows'])} rows in {out}")
 
@@ -234,29 +230,25 @@ def benchmark(
         Path | None, typer.Option(help="Folder of benchmark-SECTION.json; docs/evidence unless --quick.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, as a trial; not written as evidence.")] = False,
-    runs: Annotated[int | None, typer.Option(help="Runs of each pair; the section's own number by default.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint that is served.")] = MINI,
     data: Annotated[str | None, typer.Option(help="Patient records, for sections that train on real ones.")] = None,
     format: Format = "auto",
 ) -> None:
     """Measure time and memory, each figure beside its alternative in the same run."""
     from training import benchmark as benchmarks
-    from training.benchmark.rows import show
+    from training.benchmark.rows import line
 
     names = [name.strip() for name in (sections or "").split(",") if name.strip()]
     if sections is not None and not names:
         raise InputError(f"--sections names none; there are {', '.join(benchmarks.SECTIONS)}.")
     names = names or list(benchmarks.SECTIONS)
-    setting = benchmarks.Setting(quick, runs, checkpoint, data, format)
+    setting = benchmarks.Setting(quick, checkpoint, data, format)
     folder = out or (None if quick else Path("docs/evidence"))
     if folder:
         _file(folder / "benchmark.json")
     for group in [names] if sections else [[name] for name in names]:
         try:
-            for result in benchmarks.run(
-                group, setting, folder, lambda row: typer.echo(f"{row['what']} ...", err=True)
-            ):
-                show(result)
+            list(benchmarks.run(group, setting, folder, lambda row: typer.echo(line(row))))
         except InputError as error:
             if sections:
                 raise
@@ -283,39 +275,6 @@ def fit_cut(
 
 
 @app.command()
-def plan(
-    config: Annotated[
-        list[Path], typer.Option("--config", help="Configuration of a run; give stage 1 before its stage 2.")
-    ],
-    gpu_memory: Annotated[
-        float | None, typer.Option(help="GB of one GPU; this machine's first GPU by default.")
-    ] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that train together (DDP: each holds the whole model).", min=1)] = 1,
-    labels: Annotated[
-        int | None, typer.Option(help="Codes of the label space; by default every billable code of the systems.")
-    ] = None,
-    patients: Annotated[int, typer.Option(help="Training patients of two visits or more.")] = 6000,
-    visits: Annotated[float, typer.Option(help="Visits a patient, on average.")] = 2.66,
-    codes: Annotated[float, typer.Option(help="Codes a visit, on average.")] = 13.06,
-    tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
-    as_json: AsJson = False,
-    as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
-) -> None:
-    """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
-    from training.plan import run as planning
-
-    cohort = planning.CohortSize(labels, patients, visits, codes)
-    machine = planning.Machine.of(gpu_memory, gpus, tokens_per_second)
-    plans = planning.make_all(config, cohort, machine)
-    if as_json:
-        typer.echo(json.dumps([made.to_json() for made in plans], indent=1))
-    elif as_table:
-        typer.echo(planning.table(plans))
-    else:
-        typer.echo("\n\n".join(planning.in_words(made) for made in plans))
-
-
-@app.command()
 def merge(
     adapters: Annotated[Path, typer.Argument(help="Folder written by a run with tuning lora or qlora.")],
     out: Out,
@@ -323,24 +282,9 @@ def merge(
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
     """Merge adapters into their base model: a complete checkpoint for the engine and the app."""
-    from training.release import export as exporting
+    from training.release import merge as merging
 
-    exporting.merge(adapters, out, base, dtype)
-    typer.echo(f"Written: {out}")
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
-    out: Annotated[Path, typer.Option(help="Folder of the plain language model.")],
-    dtype: Annotated[
-        str | None, typer.Option(help="Precision of the weights: bfloat16, float16 or float32; as they are by default.")
-    ] = None,
-) -> None:
-    """Write a checkpoint's language model as a plain Hugging Face folder."""
-    from training.release import export as exporting
-
-    exporting.export(checkpoint, out, dtype)
+    merging.merge(adapters, out, base, dtype)
     typer.echo(f"Written: {out}")
 
 

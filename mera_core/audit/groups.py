@@ -71,7 +71,7 @@ class Judgement:
             raise InputError(f"A verdict is one of {', '.join(VERDICTS)}, not {self.verdict!r}.")
         if not self.reader.strip() or len(self.reader) > LONGEST_NAME:
             raise InputError(f"A reader needs a name of at most {LONGEST_NAME} characters.")
-        if self.level < 1 or self.intruder not in self.codes:
+        if self.level < 1 or self.intruder not in self.codes or self.time.tzinfo is not None:
             raise InputError(f"The judgement of group {self.group} does not fit together.")
 
     @property

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, field
 from importlib.metadata import version
 from pathlib import Path
@@ -43,8 +44,6 @@ GOING = ".replaced"
 OF_A_RUN = {"steps", "logs"}
 """What a run that was broken off leaves in its folder."""
 CARD = "README.md"
-EXPORTED = "Exported from a MERA checkpoint"
-"""The words by which the card of an exported language model is known again."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
@@ -122,6 +121,12 @@ def folder_hash(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def refuse_unranked(name: str, labels: Sequence[Code]) -> None:
+    """Raise InputError for a checkpoint without a label space."""
+    if not labels:
+        raise InputError(f"The checkpoint {name} has memorized ICD codes but was not trained to rank.")
+
+
 def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
@@ -141,11 +146,7 @@ def save_checkpoint(
     Raises InputError where the disk is full or may not be written to, or `folder` holds something else than a checkpoint
     (see `make_room`); what was in `folder` before is there still.
     """
-    make_room(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    with told_if_unwritable(folder, partial):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         if network is not None:
             for name in manifest.files.keys() - {HEAD_FILE, CARD}:
                 shutil.copyfile(network / name, partial / name)
@@ -157,7 +158,7 @@ def save_checkpoint(
             model.vocabulary.tokenizer.save_pretrained(partial)
             _without_blanks(partial / "tokenizer.json")
         model.save_head(partial)
-        return write_manifest(manifest, partial, folder)
+        return write_manifest(manifest, partial)
 
 
 def _without_blanks(path: Path) -> None:
@@ -167,23 +168,36 @@ def _without_blanks(path: Path) -> None:
         path.write_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
-def write_manifest(manifest: Manifest, partial: Path, folder: Path) -> Manifest:
-    """Hash the files of `partial`, write its `mera.json`, and move it to `folder`."""
-    files = {p.name: sha256(p) for p in sorted(partial.iterdir()) if p.name != MANIFEST}
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write to, which takes its place when the block ends.
+
+    Raises InputError as `save_checkpoint` does; what was in `folder` before is then there still.
+    """
+    make_room(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    with told_if_unwritable(folder, partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        put_in_place(partial, folder)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Manifest:
+    """Hash the files of a folder and write its `mera.json`; the manifest with hashes and versions."""
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST}
     manifest = Manifest(**{**vars(manifest), "files": files, "versions": library_versions()})
-    path = partial / MANIFEST
+    path = folder / MANIFEST
     path.write_text(json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
-    if partial != folder:
-        put_in_place(partial, folder)
     return manifest
 
 
 def make_room(folder: Path) -> None:
     """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else; make its parent.
 
-    What may be replaced is an earlier checkpoint or export, and the folder of a run that was broken off. Raises InputError
+    What may be replaced is an earlier checkpoint, and the folder of a run that was broken off. Raises InputError
     where `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the place can't
     be written to.
     """
@@ -201,14 +215,11 @@ def make_room(folder: Path) -> None:
 
 
 def _is_replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or holds what this project wrote: a checkpoint, an export, or the steps of a run."""
+    """Whether a folder is empty or holds what this project wrote: a checkpoint, or the steps of a run."""
     if not folder.is_dir():
         return False
-    own = any((folder / name).is_file() for name in (MANIFEST, GOING))
-    if own or {path.name for path in folder.iterdir()} <= OF_A_RUN:
-        return True
-    card = folder / CARD  # what any language model's folder holds besides is no sign: it might be the run's own base
-    return (folder / "config.json").is_file() and card.is_file() and EXPORTED in card.read_text("utf-8", "replace")
+    own = any((folder / name).is_file() for name in (MANIFEST, GOING))  # no other file: it might be the run's own base
+    return own or {path.name for path in folder.iterdir()} <= OF_A_RUN
 
 
 def put_in_place(partial: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class Scored:
     history: what was ranked, so without a held-out visit. scores, share, probability, recurrent: [K], as in `Ranking`;
     probability None where not calibrated. cut: the end-of-visit score. predicted: codes above it. mass, past: [fields]
     share of ranking mass, and count of codes of the history, by medical field in the order of `chapters.FIELDS`. notes:
-    kind of a note -> times. watched: the ranking of the watched codes alone.
+    kind of a note -> times.
     """
 
     history: Patient
@@ -54,7 +54,6 @@ class Scored:
     mass: np.ndarray
     past: np.ndarray
     notes: Counter[str]
-    watched: Ranking
     target: Target | None = None
 
     @property
@@ -71,16 +70,14 @@ class Scored:
 class CohortScoring:
     """A cohort on its way through an engine; `step` takes the next few patients, as often as one likes.
 
-    hold_out: predict each patient's last visit from those before it, and compare. watch: codes whose scores, and those of
-    all codes below them, are kept however far down the list they stand: what the table of a task is made from. scored,
-    left_out: results so far, and reason -> patients that could not be scored.
+    hold_out: predict each patient's last visit from those before it, and compare. scored, left_out: results so far, and
+    reason -> patients that could not be scored.
     Raises InputError for an engine that does not rank, or a cohort without patients.
     """
 
     engine: Engine
     patients: Sequence[Patient]
     hold_out: bool = False
-    watch: Sequence[Code] = ()
     done: int = 0
     scored: list[Scored] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -92,8 +89,6 @@ class CohortScoring:
         self._field_names = list(FIELDS)
         fields = {name: i for i, name in enumerate(self._field_names)}
         self._fields = np.array([fields[field_of(code)] for code in self.engine.label_space])
-        wanted, above = set(self.watch), self.engine.ontology.ancestors
-        self._watched = np.array([not wanted.isdisjoint((code, *above(code))) for code in self.engine.label_space])
 
     @property
     def finished(self) -> bool:
@@ -141,7 +136,6 @@ class CohortScoring:
             mass=np.bincount(self._fields[order], weights=ranking.share, minlength=len(FIELDS)),
             past=past,
             notes=Counter(note.kind for note in ranking.notes),
-            watched=_part(ranking, np.flatnonzero(self._watched[order])),
             target=target,
         )
 
@@ -245,16 +239,3 @@ class CohortScoring:
             if one.target is not None:
                 row["came_true"] = int(one.labels[place]) in one.target.labels
             yield row
-
-
-def _part(ranking: Ranking, places: np.ndarray) -> Ranking:
-    """The ranking of the codes at `places` (0-based) alone, without its notes."""
-    return replace(
-        ranking,
-        codes=tuple(ranking.codes[place] for place in places),
-        scores=ranking.scores[places],
-        share=ranking.share[places],
-        recurrent=ranking.recurrent[places],
-        notes=(),
-        probability=None if ranking.probability is None else ranking.probability[places],
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mera_core.common.errors import InputError
+from mera_core.checkpoint.folder import refuse_unranked
 from mera_core.engine import Engine
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Note, Patient, Visit, resolve, with_visits
@@ -58,8 +58,7 @@ class Targets:
     """Makes histories ready for one engine. Raises InputError for an engine that does not rank."""
 
     def __init__(self, engine: Engine) -> None:
-        if not engine.label_space:
-            raise InputError(f"The checkpoint {engine.name} has memorized ICD codes but was not trained to rank.")
+        refuse_unranked(engine.name, engine.label_space)
         self._engine = engine
         self.index = {code: place for place, code in enumerate(engine.label_space)}
 

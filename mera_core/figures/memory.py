@@ -1,4 +1,4 @@
-"""How well each chapter of the ICD code set is recalled, as Plotly figures over the tree. Pure.
+"""How well each chapter of the ICD code set is recalled, as a Plotly figure and its table. Pure.
 
 Boundary: reads the figures that a checkpoint's manifest carries; measures nothing itself.
 """
@@ -13,8 +13,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mera_core.common.errors import InputError
-from mera_core.figures.style import LEGIBLE, OTHER_COLOUR, escaped, field_colour, layout, share_bars, shortened
-from mera_core.icd.chapters import chapter_name, field_of, text_colour
+from mera_core.figures.style import field_colour, share_bars, shortened
+from mera_core.icd.chapters import chapter_name, field_of
 from mera_core.icd.ontology import SYSTEM_NAMES, Code, Ontology
 
 DIRECTIONS = {"code_to_definition": "code → definition", "definition_to_code": "definition → code"}
@@ -46,45 +46,6 @@ def chapter_memory(manifest: Mapping[str, Any]) -> list[ChapterMemory]:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"The checkpoint's figures on memory can't be read: {error}.") from error
-
-
-def memory_treemap(memory: Sequence[ChapterMemory], direction: str, ontology: Ontology) -> go.Figure:
-    """Book -> chapter -> recalled or not: areas are numbers of codes; what is recalled has the chapter's colour.
-
-    direction: a key of DIRECTIONS.
-    """
-    nodes: list[tuple[str, str, str, float, str, str]] = []  # id, label, parent, value, colour, hover
-
-    for system in dict.fromkeys(row.chapter.system for row in memory):
-        rows = [row for row in memory if row.chapter.system == system]
-        total, exact = sum(row.codes for row in rows), sum(recalled(row, direction) for row in rows)
-        words = f"{exact:,} of {total:,} codes recalled to the letter"
-        nodes.append((system, f"{SYSTEM_NAMES[system]} {share(exact, total)}", "", total, OTHER_COLOUR, words))
-        for row in rows:
-            key, done, colour = str(row.chapter), recalled(row, direction), field_colour(field_of(row.chapter))
-            words = f"{done:,} of {row.codes:,} codes recalled to the letter"
-            whole = f"{escaped(ontology.definition(row.chapter))}<br>{words}"
-            name = f"{chapter_name(row.chapter)} {share(done, row.codes)}"
-            nodes.append((key, escaped(name), system, row.codes, colour, whole))
-            nodes.append((f"{key} recalled", "recalled", key, done, colour, words))
-            if done < row.codes:
-                nodes.append((f"{key} not", "not", key, row.codes - done, "#c9c9c9", words))
-    ids, labels, parents, values, colours, hovers = zip(*nodes, strict=True)
-    trace = go.Treemap(
-        ids=ids,
-        labels=labels,
-        parents=parents,
-        values=values,
-        branchvalues="total",
-        marker={"colors": colours, "line": {"width": 1}},
-        textfont={"color": [text_colour(colour) for colour in colours]},
-        customdata=[[hover] for hover in hovers],
-        hovertemplate="<b>%{label}</b><br>%{customdata[0]}<extra></extra>",
-        tiling={"pad": 1},
-        marker_pad={"t": 20, "l": 2, "r": 2, "b": 2},
-    )
-    title = f"Recalled to the letter, {DIRECTIONS[direction]}: an area is a number of codes"
-    return go.Figure(trace, layout(title, 460) | {"uniformtext": LEGIBLE})
 
 
 def memory_bars(memory: Sequence[ChapterMemory], direction: str) -> go.Figure:

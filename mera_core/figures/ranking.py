@@ -19,7 +19,7 @@ from mera_core.icd.ontology import Code, Ontology
 from mera_core.ranking.mass_tree import Mass, mass_by, mass_frame, mass_tree
 from mera_core.ranking.ranking import Ranking
 
-__all__ = ["describe", "mass_bars", "mass_by", "mass_frame", "mass_sunburst", "mass_tree", "mass_treemap", "percent"]
+__all__ = ["describe", "mass_bars", "mass_by", "mass_frame", "mass_tree", "mass_treemap", "percent"]
 
 _HOVER = "%{customdata[0]}<br>%{customdata[1]} of the ranking mass"
 _TRIFLE = 1e-9
@@ -29,22 +29,28 @@ _LEVELS_AT_ONCE = 3  # a click opens the next
 def mass_treemap(ranking: Ranking, ontology: Ontology, largest: int = 40) -> go.Figure:
     """Treemap chapter -> block -> category -> code: a tile's area is its share of ranking mass, a click opens it."""
     nodes = mass_tree(ranking, ontology, largest)
+    colours = [field_colour(node.field) for node in nodes]
+    legible = {"color": [text_colour(colour) for colour in colours]}
     trace = go.Treemap(
-        **_tree_arguments(nodes),
+        ids=[node.key for node in nodes],
+        labels=[_header(node) for node in nodes],
+        parents=[node.parent for node in nodes],
+        values=_values(nodes),
+        branchvalues="total",
+        maxdepth=_LEVELS_AT_ONCE,
+        sort=True,
+        marker={"colors": colours, "line": {"width": 1}},
+        textfont=legible,
+        insidetextfont=legible,
+        customdata=[[wrapped(node.definition), percent(node.share), escaped(node.label)] for node in nodes],
+        hovertemplate=f"<b>%{{customdata[2]}}</b><br>{_HOVER}<extra></extra>",
         tiling={"pad": 2, "squarifyratio": 1.3},
         marker_pad={"t": 20, "l": 3, "r": 3, "b": 3},
         pathbar={"visible": True, "thickness": 22},
         texttemplate="%{text}",
         text=[_tile(node) for node in nodes],
     )
-    return _tree_figure(trace)
-
-
-def mass_sunburst(ranking: Ranking, ontology: Ontology, largest: int = 30) -> go.Figure:
-    """Rings from chapters (inner) outwards to codes: an arc's angle is its share of ranking mass, a click opens it."""
-    nodes = mass_tree(ranking, ontology, largest)
-    trace = go.Sunburst(**_tree_arguments(nodes), text=[escaped(node.label) for node in nodes], texttemplate="%{text}")
-    return _tree_figure(trace)
+    return go.Figure(trace, layout("Share of ranking mass over the ICD", 460) | {"uniformtext": LEGIBLE})
 
 
 def mass_bars(
@@ -75,28 +81,6 @@ def describe(ranking: Ranking, ontology: Ontology) -> str:
     chapters = mass_by(ranking, ontology, "chapter")[:3]
     named = ", ".join(f"{mass.label} ({percent(mass.share)})" for mass in chapters)
     return f"Most of the ranking mass lies in {named}."
-
-
-def _tree_figure(trace: go.Treemap | go.Sunburst) -> go.Figure:
-    return go.Figure(trace, layout("Share of ranking mass over the ICD", 460) | {"uniformtext": LEGIBLE})
-
-
-def _tree_arguments(nodes: list[Mass]) -> dict:
-    colours = [field_colour(node.field) for node in nodes]
-    return {
-        "ids": [node.key for node in nodes],
-        "labels": [_header(node) for node in nodes],
-        "parents": [node.parent for node in nodes],
-        "values": _values(nodes),
-        "branchvalues": "total",
-        "maxdepth": _LEVELS_AT_ONCE,
-        "sort": True,
-        "marker": {"colors": colours, "line": {"width": 1}},
-        "textfont": {"color": [text_colour(colour) for colour in colours]},
-        "insidetextfont": {"color": [text_colour(colour) for colour in colours]},
-        "customdata": [[wrapped(node.definition), percent(node.share), escaped(node.label)] for node in nodes],
-        "hovertemplate": f"<b>%{{customdata[2]}}</b><br>{_HOVER}<extra></extra>",
-    }
 
 
 def _values(nodes: list[Mass]) -> list[float]:

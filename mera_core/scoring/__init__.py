@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest
+from mera_core.checkpoint.folder import check_files, folder_hash, read_manifest, refuse_unranked
 from mera_core.cohort.convert import ended_by_signals, read_source
 from mera_core.common.errors import InputError
 from mera_core.common.files import refuse_target
@@ -28,7 +28,6 @@ from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import ImportReport, Progress
 from mera_core.scoring import on_ray, store, workers
 from mera_core.scoring.predict import Part, Scored, Settings, schema
-from mera_core.writers.predictions import write_judged
 
 __all__ = ["ENGINES", "Job", "Result", "Settings", "run"]
 
@@ -42,8 +41,8 @@ _LIBRARIES = ("numpy", "pyarrow", "tokenizers", "torch", "transformers")
 class Job:
     """What to score, by whom, and where to.
 
-    out: .parquet or .csv, or a new folder for MEDS (`settings.tasks`). options, columns: as in `convert.Job`. workers: how many
-    score at once. address: of a Ray cluster. restart: begin anew where an earlier run was stopped.
+    out: .parquet or .csv. options, columns: as in `convert.Job`. workers: how many score at once. address: of a Ray cluster.
+    restart: begin anew where an earlier run was stopped.
     Raises InputError for what can be seen to fail before anything is read.
     """
 
@@ -68,16 +67,9 @@ class Job:
             on_ray.load_ray()
         if self.workers < 1:
             raise InputError(f"there must be at least one worker, not {self.workers}.")
-        if not self.settings.tasks and self.out.suffix.lower() not in TABLES:
+        if self.out.suffix.lower() not in TABLES:
             raise InputError(f"--out must end in {' or '.join(TABLES)}, not {self.out.name!r}.")
-        refuse_target(self.out, self.source, folder=bool(self.settings.tasks))
-        if self.settings.tasks and self.out.exists() and not self._may_stand():
-            raise InputError(f"{self.out} is there already; name a folder that is new or empty.")
-
-    def _may_stand(self) -> bool:
-        """Whether a folder where the MEDS tables are to be is empty, or was put there by this run just before it was stopped."""
-        resumed = store.parts_folder(self.out).is_dir() and not self.restart
-        return self.out.is_dir() and (resumed or not any(self.out.iterdir()))
+        refuse_target(self.out, self.source)
 
 
 @dataclass
@@ -174,8 +166,7 @@ def _checked(job: Job) -> str:
     folder = job.checkpoint or BUNDLED
     manifest = read_manifest(folder)
     name = f"{manifest.name} {folder_hash(manifest)}"
-    if not manifest.label_space:
-        raise InputError(f"The checkpoint {name} has memorized ICD codes but was not trained to rank.")
+    refuse_unranked(name, manifest.label_space)
     check_files(folder, manifest.files)
     return name
 
@@ -186,7 +177,7 @@ def _facts(job: Job, name: str, columns: VisitColumns) -> dict[str, Any]:
         "form": 1,
         "patients": store.columns_hash(columns),
         "checkpoint": name,
-        "settings": asdict(job.settings) | {"kind": "meds" if job.settings.tasks else job.out.suffix.lower()},
+        "settings": asdict(job.settings) | {"kind": job.out.suffix.lower()},
         "software": source_fingerprint(),
         "libraries": {library: version(library) for library in _LIBRARIES},
     }
@@ -217,10 +208,7 @@ def _finish(job: Job, kept: store.Store, result: Result) -> None:
     kept.write_left_out(result.left_out_file)
     tables = (part.table for part in kept.each())
     shape = schema(job.settings.hold_out)
-    if job.settings.tasks:
-        tasks, calibrated = job.settings.tasks, bool(read_manifest(job.checkpoint or BUNDLED).calibration)
-        kept.write_folder(lambda folder: write_judged(tables, folder, tasks, result.checkpoint, calibrated), job.out)
-    elif job.out.suffix.lower() == ".csv":
+    if job.out.suffix.lower() == ".csv":
         kept.write_csv(tables, shape, job.out)
     else:
         about = {"checkpoint": result.checkpoint, "notice": NOTICE}

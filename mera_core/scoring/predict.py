@@ -21,13 +21,11 @@ from mera_core.history.records import Patient
 from mera_core.model.forward import TOKENS
 from mera_core.model.precision import refuse_unknown
 from mera_core.model.sequence import Encoded, Encoder, SequenceConfig
-from mera_core.ranking.ranking import NOTICE, Ranking
-from mera_core.scoring.lists import best, shares
-from mera_core.writers.predictions import Sample, Task, judged
+from mera_core.ranking.ranking import NOTICE
+from mera_core.scoring.lists import best
 
 LEFT_OUT = ("patient_id", "order_key", "reason", "message")
 NO_VISIT = "no visit"
-NO_DATE = "the last visit before the held-out one has no date, and MEDS tables need a prediction_time"
 
 AT_ONCE = 1 << 18  # scores put in order at once: what they come to stays in a core's cache
 BLOCK = 4_000_000  # scores held at once: whole parts of a small label space, fewer patients of a large one
@@ -42,8 +40,6 @@ class Settings:
     """Codes of each patient, best first; all above the cut-off where these are more."""
     hold_out: bool = False
     """Rank the last visit of each patient from those before it, and say what came true."""
-    tasks: tuple[Task, ...] = ()
-    """Write MEDS tables of these tasks in place of ranked codes."""
     part: int = 4_096
     """Patients in a part: what is scored, written and resumed at once."""
     rows: int = 64
@@ -60,8 +56,6 @@ class Settings:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
         refuse_unknown(self.quantize)
-        if self.tasks and not self.hold_out:
-            raise InputError("MEDS predictions stand beside true labels, so they need a visit held out (--hold-out).")
 
 
 @dataclass(frozen=True)
@@ -80,8 +74,8 @@ class Part:
 class Scored:
     """What a part came to.
 
-    table: rows of `schema`, or of `writers.predictions.judged`. left_out: (patient_id, order_key, reason, message) of everyone
-    who is not in it. notes: kind of a note -> times, over all patients in it. unread: code as recorded -> times it was left out.
+    table: rows of `schema`. left_out: (patient_id, order_key, reason, message) of everyone who is not in it. notes: kind of a
+    note -> times, over all patients in it. unread: code as recorded -> times it was left out.
     """
 
     number: int
@@ -134,9 +128,6 @@ class Scorer:
         self._encoder = Encoder(engine.model.vocabulary, sequence, remember=True)
         self._systems = pa.array([code.system for code in engine.label_space])
         self._codes = pa.array([code.code for code in engine.label_space])
-        watched = {code for task in settings.tasks for code in task.codes}
-        above = engine.ontology.ancestors
-        self._watched = np.flatnonzero([not watched.isdisjoint((code, *above(code))) for code in engine.label_space])
 
     def score(self, part: Part) -> Scored:
         """Everyone of a part, either in the table or left out with a reason."""
@@ -155,28 +146,20 @@ class Scorer:
                     scored.unread[note.code] += 1
             ready.append(_Ready(place, found, encoded))
         block = max(self.settings.rows, BLOCK // len(self.engine.label_space))
-        made = self._samples if self.settings.tasks else self._rows
-        tables = [made(ready[begin : begin + block]) for begin in range(0, len(ready), block)]
-        if tables or self.settings.tasks:
-            scored.table = pa.concat_tables(tables or [made([])]).unify_dictionaries().combine_chunks()
+        tables = [self._rows(ready[begin : begin + block]) for begin in range(0, len(ready), block)]
+        if tables:
+            scored.table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         return scored
 
     def _ready(self, patient: Patient | None) -> Ready | LeftOut:
         if patient is None:
             return LeftOut(NO_VISIT)
-        found = self._targets.ready(patient, self.settings.hold_out)
-        if self.settings.tasks and isinstance(found, Ready) and found.asked.visits[-1].time is None:
-            return LeftOut(NO_DATE)
-        return found
-
-    def _scores(self, ready: Sequence[_Ready]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits [N, C] and end-of-visit logits [N]."""
-        read = [(one.history.read, one.encoded) for one in ready]
-        return self.engine.scores(read, self.settings.rows, self.settings.tokens)
+        return self._targets.ready(patient, self.settings.hold_out)
 
     def _rows(self, ready: Sequence[_Ready]) -> pa.Table:
         """The best codes of each history, as `Engine.rank` gives them."""
-        scores, eov = self._scores(ready)
+        read = [(one.history.read, one.encoded) for one in ready]
+        scores, eov = self.engine.scores(read, self.settings.rows, self.settings.tokens)
         size = max(1, AT_ONCE // scores.shape[1])
         pieces = (slice(begin, begin + size) for begin in range(0, len(ready), size))
         return pa.concat_tables([self._listed(ready[piece], scores[piece], eov[piece]) for piece in pieces])
@@ -214,28 +197,6 @@ class Scorer:
         for own, some in zip(marked, labels, strict=True):
             own[list(some)] = True
         return marked
-
-    def _samples(self, ready: Sequence[_Ready]) -> pa.Table:
-        """Labels and predictions of each task for each history."""
-        scores, eov = self._scores(ready)
-        watched, share = self._watched, shares(scores)
-        held = self.engine.held([one.history.read for one in ready])
-        ranked, probability = self.engine.ranked(scores, eov, held), self.engine.probability(scores, eov, held)
-        samples = []
-        for n, one in enumerate(ready):
-            ranking = Ranking(
-                codes=tuple(self.engine.label_space[label] for label in watched),
-                scores=ranked[n, watched],
-                cut=float(eov[n]),
-                share=share[n, watched],
-                recurrent=np.zeros(len(watched), bool),  # no task asks for it
-                checkpoint=self.engine.name,
-                label_level="",
-                ontology=self.engine.ontology,
-                probability=None if probability is None else probability[n, watched],
-            )
-            samples.append(Sample(one.history.asked, one.history.target.codes, ranking))
-        return judged(samples, self.settings.tasks, self.engine.ontology)
 
 
 def _everyone(columns: VisitColumns) -> list[tuple[str, Patient | None]]:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -34,7 +34,6 @@ except ImportError:  # Windows: no lock, see `_hold`
 
 JOB = "job.json"
 _BUSY = "lock"
-_WHOLE = "whole"
 _KEY = b"mera.part"
 _WORDS = {
     "patients": "other patients",
@@ -111,17 +110,6 @@ class Store:
             for table in tables:
                 columns = [_safe(column) if _is_text(column.type) else column for column in table.columns]
                 writer.write_table(pa.table(columns, schema=plain))
-
-    def write_folder(self, make: Callable[[Path], object], out: Path) -> None:
-        """A folder that `make` writes, put in place whole; one that stands there was put there by this run."""
-        if out.is_dir() and any(out.iterdir()):
-            return
-        whole = self.folder / _WHOLE
-        make(whole)
-        try:
-            os.replace(whole, out)
-        except OSError as error:
-            raise InputError(f"{out} can't be written: {error.strerror or error}.") from error
 
     def write_left_out(self, out: Path) -> None:
         """Who is not in the result, and why; written even where there is nobody, so that no older one is taken for it."""
@@ -202,11 +190,9 @@ def columns_hash(columns: VisitColumns) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    """Take away what a run left that was stopped in the middle of a file or a folder."""
+    """Take away what a run left that was stopped in the middle of a file."""
     for path in folder.glob(".*.aside"):
         path.unlink(missing_ok=True)
-    for path in (folder / _WHOLE, *folder.glob(f".{_WHOLE}.*")):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _hold(lock: IO[str], out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from mera_core.audit.file import from_sqlite
+from mera_core.audit.file import from_json
 from tests.browser.app_server import downloaded, settle
 from tests.browser.pages_to_show import PAGES, prepare
 
@@ -25,7 +25,7 @@ def test_a_verdict_is_asked_about_until_it_is_saved(visit):
     expect(page.get_by_text("1 of ")).to_be_visible()
     settle(page)
     assert _asks(page)
-    (kept,) = from_sqlite(downloaded(page, "Save my 1 verdict"), "saved")
+    (kept,) = from_json(downloaded(page, "Save my 1 verdict"), "saved")
     settle(page)
     assert not _asks(page)
     assert (kept.reader, kept.verdict) == ("A reader", "unsure")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from mera_core.cohort.meds import TASKS, WATCHED, has_dates, meds_archive
 from mera_core.cohort.scoring import CohortScoring
 from mera_core.common.errors import InputError
 from mera_core.evaluation import metrics
@@ -22,7 +18,6 @@ from mera_core.figures.cohort import chapter_distribution, new_prediction_bars, 
 from mera_core.history.records import Patient, Visit, resolve
 from mera_core.icd.chapters import FIELDS, field_of
 from mera_core.icd.ontology import Code
-from mera_core.writers.predictions import Sample, write_predictions
 from tests.conftest import invented_patients
 from tests.tiny import tiny_engine
 from training.common.split import histories_and_truth, with_codes
@@ -221,39 +216,6 @@ def dated(patients) -> list[Patient]:
         )
         for number, patient in enumerate(patients)
     ]
-
-
-def test_meds_tables_are_those_of_the_whole_rankings(engine, patients, tmp_path):
-    scoring = CohortScoring(engine, dated(patients), hold_out=True, watch=WATCHED)
-    scoring.step(1000)
-    assert has_dates(scoring)
-    samples = [Sample(one.history, one.target.codes, engine.rank(one.history)) for one in scoring.scored]
-    write_predictions(samples, tmp_path / "whole", TASKS)
-    with zipfile.ZipFile(io.BytesIO(meds_archive(scoring))) as archive:
-        archive.extractall(tmp_path / "packed")
-    tables = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.parquet"))
-    assert len(tables) == 3
-    for path in tables:
-        whole, packed = (pq.read_table(tmp_path / folder / path).to_pandas() for folder in ("whole", "packed"))
-        assert len(packed) > 0
-        for column in whole:
-            if column == "predicted_boolean_probability":
-                assert packed[column].tolist() == pytest.approx(whole[column].tolist(), abs=1e-4)
-            else:
-                assert packed[column].tolist() == whole[column].tolist()
-    assert (tmp_path / "packed" / "README.md").read_text() == (tmp_path / "whole" / "README.md").read_text()
-
-
-def test_meds_tables_need_truths_dates_and_watched_codes(engine, patients):
-    for people, settings, words in (
-        (dated(patients), {"watch": WATCHED}, "no held-out visits"),
-        (dated(patients), {"hold_out": True}, "did not watch ICD10:I50, ICD9:428"),
-        (patients, {"hold_out": True, "watch": WATCHED}, "dated"),
-    ):
-        scoring = CohortScoring(engine, people, **settings)
-        scoring.step(1000)
-        with pytest.raises(InputError, match=words):
-            meds_archive(scoring)
 
 
 # --- figures

@@ -19,7 +19,7 @@ from mera_core.common.progress import shown
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import demo_patients
 from mera_core.readers import read
-from training.tools.make_test_tables import invent, write_mimic4
+from tests.readers.invented_mimic4 import invent, write_mimic4
 
 EICU = "patientunitstayid,patienthealthsystemstayid,uniquepid\n1,2,3\n"
 ROOT = Path(cli.__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
-from mera_core.audit.file import from_sqlite, to_sqlite
+from mera_core.audit.file import from_json, to_json
 from mera_core.audit.groups import Judgement
 from mera_core.common.errors import InputError
 from mera_core.common.limits import PREFIX, SETTINGS, Limits, applied, current_limits, gunzipped_size
@@ -158,8 +158,8 @@ REFUSED = [
     ("codes", 3, lambda _: patient_from_json({"visits": [VISIT] * 4}), "limit codes: at most 3"),
     ("list_characters", 10, lambda _: read_list("428.0, I10 ", Ontology.load()), "The list has 11 characters, and at most 10"),
     ("list_pieces", 2, lambda _: read_list("428.0, I10, 250.00", Ontology.load()), "The list has more than 2 pieces"),
-    ("audit_judgements", 3, lambda _: from_sqlite(to_sqlite(JUDGEMENTS), "a.sqlite"), r"a\.sqlite holds more than 3 judgements"),
-    ("audit_bytes", 100, lambda _: from_sqlite(to_sqlite(JUDGEMENTS), "a.sqlite"), "and at most 100 can be read"),
+    ("audit_judgements", 3, lambda _: from_json(to_json(JUDGEMENTS), "a.json"), r"a\.json holds more than 3 judgements"),
+    ("audit_bytes", 100, lambda _: from_json(to_json(JUDGEMENTS), "a.json"), "and at most 100 can be read"),
 ]  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_what_is_as_large_as_a_limit_is_read(tmp_path):
         assert len(patient_from_json({"visits": [VISIT] * 3}).visits) == 3
         assert len(read_list("428.0, I10", Ontology.load())) == 2
         assert parse_json(b"[[[[[1]]]]]", "h.json") == [[[[[1]]]]]
-        assert len(from_sqlite(to_sqlite(JUDGEMENTS), "a.sqlite")) == 4
+        assert len(from_json(to_json(JUDGEMENTS), "a.json")) == 4
     assert len(sent(("t.csv.zip", packed(ROWS)))(tmp_path).patients) == 200
 
 

@@ -5,34 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.figures.memory import chapter_memory, describe_memory, memory_bars, memory_frame, memory_treemap
-from mera_core.icd import chapters
+from mera_core.figures.memory import chapter_memory, describe_memory, memory_bars, memory_frame
 
 ROWS = [
     {"chapter": "ICD9:CH07", "name": "x", "codes": 200, "code_to_definition": 0.75, "definition_to_code": 1.0},
     {"chapter": "ICD9:CH03", "name": "y", "codes": 100, "code_to_definition": 0.9, "definition_to_code": 0.5},
 ]
 MANIFEST = {"metrics": {"recall": {"chapters": ROWS}}}
-
-
-def test_areas_are_codes_and_what_is_recalled_has_the_chapters_colour(ontology):
-    trace = memory_treemap(chapter_memory(MANIFEST), "code_to_definition", ontology).data[0]
-    value = dict(zip(trace.ids, trace.values, strict=True))
-    assert value == {
-        "ICD9": 300,
-        "ICD9:CH07": 200,
-        "ICD9:CH07 recalled": 150,
-        "ICD9:CH07 not": 50,
-        "ICD9:CH03": 100,
-        "ICD9:CH03 recalled": 90,
-        "ICD9:CH03 not": 10,
-    }
-    colour = dict(zip(trace.ids, trace.marker.colors, strict=True))
-    assert colour["ICD9:CH07 recalled"] == chapters.FIELDS["circulatory"][1]
-    assert colour["ICD9:CH07 not"] not in {shade for _, shade in chapters.FIELDS.values()}
-    assert trace.labels[0] == "ICD-9-CM 80.0 %"
-    whole = memory_treemap(chapter_memory(MANIFEST), "definition_to_code", ontology).data[0]
-    assert "ICD9:CH07 not" not in whole.ids and "ICD9:CH03 not" in whole.ids  # one is known whole
 
 
 def test_bars_are_percentages_with_the_worst_on_top():

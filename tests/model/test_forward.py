@@ -25,10 +25,10 @@ def gentle(model: MeraModel) -> MeraModel:
     return model
 
 
-def states(model: MeraModel, sequences, batch_size: int = 64, heads=()) -> torch.Tensor:
+def states(model: MeraModel, sequences, batch_size: int = 64) -> torch.Tensor:
     out = torch.full((len(sequences), model.text_config.hidden_size), torch.nan)
     with torch.inference_mode():
-        for rows, found in in_batches(model, sequences, batch_size, heads=heads):
+        for rows, found in in_batches(model, sequences, batch_size):
             assert out[rows].isnan().all(), "each sequence has its turn once"
             out[rows] = found
     return out
@@ -78,36 +78,6 @@ def test_a_shared_beginning_changes_no_state(batch_size, tied, monkeypatch) -> N
     torch.testing.assert_close(found, alone(model, sequences), rtol=0, atol=1e-5)
 
 
-def population(count: int = 80) -> tuple[list[list[int]], list[int]]:
-    """Sequences of which groups begin alike, by heads of unlike length; one stranger, one that is all head, one without."""
-    draw = random.Random(4)
-    heads = [[draw.randrange(400) for _ in range(size)] for size in (9, 14, 21, 30)]
-    made = [(heads[n % 4], [draw.randrange(400) for _ in range(draw.choice((1, 3, 4, 20)))]) for n in range(count)]
-    made += [([7] * 12, [3, 4, 5]), (heads[0], []), ([], [1, 2, 3])]
-    draw.shuffle(made)
-    return [[*head, *own] for head, own in made], [len(head) for head, _ in made]
-
-
-@pytest.mark.parametrize("kept", [20, 2_048])
-@pytest.mark.parametrize("batch_size", [5, 64])
-def test_each_beginning_that_a_group_shares_is_computed_once_and_changes_no_state(
-    kept, batch_size, monkeypatch
-) -> None:
-    model, (sequences, heads) = gentle(tiny_model()), population()
-    begun, after, plain = [], [], []
-    first, rest, hidden = forward._states_and_keys, forward._states_after, model.hidden
-    monkeypatch.setattr(forward, "KEPT", kept)  # 20: one beginning at a time
-    monkeypatch.setattr(forward, "_states_and_keys", lambda model, ids: begun.append(len(ids)) or first(model, ids))
-    monkeypatch.setattr(forward, "_states_after", lambda *args: after.append(len(args[-1])) or rest(*args))
-    monkeypatch.setattr(model, "hidden", lambda ids: plain.append(len(ids)) or hidden(ids))
-    found = states(model, sequences, batch_size, heads)
-    assert sum(begun) == 4 and len(begun) == (4 if kept == 20 else 1)
-    assert sum(after) == 80 and max(after) <= batch_size
-    assert sum(plain) == 3
-    assert kept == 20 or len(after) < 80 / batch_size + 8, "a batch holds sequences of several groups"
-    torch.testing.assert_close(found, alone(model, sequences), rtol=0, atol=1e-5)
-
-
 def test_a_batch_on_a_cpu_stays_in_the_cache_of_a_core(monkeypatch) -> None:
     model, seen = gentle(tiny_model()), []
     hidden = model.hidden
@@ -132,8 +102,6 @@ def test_a_window_that_slides_is_computed_without_sharing(window) -> None:
         shared = whole_state(model, sequences[0])
     assert (shared is None) == (window == 16)
     torch.testing.assert_close(states(model, sequences), alone(model, sequences), rtol=0, atol=1e-5)
-    sequences, heads = population()
-    torch.testing.assert_close(states(model, sequences, heads=heads), alone(model, sequences), rtol=0, atol=1e-5)
 
 
 # --- memory that does not suffice

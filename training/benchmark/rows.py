@@ -9,17 +9,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from mera_core.common.errors import InputError
-
 Row = dict[str, Any]
 Timed = Callable[[], float]
 Pairs = tuple[list[float], list[float]]
-_KNOWN = ("what", "value", "unit", "runs", "lowest", "highest", "against", "against_value", "ratio")
 
 
 @dataclass(frozen=True)
@@ -28,8 +20,6 @@ class Setting:
 
     quick: bool = False
     """Small sizes and few runs: shows that a section works, gives no evidence."""
-    runs: int | None = None
-    """Runs of each pair; the section's own number by default."""
     checkpoint: Path = Path("sample_data/mera-mini")
     """Checkpoint that is loaded, served or asked."""
     data: str | None = None
@@ -37,13 +27,9 @@ class Setting:
     format: str = "auto"
     """Their format."""
 
-    def __post_init__(self) -> None:
-        if self.runs is not None and self.runs < 1:
-            raise InputError(f"There must be at least one run, not {self.runs}.")
-
     def times(self, full: int, quick: int = 1) -> int:
-        """How often to run a pair: as the user said, else so often."""
-        return self.runs or (quick if self.quick else full)
+        """How often to run a pair."""
+        return quick if self.quick else full
 
 
 def seconds(call: Callable[..., object], *given: Any) -> float:
@@ -99,31 +85,11 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def show(result: dict[str, Any], console: Console | None = None) -> None:
-    """Print a section's title and machine, then its rows: what, median, range, runs, the alternative's median, ratio."""
-    made, console = result["machine"], console or Console()
-    memory = f", {made['memory_gb']:g} GB" if made["memory_gb"] else ""
-    gpu, cores = made["gpu"] or "no GPU", f"{made['cores']} core{'s' * (made['cores'] != 1)}"
-    console.print(Text(result["title"] + " [small sizes: no evidence]" * result["quick"], style="bold"))
-    console.print(Text(f"{cores}{memory}, {gpu}, Python {made['versions']['python']}"))
-    table = Table("", "median", "range", "runs", "beside", "ratio", box=box.SIMPLE_HEAD)
-    for one in result["rows"]:
-        beside, further = one.get("against"), [f"{key}: {_plain(one[key])}" for key in one if key not in _KNOWN]
-        told = [
-            one["what"],
-            *([f"  beside {beside}"] if beside else []),
-            *(["  " + ", ".join(further)] if further else []),
-        ]
-        cells = ["\n".join(told)]
-        if one["value"] is not None:  # what could not be measured says so in its name
-            cells += [f"{one['value']:g} {one['unit']}", f"{one['lowest']:g} to {one['highest']:g}", str(one["runs"])]
-        if beside:
-            cells += [f"{one['against_value']:g} {one['unit']}", f"{one['ratio']:.2f}"]
-        table.add_row(*map(Text, cells))
-    console.print(table)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return {True: "yes", False: "no"}.get(value, str(value))
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+def line(figure: Row) -> str:
+    """A figure in words; what could not be measured says so in its name."""
+    if figure["value"] is None:
+        return figure["what"]
+    words = f"{figure['what']}: {figure['value']:g} {figure['unit']} ({figure['lowest']:g} to {figure['highest']:g})"
+    if beside := figure.get("against"):
+        words += f"; {beside}: {figure['against_value']:g} {figure['unit']}, ratio {figure['ratio']:.2f}"
+    return words

@@ -20,7 +20,7 @@ from mera_core.readers import read
 from mera_core.scoring import Settings, slice_of
 from mera_core.scoring.workers import Spec, torch_threads
 from training.benchmark.invented import patients
-from training.benchmark.machine import child, cores
+from training.benchmark.machine import child_seconds, cores
 from training.benchmark.rows import Row, Setting, mean_seconds, paired, row, seconds
 
 TITLE = "Scoring a population, beside a loop over rank()"
@@ -74,8 +74,9 @@ def measure(setting: Setting) -> Iterator[Row]:
             options = ["--format", "table", "--checkpoint", str(setting.checkpoint), "--workers", str(workers), *more]
             with tempfile.TemporaryDirectory() as folder:
                 options += ["--out", f"{folder}/predictions.parquet"]
-                done = child([sys.executable, "-m", "mera_core", "score", str(source), *options])
-            return len(columns.ids) / done.seconds
+                return len(columns.ids) / child_seconds(
+                    [sys.executable, "-m", "mera_core", "score", str(source), *options]
+                )
 
         words = f"a loop over Engine.rank on {many} cores, already loaded"
         took = paired(lambda: command(many), lambda: loop(many), runs)

@@ -14,7 +14,6 @@ from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.model.forward import in_batches
-from mera_core.model.recurrence import seen_features
 from mera_core.model.sequence import Encoded
 from training.benchmark.invented import patients
 from training.benchmark.rows import Row, Setting, mean_seconds, paired, rates, row, seconds
@@ -79,21 +78,17 @@ def _long(engine: Engine, tokens: int, seed: int = 3) -> Patient:
 
 
 def _decoding(setting: Setting, engine: Engine, people: Sequence[Patient]) -> Iterator[Row]:
-    """The whole list at once, beside twenty codes decoded one after another, in two ways."""
+    """The whole list at once, beside twenty tokens decoded one after another by transformers' `generate()`."""
     read = histories_of(engine, people[:16])
-    ways = {
-        "by transformers' generate()": lambda one: generated(engine, one),
-        "over the label space, the past kept in memory": lambda one: decoded(engine, one),
-    }
-    for name, way in ways.items():
-        took = paired(
-            lambda way=way: mean_seconds(way, read),
-            lambda: mean_seconds(lambda one: engine.scores([one])[0].argsort(), read),
-            setting.times(7),
-            warm=1,
-        )
-        told = f"{LISTED} codes decoded greedily, {name}"
-        yield row(told, "s", "the whole label space ranked", *took)
+    took = paired(
+        lambda: mean_seconds(lambda one: generated(engine, one), read),
+        lambda: mean_seconds(lambda one: engine.scores([one])[0].argsort(), read),
+        setting.times(7),
+        warm=1,
+    )
+    yield row(
+        f"{LISTED} codes decoded greedily, by transformers' generate()", "s", "the whole label space ranked", *took
+    )
 
 
 @torch.inference_mode()
@@ -109,23 +104,6 @@ def generated(engine: Engine, read: History) -> list[int]:
         pad_token_id=engine.model.vocabulary.pad,
     )
     return out[0, ids.shape[1] :].tolist()
-
-
-@torch.inference_mode()
-def decoded(engine: Engine, read: History) -> list[int]:
-    """Greedy codes of the next visit, as label indices in order; no code twice. Keys and values of all tokens are kept."""
-    model, (history, encoded) = engine.model, read
-    index = {code: label for label, code in enumerate(engine.label_space)}
-    rows = [[0, *features] for features in seen_features(history.visits, index)]
-    seen = torch.tensor(rows, device=model.device) if rows else None
-    ids, memory, out = torch.tensor([encoded.input_ids], device=model.device), None, []
-    while len(out) < LISTED:
-        state, memory = model.step(ids, memory)
-        scores, _ = model.scores(state, seen)
-        scores[0, out] = -torch.inf
-        out.append(int(scores[0].argmax()))
-        ids = model.label_ids[out[-1]].view(1, 1)
-    return out
 
 
 def _batches(setting: Setting, engine: Engine) -> Iterator[Row]:

@@ -40,7 +40,6 @@ class Steps:
         self.optimizer = rank_optimizer(model, config)
         data = HistoryBatches(cohort, model.labels, Encoder(model.vocabulary, SequenceConfig(), remember=True), config)
         self.batches = [data[i] for i in range(len(data))]
-        self.targets = sum(len(batch["weight"]) for batch in self.batches)
         self.tokens = [batch["input_ids"].numel() for batch in self.batches]
         """Tokens of each batch, padding included."""
         self._next = itertools.cycle(self.batches)
@@ -48,10 +47,6 @@ class Steps:
     def step(self) -> float:
         """Train on the next batch; seconds it took."""
         return seconds(self._step, next(self._next))
-
-    def one_pass(self) -> float:
-        """Train on every batch once; seconds it took."""
-        return sum(self.step() for _ in self.batches)
 
     def _step(self, batch: dict) -> None:
         rank_loss(self.model, batch, self.hierarchy, self.config).backward()

@@ -7,7 +7,6 @@ it. Knows no loss and no patients.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.utils import cached_file
 
-from mera_core.checkpoint.folder import Manifest, load_vocabulary, make_room, read_manifest, write_manifest
+from mera_core.checkpoint.folder import Manifest, load_vocabulary, read_manifest, whole_folder, write_manifest
 from mera_core.checkpoint.verify import check_files, sha256
 from mera_core.common.errors import InputError
-from mera_core.common.faults import told_if_unwritable
 from mera_core.model.network import HEAD_FILE, MeraModel
 from training.common.backbone import add_rows, load_weights, padded_rows, weight_dtype
 from training.common.config import RunConfig
@@ -100,11 +98,7 @@ def save(model: MeraModel, manifest: Manifest, folder: Path) -> Manifest:
     Raises:
         InputError: `folder` can't be written, or holds something else than a checkpoint.
     """
-    make_room(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    with told_if_unwritable(folder, partial):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         backbone = model.backbone
         weights = get_peft_model_state_dict(backbone, save_embedding_layers=False)
         save_file(
@@ -116,7 +110,7 @@ def save(model: MeraModel, manifest: Manifest, folder: Path) -> Manifest:
         backbone.config.save_pretrained(partial)
         model.vocabulary.tokenizer.save_pretrained(partial)
         model.save_head(partial)
-        return write_manifest(manifest, partial, folder)
+        return write_manifest(manifest, partial)
 
 
 def load(folder: Path, base: str | None = None) -> tuple[MeraModel, Manifest]:

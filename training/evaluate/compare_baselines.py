@@ -27,9 +27,8 @@ from mera_core.icd.ontology import Code
 from mera_core.ranking.ranking import NOTICE
 from mera_core.readers import read
 from training.ablate.results import figures_of
-from training.baselines import handover as pyhealth
 from training.baselines.goals import GOALS, NEW_ONLY, WHOLE_LIST, Goal
-from training.baselines.samples import CODES_ALONE, truth_of
+from training.baselines.samples import truth_of
 from training.baselines.simple import CodeFrequency
 from training.baselines.tuning import BUDGET_IN_WORDS, Cut, Family, best_order_tilt, families, scores_for, tuned
 from training.common.split import SPLIT_RULE, split_of, with_codes
@@ -65,14 +64,11 @@ def run(
     seeds: Sequence[int] = (1, 2, 3),
     draws: int = 1000,
     only: Sequence[str] = (),
-    pyhealth_python: Path | None = None,
-    work: Path = Path("runs/pyhealth"),
 ) -> dict[str, Any]:
     """Fill the table in `out` (JSON), going on where it stands; returns it.
 
     Args:
-        only: names of the rows to run; empty runs all. pyhealth_python: the interpreter of an environment that holds
-            PyHealth 1.1.6; without one its rows say that they were not run. work: where the split is handed over to it.
+        only: names of the rows to run; empty runs all.
 
     Raises:
         InputError: `out` holds the table of another label space or cohort, or a name in `only` is no row.
@@ -85,7 +81,7 @@ def run(
     parts = {name: _part(engine, patients, name, draws) for name in PARTS}
     ours_told = told_by(engine)
     everyone = families(engine.label_space, ours_told.or_all(train))
-    names = [family.name for family in everyone] + list(pyhealth.MODELS)
+    names = [family.name for family in everyone]
     if unknown := sorted(set(only) - set(names)):
         raise InputError(f"There is no baseline {', '.join(unknown)}; there are {', '.join(names)}.")
     about = {
@@ -102,15 +98,11 @@ def run(
         "cut": "weighted_f1_cut: MERA's own cut; for a baseline the best of all fixed sizes and thresholds on validation "
         "patients, and for those that score by logits the best of the whole family that MERA's cut is chosen from: a power of "
         "the code's frequency and a share of the code's own threshold taken off",
-        "told": {"mera": str(ours_told)}
-        | {family.name: family.told for family in everyone}
-        | dict.fromkeys(pyhealth.MODELS, CODES_ALONE),
+        "told": {"mera": str(ours_told)} | {family.name: family.told for family in everyone},
         "mera": {name: {key: one.to_dict() for key, one in part.figures.items()} for name, part in parts.items()},
     }
     table = KeptTable(out, about, {name: part.figures for name, part in parts.items()}, SHOWN)
     makers = {family.name: partial(_row, family, train, parts, seeds) for family in everyone}
-    for name in pyhealth.MODELS:
-        makers[name] = partial(_pyhealth_row, name, train, parts, seeds, pyhealth_python, work)
     for name in only or makers:
         if name not in table.done():
             log.info("baseline: %s", name)
@@ -226,36 +218,6 @@ def _measured(
             "by_seed": {key: [one[key].value for one in each] for key in SHOWN},
         }
     return out, figures
-
-
-def _pyhealth_row(
-    name: str,
-    train: Sequence[Patient],
-    parts: dict[str, Part],
-    seeds: Sequence[int],
-    python: Path | None,
-    work: Path,
-) -> tuple[dict[str, Any], Figures | None]:
-    if python is None:
-        return {
-            "name": name,
-            "told": CODES_ALONE,
-            "not_run": f"no environment with PyHealth was named ({pyhealth.HOW})",
-        }, None
-    began = time.perf_counter()
-    labels = parts["test"].ours.engine.label_space
-    people = {part: each.ours.patients for part, each in parts.items()}
-    scores, told = pyhealth.run(name, train, people, labels, seeds, python, work)
-    row = {
-        "name": name,
-        "told": CODES_ALONE,
-        "settings": told["settings"][WHOLE_LIST.value],
-        "settings_new_only": told["settings"][NEW_ONLY.value],
-        "tuning": told["tried"],
-        "runs": told["runs"],
-    }
-    measured, figures = _measured(scores, parts, _log_rate(train, labels), expit)
-    return row | measured | {"seconds": round(time.perf_counter() - began, 1), "version": told["version"]}, figures
 
 
 def _log_rate(train: Sequence[Patient], labels: Sequence[Code]) -> np.ndarray:

@@ -11,8 +11,19 @@ from mera_core.model.network import MeraModel
 from mera_core.model.prompts import CODE, DEFINITION, EQUIVALENT, in_words, phrasings, question_ids
 from mera_core.model.recall import last_states
 from mera_core.model.vocabulary import Vocabulary
-from training.memorize.likeliest import likeliest
 from training.memorize.questions import IGNORE, equivalents, question_batch
+
+LOGITS_AT_ONCE = 2**26
+"""Logits that are held at a time: 256 MB in float32, whatever the number of codes."""
+
+
+def likeliest(model: MeraModel, states: torch.Tensor, among: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest token of the range `among` for each state [N, H], the first of equals, and its logit: [N] each."""
+    pieces = states.split(max(1, LOGITS_AT_ONCE // (among.stop - among.start)))
+    height, index = (
+        torch.cat(part) for part in zip(*(model.logits(piece, among).max(-1) for piece in pieces), strict=True)
+    )
+    return index + among.start, height
 
 
 @torch.inference_mode()
@@ -52,7 +63,7 @@ def definitions_exact(
         right = best == token
         _note(words, rows, row, right)
         if with_undivided:
-            _, others = likeliest(model, states, slice(vocabulary.n_words, len(vocabulary)), height)
+            _, others = likeliest(model, states, slice(vocabulary.n_words, len(vocabulary)))
             _note(undivided, rows, row, right & (height >= others))
     return words, undivided
 
@@ -81,7 +92,7 @@ def codes_exact(
         asked = [question_ids(CODE, ontology.definition(code), vocabulary, phrasing) for code in part]
         states = last_states(model, asked)
         best, height = likeliest(model, states, _codes_of(vocabulary))
-        _, others = likeliest(model, states, slice(0, vocabulary.eov + 1), height)
+        _, others = likeliest(model, states, slice(0, vocabulary.eov + 1))
         for code, answer, first in zip(part, best.tolist(), (height > others).tolist(), strict=True):
             right = ontology.definition(vocabulary.code_at[answer]) == ontology.definition(code)
             over_codes.append(right)

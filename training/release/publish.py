@@ -17,6 +17,7 @@ from mera_core.checkpoint.folder import (
     make_room,
     read_manifest,
     save_checkpoint,
+    whole_folder,
     write_manifest,
 )
 from mera_core.common.errors import InputError
@@ -80,14 +81,12 @@ def run(
 
 def put(manifest: Manifest, source: Path, out: Path, readme: Path | None = None) -> Manifest:
     """Write the files of `source` with this manifest and its card to `out`, and its figures into the README."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.name in manifest.files:
-            shutil.copyfile(path, partial / path.name)
-    (partial / CARD).write_text(card(manifest), encoding="utf-8")
-    manifest = write_manifest(manifest, partial, out)
+    with whole_folder(out) as partial:
+        for path in source.iterdir():
+            if path.name in manifest.files:
+                shutil.copyfile(path, partial / path.name)
+        (partial / CARD).write_text(card(manifest), encoding="utf-8")
+        manifest = write_manifest(manifest, partial)
     if readme is not None:
         fill_readme(readme, manifest)
     return manifest
@@ -99,14 +98,13 @@ def _memory_alone(source: Path, out: Path) -> Manifest:
     make_room(out)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         stored = Path(folder) / out.name
-        save_checkpoint(model, manifest, stored, torch.float16)
+        manifest = save_checkpoint(model, manifest, stored, torch.float16)
         _refuse_large(stored, LARGEST_WEIGHTS, "*.safetensors")
         model, _ = load_checkpoint(stored)
         recalled = memory.measure(model, Ontology.load(), manifest.systems, manifest.knows_equivalents)
         data = manifest.data | {"commit": commit()}
         manifest = Manifest(**{**vars(manifest), "name": out.name, "metrics": {"recall": recalled}, "data": data})
-        (stored / CARD).write_text(card(manifest), encoding="utf-8")
-        return write_manifest(manifest, stored, out)
+        return put(manifest, stored, out)
 
 
 def _refuse_large(source: Path, most: int, files: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from mera_core.audit.file import from_sqlite, to_sqlite
+from mera_core.audit.file import from_json, to_json
 from mera_core.audit.groups import (
     LONGEST_NAME,
     VERDICTS,
@@ -188,18 +188,18 @@ def show_files() -> None:
     own = judgements()
     st.download_button(
         f"Save my {counted(len(own), 'verdict')}" if own else "Nothing to save yet",
-        data=lambda: to_sqlite(own),
-        file_name="mera-hierarchy-audit.sqlite",
-        mime="application/vnd.sqlite3",
+        data=lambda: to_json(own),
+        file_name="mera-hierarchy-audit.json",
+        mime="application/json",
         key="audit_save",
         icon=":material/save:",
         disabled=not own,
         on_click=lambda: st.session_state.update(audit_saved=list(own)),
-        help="A SQLite file. Until you save it, your verdicts are in this browser session only.",
+        help="A JSON file. Until you save it, your verdicts are in this browser session only.",
     )
     st.file_uploader(
         "Open files of verdicts",
-        type=["sqlite", "db"],
+        type=["json"],
         accept_multiple_files=True,
         key="audit_files",
         help="Files saved on this page: those of other readers, and your own, with which you go on where you stopped. They "
@@ -215,7 +215,7 @@ def _open_files() -> None:
     read, refused = [], []
     for upload in st.session_state.get("audit_files") or ():
         try:
-            read += from_sqlite(upload.getvalue(), upload.name)
+            read += from_json(upload.getvalue(), upload.name)
         except InputError as error:
             refused.append(sentence(str(error)))
     st.session_state.update(audit_read=read, audit_refused=refused)

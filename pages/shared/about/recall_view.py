@@ -46,11 +46,11 @@ def show_recall(recall: Recall, asked_code: bool, verdicts: Mapping[bool | None,
         note = "" if asked_code or first is None else f"{recall.alternatives[0][1]} · {chapter_name(first)}"
         text = diff_html(recall.answer, recall.truth) if compared else html.escape(recall.answer or "No answer")
         st.markdown("**The model's answer**")
-        show_answer(text, note, chapter_colour(first) if first else OTHER_COLOUR)
+        _show_answer(text, note, chapter_colour(first) if first else OTHER_COLOUR)
     with official:
         text = diff_html(recall.truth, recall.answer) if compared else html.escape(recall.truth or "No such entry")
         st.markdown("**Official ICD text**" if asked_code else "**Official ICD code**")
-        show_answer(text, "", OTHER_COLOUR)
+        _show_answer(text, "", OTHER_COLOUR)
     if compared:
         st.caption("Marked: the words that only this one of the two says.")
     if recall.alternatives:
@@ -85,28 +85,21 @@ def show_ancestors(code: Code, answers: Sequence[Recall], ontology: Ontology) ->
 
 @st.fragment
 def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontology) -> None:
-    """How well each chapter is recalled: a map of the ICD or bars, and the numbers as a table."""
+    """How well each chapter is recalled: bars, and the numbers as a table."""
     if not memory:
         st.info("This model carries no figures on recall by chapter.", icon=":material/info:")
         return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        direction = choose("Asked", memory_figures.DIRECTIONS, "memory_direction")
-        chart = choose("Chart", ("Map", "Bars"), "memory_chart")
+    direction = choose("Asked", memory_figures.DIRECTIONS, "memory_direction")
     words = memory_figures.describe_memory(memory, direction)
     st.markdown(plain(words))
-    if chart == "Map":
-        figure = memory_figures.memory_treemap(memory, direction, ontology)
-    else:
-        figure = memory_figures.memory_bars(memory, direction)
-    draw(figure, "memory", words)
+    draw(memory_figures.memory_bars(memory, direction), "memory", words)
     st.caption(
-        "Measured on every billable code when the checkpoint was made; “to the letter” means that not one word differs. "
-        "A click on a chapter opens it."
+        "Measured on every billable code when the checkpoint was made; “to the letter” means that not one word differs."
     )
     twin("every chapter", memory_figures.memory_frame(memory, ontology))
 
 
-def show_answer(text: str, note: str, colour: str) -> None:
+def _show_answer(text: str, note: str, colour: str) -> None:
     """A definition or code in a frame. text: HTML, escaped already."""
     small = f"<small>{html.escape(note)}</small>" if note else ""
     st.html(f'<div class="mera-answer" style="border-color:{colour}">{text}{small}</div>')

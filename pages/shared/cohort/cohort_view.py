@@ -13,7 +13,6 @@ import pandas as pd
 import streamlit as st
 
 from mera_core.checkpoint.model_card import figure_name, interval
-from mera_core.cohort.meds import WATCHED, has_dates, meds_archive
 from mera_core.cohort.scoring import CohortScoring
 from mera_core.common.errors import InputError
 from mera_core.common.formatting import counted, percent
@@ -117,7 +116,7 @@ def score(loaded: Engine, patients: list[Patient]) -> CohortScoring | None:
 
 def _start(scoring: CohortScoring | None, loaded: Engine, patients: list[Patient], hold_out: bool) -> None:
     try:
-        st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out, WATCHED)
+        st.session_state["scoring"] = scoring or CohortScoring(loaded, patients, hold_out)
     except InputError as error:
         st.session_state["scoring_refused"] = sentence(str(error))
         return
@@ -253,7 +252,7 @@ def show_patients(scoring: CohortScoring, patients: list[Patient]) -> None:
 
 
 def download(scoring: CohortScoring) -> None:
-    """Predictions of every patient scored, made when a button is clicked: CSV, Parquet, and MEDS where it can be."""
+    """Predictions of every patient scored, made when a button is clicked: CSV and Parquet."""
     provenance = Provenance.now(scoring.engine.name, scoring.engine.manifest, scoring.engine.ontology)
 
     title = f"Predictions of {counted(len(scoring.scored), 'patient')}"
@@ -277,8 +276,5 @@ def download(scoring: CohortScoring) -> None:
             "The same rows, for other programs.",
         ),
     ]
-    if scoring.hold_out and has_dates(scoring):
-        words = "Labels and predictions of heart failure in the held-out visits, as MEDS evaluation tools read them."
-        files.append(File(f"{title} (MEDS)", "meds.zip", "application/zip", lambda: meds_archive(scoring), words))
     download_files(file_stem("cohort", provenance), files, "cohort")
     st.caption(f"The first twenty codes of each patient, and all predicted ones. {NOTICE}")

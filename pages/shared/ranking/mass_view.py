@@ -1,4 +1,4 @@
-"""Where the ranking points in the ICD's tree: a map, rings or bars of the ranking mass, and the numbers as a table."""
+"""Where the ranking points in the ICD's tree: a map or bars of the ranking mass, and the numbers as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pages.shared.app.markdown import plain
 from pages.shared.widgets.charts import draw, twin
 from pages.shared.widgets.controls import choose
 
-TREES = {"Map": figures.mass_treemap, "Rings": figures.mass_sunburst}
 LEVEL_NAMES = {"chapter": "Chapters", "block": "Blocks", "category": "Categories", "code": "Codes"}
 _MOST_ROWS = 50
 
@@ -30,7 +29,7 @@ def show_mass(ranking: Ranking, ontology: Ontology) -> None:
     if st.session_state.get("within") not in (None, *found):
         st.session_state["within"] = None
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chart = choose("Chart", (*TREES, "Bars"), "chart")
+        chart = choose("Chart", ("Map", "Bars"), "chart")
         level = st.selectbox(
             "Level",
             list(LEVEL_NAMES),
@@ -50,9 +49,9 @@ def show_mass(ranking: Ranking, ontology: Ontology) -> None:
             width=210,
             persist_state="session",
         )
-    if chart in TREES:
+    if chart == "Map":
         st.caption("A click on a field opens it; a click on the bar above goes back.")
-        draw(TREES[chart](ranking, ontology), "mass_tree", words)
+        draw(figures.mass_treemap(ranking, ontology), "mass_tree", words)
     else:
         draw(figures.mass_bars(ranking, ontology, level, within or None), "mass_bars", words)
     table = figures.mass_frame(figures.mass_by(ranking, ontology, level, within or None)[:_MOST_ROWS])

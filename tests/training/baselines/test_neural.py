@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
-from importlib import import_module
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -18,7 +14,6 @@ from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.evaluation.truth import Truth
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
-from training.baselines import handover
 from training.baselines.architectures import ARCHITECTURES, reversed_visits
 from training.baselines.goals import NEW_ONLY, WHOLE_LIST, Goal
 from training.baselines.neural import NeuralBaseline, NeuralSettings, RecordNetwork
@@ -237,68 +232,3 @@ def test_the_order_of_a_list_may_give_rare_codes_their_due() -> None:
     assert best_order_tilt(scores, truth, log_rate) == 0.2  # 0.1 x log(100) is 0.46, not yet enough
     right = Truth.from_sets([[3]] * 4, [[]] * 4, 26)
     assert best_order_tilt(scores, right, log_rate) == 0.0  # nothing to gain: left as it is
-
-
-# --- PyHealth, by file
-
-
-def test_what_is_handed_over_holds_codes_and_label_numbers_alone() -> None:
-    index = {code: label for label, code in enumerate(LABELS)}
-    one = Patient([Visit([A, B], age=71), Visit([D, Code("ICD9", "V45")])], sex="F", age=72, id="secret-9")
-    rows = handover.as_rows([(one.visits[:1], one.visits[1])], index)
-    assert rows == [{"history": [["ICD9:250", "ICD9:276"]], "seen": [0, 1], "next": [3]}]
-    assert "secret" not in json.dumps(rows) and "71" not in json.dumps(rows)
-
-
-FAKE = """
-import json, sys
-from pathlib import Path
-import numpy as np
-kind, folder, seeds = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
-split = json.loads((folder / "split.json").read_text())
-if kind == "Transformer":
-    sys.exit("out of luck")
-for seed in seeds:
-    for goal, more in (("recall@20", 0), ("new_only_recall@20", 10)):
-        shape = {name: (len(split[name]), split["labels"]) for name in ("validation", "test")}
-        parts = {name: np.full(shape[name], int(seed) + more) for name in shape}
-        np.savez(folder / f"{kind}-{goal}-{seed}.npz", **parts)
-result = {"settings": {}, "tried": [], "runs": len(seeds), "version": "1.1.6"}
-(folder / f"{kind}.json").write_text(json.dumps(result))
-"""
-
-
-def test_scores_come_back_by_seed_and_part_and_a_failure_is_said(tmp_path, monkeypatch) -> None:
-    fake = tmp_path / "fake.py"
-    fake.write_text(FAKE)
-    monkeypatch.setattr(handover, "RUNNER", fake)
-    parts = {"validation": following(5, 1), "test": following(7, 2)}
-    python = type(fake)(sys.executable)
-    scores, told = handover.run("PyHealth RETAIN", following(20, 0), parts, LABELS, (1, 4), python, tmp_path / "work")
-    assert [one["test"].shape for one in scores[WHOLE_LIST]] == [(7, 4)] * 2
-    first = {goal: each[1]["validation"][0, 0] for goal, each in scores.items()}
-    assert first == {WHOLE_LIST: 4, NEW_ONLY: 14} and told["version"] == "1.1.6"
-    with pytest.raises(InputError, match=r"Transformer failed; its own words are in .*log\.txt"):
-        handover.run("PyHealth Transformer", following(20, 0), parts, LABELS, (1,), python, tmp_path / "work")
-    with pytest.raises(InputError, match="is no Python"):
-        handover.run("PyHealth RETAIN", following(9, 0), parts, LABELS, (1,), tmp_path / "none", tmp_path / "work")
-
-
-def test_pyhealths_adam_keeps_its_moments_from_pass_to_pass(monkeypatch) -> None:
-    """PyHealth's trainer makes an optimizer of the class it is given in every pass."""
-    for name in ("", ".datasets", ".models", ".trainer"):
-        monkeypatch.setitem(sys.modules, f"pyhealth{name}", MagicMock())
-    runner = import_module("training.baselines.pyhealth_runner")
-    adam = runner.OneAdam()
-    weight = torch.nn.Parameter(torch.zeros(3))
-    made = [adam([{"params": [weight]}], lr=0.1) for _ in range(2)]
-    assert made[0] is made[1] and isinstance(made[0], torch.optim.Adam) and made[0].defaults["lr"] == 0.1
-    # and it knows the two goals as ours do: label 0 comes back, label 39 is new and stands 21st until 0 is taken out
-    scores = np.arange(40.0)[None] * -1
-    scores[0, 39] = -19.5
-    row = {"seen": [0], "next": [0, 39]}
-    assert tuple(goal.value for goal in Goal) == runner.GOALS
-    assert runner.recalls_at_20(scores, [row]) == {"recall@20": 0.5, "new_only_recall@20": 1.0}
-    truth = Truth.from_sets([row["next"]], [row["seen"]], 40)
-    assert [goal.reached(scores, truth) for goal in Goal] == [0.5, 1.0]
-    monkeypatch.delitem(sys.modules, "training.baselines.pyhealth_runner")

@@ -11,7 +11,7 @@ from mera_core.icd.ontology import Code, Ontology
 from mera_core.model.network import MeraModel
 from mera_core.model.recall import recall_ancestors, recall_codes, recall_definitions
 from tests.tiny import tiny_model, tiny_vocabulary
-from training.memorize import likeliest
+from training.memorize import recall_eval
 from training.memorize.loss import memorize_loss
 from training.memorize.questions import QuestionSampler
 from training.memorize.recall_eval import codes_exact, definitions_exact, measure
@@ -131,6 +131,6 @@ def test_however_many_codes_there_are_few_logits_are_held_at_a_time(half_taught,
         return found
 
     monkeypatch.setattr(MeraModel, "logits", noted)
-    monkeypatch.setattr(likeliest, "LOGITS_AT_ONCE", most)
+    monkeypatch.setattr(recall_eval, "LOGITS_AT_ONCE", most)
     assert (definitions_exact(model, codes, BOOK, 0), codes_exact(model, codes, BOOK, 0)) == before
     assert len(held) > 20 and 0.8 * most < max(held) <= most

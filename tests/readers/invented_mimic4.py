@@ -1,6 +1,4 @@
-"""Invented records of any size in the shape of MIMIC-IV or of MEDS, to test import and scale with.
-
-    python -m training.tools.make_test_tables mimic4 OUT --patients 364000 --admissions 546000 --diagnoses 6400000
+"""Invented records of any size in the shape of MIMIC-IV, to test import and scale with.
 
 The shape is that of the real tables: columns, undotted codes with leading zeros, seq_num, a change from ICD-9 to ICD-10 in
 October 2015 of the hidden calendar, most patients with one admission or none. The codes are drawn by chance, so nothing
@@ -9,16 +7,13 @@ can be learned from them; never measure accuracy on these tables.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import typer
 
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
@@ -40,12 +35,6 @@ MIMIC4 = {
     "insurance language marital_status race edregtime edouttime hospital_expire_flag",
     "diagnoses_icd": "subject_id hadm_id seq_num icd_code icd_version",
 }
-MEDS = pa.schema(
-    {
-        "subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string(), "numeric_value": pa.float32(),
-        "hadm_id": pa.int64(), "race": pa.string(), "insurance": pa.string(),
-    }
-)  # fmt: skip
 
 
 class Invented(NamedTuple):
@@ -141,82 +130,3 @@ def write_mimic4(tables: Invented, folder: Path, packed: bool = True) -> None:
         with pa.output_stream(path, compression="gzip" if packed else None) as stream:
             stream.write(",".join(table.column_names).encode() + b"\n")
             pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
-
-
-def write_meds(tables: Invented, folder: Path, shards: int = 4) -> None:
-    """Write data/, metadata/ as MIMIC-IV's converter does: birth, sex, admission, diagnoses (at discharge) and discharge."""
-    people, stays, entries = tables
-    born = (people["anchor_year"] - people["anchor_age"] - 1970).to_numpy().astype("datetime64[Y]")
-    began = "HOSPITAL_ADMISSION//" + stays["admission_type"] + "//" + stays["admission_location"]
-    left = "HOSPITAL_DISCHARGE//" + stays["discharge_location"].replace("", "UNK")
-    found = "DIAGNOSIS//ICD//" + entries["icd_version"].astype(str) + "//" + entries["icd_code"]
-    key, of_stay = people[["subject_id"]], ["subject_id", "hadm_id"]
-    ends = stays.set_index("hadm_id")["dischtime"].loc[entries["hadm_id"]].to_numpy()
-    events = pd.concat(
-        [
-            key.assign(code="GENDER//" + people["gender"]),
-            key.assign(code="MEDS_BIRTH", time=born.astype("datetime64[s]")),
-            stays[[*of_stay, "race", "insurance"]].assign(code=began, time=stays["admittime"]),
-            entries[of_stay].assign(code=found, time=ends),
-            stays[of_stay].assign(code=left, time=stays["dischtime"]),
-        ],
-        keys=range(5),
-        names=["kind", "row"],
-    )
-    events = events.sort_values(["subject_id", "time", "kind", "row"], na_position="first")
-    events = events.reindex(columns=MEDS.names).astype({"hadm_id": "Int64"})
-    place = np.arange(len(people)) % 10
-    splits = key.assign(split=np.select([place < 8, place == 8], ["train", "tuning"], "held_out"))
-    for split in ("train", "tuning", "held_out"):
-        (folder / "data" / split).mkdir(parents=True, exist_ok=True)
-        ids = splits["subject_id"][splits["split"] == split].to_numpy()
-        for number, part in enumerate(np.array_split(ids, shards if split == "train" else 1)):
-            path = folder / "data" / split / f"{number}.parquet"
-            events[events["subject_id"].isin(part)].to_parquet(path, schema=MEDS, index=False)
-    (folder / "metadata").mkdir(exist_ok=True)
-    splits.to_parquet(folder / "metadata" / "subject_splits.parquet", index=False)
-    codes = pd.DataFrame({"code": events["code"].unique(), "description": None, "parent_codes": None})
-    schema = pa.schema({"code": pa.string(), "description": pa.string(), "parent_codes": pa.list_(pa.string())})
-    codes.to_parquet(folder / "metadata" / "codes.parquet", schema=schema, index=False)
-    about = {
-        "dataset_name": "invented",
-        "dataset_version": "1",
-        "meds_version": "0.4.0",
-        "etl_name": "make_test_tables",
-    }
-    (folder / "metadata" / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
-
-
-def main(
-    shape: Annotated[str, typer.Argument(help="mimic4 or meds")],
-    out: Annotated[Path, typer.Argument(help="A folder to write to.")],
-    patients: Annotated[int, typer.Option(min=1)] = 1_000,
-    admissions: Annotated[int, typer.Option(min=1)] = 1_500,
-    diagnoses: Annotated[int, typer.Option(min=1)] = 17_500,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    packed: Annotated[bool, typer.Option(help="Gzip the CSV files.")] = True,
-) -> None:
-    """Write invented tables of the sizes asked for."""
-    try:
-        if shape not in ("mimic4", "meds"):
-            raise InputError(f"there is no shape {shape!r}; there are mimic4 and meds.")
-        refuse_sizes(patients, admissions, diagnoses)
-        out.mkdir(parents=True, exist_ok=True)  # before anything is drawn, which takes minutes
-        tables = invent(patients, admissions, diagnoses, seed)
-        if shape == "mimic4":
-            write_mimic4(tables, out, packed)
-        else:
-            write_meds(tables, out)
-    except OSError as error:
-        print(f"{out} can't be written: {error.strerror or error}.", file=sys.stderr)
-        raise typer.Exit(2) from error
-    except InputError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    print(
-        f"{out}: {patients:,} invented patients, {admissions:,} admissions, {diagnoses:,} diagnoses in the shape of {shape}"
-    )
-
-
-if __name__ == "__main__":
-    typer.run(main)
