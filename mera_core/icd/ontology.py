@@ -76,6 +76,14 @@ class Equivalent:
 
 
 @dataclass(frozen=True, slots=True)
+class CcsGroup:
+    """A clinical classification of AHRQ: single-level CCS for ICD-9-CM, default CCSR for ICD-10-CM."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a written code means; `how` is AS_WRITTEN, REPAIRED or AS_CATEGORY."""
 
@@ -258,6 +266,11 @@ class Ontology:
         return tuple(
             row.target for row in rows if row.target is not None and not row.combination and row.target in self
         )
+
+    def ccs(self, code: Code) -> CcsGroup | None:
+        """The code's CCS group (ICD-9-CM) or default CCSR category (ICD-10-CM); None for headings."""
+        group = icd_tables.ccs_groups(code.system).get(code.code)
+        return CcsGroup(*group) if group else None
 
     def parse(
         self,

@@ -115,3 +115,12 @@ def equivalents(source: str, target: str) -> tuple[dict[str, int], list[list[str
     columns = _columns(f"{source.lower()}_to_{target.lower()}.tsv.gz", 3)
     rows = range(len(columns[0]))
     return dict(zip(reversed(columns[0]), reversed(rows), strict=True)), columns
+
+
+@cache
+def ccs_groups(system: str) -> dict[str, tuple[str, str]]:
+    """Code -> number and name of its group."""
+    groups: dict[str, tuple[str, str]] = {}
+    for group, name, codes in zip(*_columns(f"ccs_{system.lower()}.tsv.gz", 3), strict=True):
+        groups.update(dict.fromkeys(codes.split(" "), (group, name)))
+    return groups

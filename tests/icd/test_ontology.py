@@ -235,6 +235,14 @@ def test_known_equivalents():
     assert BOOK.maps_to(icd9("428.0"), "ICD9")[0].target == icd9("428.0")
 
 
+def test_ccs_groups():
+    group = BOOK.ccs(icd9("428.0"))
+    assert (group.id, group.name) == ("108", "Congestive heart failure; nonhypertensive")
+    assert len({BOOK.ccs(code).id for code in BOOK.billable("ICD9")}) == 283
+    assert BOOK.ccs(icd10("I50.9")).id == "CIR019"
+    assert BOOK.ccs(icd9("428")) is None
+
+
 def test_nothing_of_the_build_is_imported_at_run_time():
     program = (
         "import sys; from mera_core.icd.ontology import Code, Ontology; from mera_core.icd.search import search;"

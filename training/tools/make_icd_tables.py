@@ -13,6 +13,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +37,32 @@ STATUS = {
     "earlier": "e",  # complete in a release between FY2016 and FY2023, not since
 }
 MAP_COLUMNS = ("code", "target", "flags")
+CCS_COLUMNS = ("group", "name", "codes")
+# The first three letters of a CCSR category (AHRQ, CCSR user guide).
+CCSR_BODY_SYSTEMS = {
+    "BLD": "Blood and immune system",
+    "CIR": "Circulatory system",
+    "DEN": "Dental",
+    "DIG": "Digestive system",
+    "EAR": "Ear",
+    "END": "Endocrine, nutritional and metabolic",
+    "EXT": "External causes",
+    "EYE": "Eye",
+    "FAC": "Factors influencing health status",
+    "GEN": "Genitourinary system",
+    "INF": "Infectious and parasitic",
+    "INJ": "Injury and poisoning",
+    "MAL": "Congenital malformations",
+    "MBD": "Mental, behavioral and neurodevelopmental",
+    "MUS": "Musculoskeletal system",
+    "NEO": "Neoplasms",
+    "NVS": "Nervous system",
+    "PNL": "Perinatal",
+    "PRG": "Pregnancy and childbirth",
+    "RSP": "Respiratory system",
+    "SKN": "Skin",
+    "SYM": "Symptoms and signs",
+}
 
 _RANGE_TAIL = re.compile(r"\s*\((?:[A-Z0-9]{3}(?:-[A-Z0-9]{3})?)\)\s*$")
 
@@ -188,6 +215,30 @@ def equivalence_lines(name: str, source: str, target: str) -> list[tuple[str, ..
     return sorted(lines, key=lambda line: line[0])
 
 
+def ccs_groups() -> list[tuple[str, ...]]:
+    """The 283 single-level CCS groups of ICD-9-CM: number, name, dotted codes separated by spaces."""
+    groups: list[tuple[str, str, list[str]]] = []
+    text = _mappings_file("CCS-SingleDiagnosisGrouper.txt").read_text(encoding="latin-1")
+    for line in text.splitlines()[3:]:
+        head = re.match(r"(\d+)\s+(\S.*)$", line)
+        if head:
+            groups.append((head[1], head[2].strip(), []))
+        elif line.strip():
+            groups[-1][2].extend(with_dot("ICD9", code) for code in line.split())
+    return [(number, name, " ".join(codes)) for number, name, codes in groups]
+
+
+def ccsr_groups() -> list[tuple[str, ...]]:
+    """The CCSR category that AHRQ gives first for each ICD-10-CM code: category, name, dotted codes."""
+    lookup = json.loads(_mappings_file("ICD10_CM_CCSR", "dx_cat1_mapping.json").read_text(encoding="utf-8"))
+    groups: dict[str, list[str]] = {}
+    for code, group in sorted(lookup.items()):
+        groups.setdefault(group, []).append(with_dot("ICD10", code))
+    return [
+        (group, f"{CCSR_BODY_SYSTEMS[group[:3]]} ({group})", " ".join(codes)) for group, codes in sorted(groups.items())
+    ]
+
+
 def _compressed(text: str) -> bytes:
     """Gzip without name or time, so that the same text gives the same bytes."""
     buffer = io.BytesIO()
@@ -240,6 +291,8 @@ def build(folder: Path = DATA) -> None:
     tables = {
         "icd9_to_icd10.tsv.gz": (MAP_COLUMNS, equivalence_lines("icd9toicd10cmgem.csv", "ICD9", "ICD10")),
         "icd10_to_icd9.tsv.gz": (MAP_COLUMNS, equivalence_lines("icd10cmtoicd9gem.csv", "ICD10", "ICD9")),
+        "ccs_icd9.tsv.gz": (CCS_COLUMNS, ccs_groups()),
+        "ccs_icd10.tsv.gz": (CCS_COLUMNS, ccsr_groups()),
     }
     columns = {"icd9.columns.gz": trees["ICD-9-CM"], "icd10.columns.gz": trees["ICD-10-CM"]}
     contents = {name: tree_file(lines) for name, lines in columns.items()}
