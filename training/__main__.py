@@ -275,6 +275,36 @@ def fit_cut(
 
 
 @app.command()
+def plan(
+    config: Annotated[
+        list[Path], typer.Option("--config", help="Configuration of a run; give stage 1 before its stage 2.")
+    ],
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="GB of one GPU; this machine's first GPU by default.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs that train together (DDP: each holds the whole model).", min=1)] = 1,
+    labels: Annotated[
+        int | None, typer.Option(help="Codes of the label space; by default every billable code of the systems.")
+    ] = None,
+    patients: Annotated[int, typer.Option(help="Training patients of two visits or more.")] = 6000,
+    visits: Annotated[float, typer.Option(help="Visits a patient, on average.")] = 2.66,
+    codes: Annotated[float, typer.Option(help="Codes a visit, on average.")] = 13.06,
+    tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
+    from training.plan import run as planning
+
+    cohort = planning.CohortSize(labels, patients, visits, codes)
+    machine = planning.Machine.of(gpu_memory, gpus, tokens_per_second)
+    plans = planning.make_all(config, cohort, machine)
+    if as_json:
+        typer.echo(json.dumps([made.to_json() for made in plans], indent=1))
+    else:
+        typer.echo("\n".join([planning.table(plans), "", *(each for made in plans for each in planning.remarks(made))]))
+
+
+@app.command()
 def merge(
     adapters: Annotated[Path, typer.Argument(help="Folder written by a run with tuning lora or qlora.")],
     out: Out,
@@ -282,9 +312,24 @@ def merge(
     dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
     """Merge adapters into their base model: a complete checkpoint for the engine and the app."""
-    from training.release import merge as merging
+    from training.release import export as exporting
 
-    merging.merge(adapters, out, base, dtype)
+    exporting.merge(adapters, out, base, dtype)
+    typer.echo(f"Written: {out}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the plain language model.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="Precision of the weights: bfloat16, float16 or float32; as they are by default.")
+    ] = None,
+) -> None:
+    """Write a checkpoint's language model as a plain Hugging Face folder."""
+    from training.release import export as exporting
+
+    exporting.export(checkpoint, out, dtype)
     typer.echo(f"Written: {out}")
 
 

@@ -44,6 +44,8 @@ GOING = ".replaced"
 OF_A_RUN = {"steps", "logs"}
 """What a run that was broken off leaves in its folder."""
 CARD = "README.md"
+EXPORTED = "Exported from a MERA checkpoint"
+"""The words by which the card of an exported language model is known again."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "sentencepiece")
 
 
@@ -197,7 +199,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> Manifest:
 def make_room(folder: Path) -> None:
     """Before work begins: see that a checkpoint can be put at `folder` without the loss of anything else; make its parent.
 
-    What may be replaced is an earlier checkpoint, and the folder of a run that was broken off. Raises InputError
+    What may be replaced is an earlier checkpoint or export, and the folder of a run that was broken off. Raises InputError
     where `folder`, or the name beside it that the replaced one gets for a moment, holds something else, or the place can't
     be written to.
     """
@@ -215,11 +217,14 @@ def make_room(folder: Path) -> None:
 
 
 def _is_replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or holds what this project wrote: a checkpoint, or the steps of a run."""
+    """Whether a folder is empty or holds what this project wrote: a checkpoint, an export, or the steps of a run."""
     if not folder.is_dir():
         return False
-    own = any((folder / name).is_file() for name in (MANIFEST, GOING))  # no other file: it might be the run's own base
-    return own or {path.name for path in folder.iterdir()} <= OF_A_RUN
+    own = any((folder / name).is_file() for name in (MANIFEST, GOING))
+    if own or {path.name for path in folder.iterdir()} <= OF_A_RUN:
+        return True
+    card = folder / CARD  # what any language model's folder holds besides is no sign: it might be the run's own base
+    return (folder / "config.json").is_file() and card.is_file() and EXPORTED in card.read_text("utf-8", "replace")
 
 
 def put_in_place(partial: Path, folder: Path) -> None:

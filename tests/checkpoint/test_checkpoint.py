@@ -217,10 +217,13 @@ def test_what_is_no_checkpoint_is_never_replaced(tmp_path) -> None:
 
 
 def test_what_this_project_wrote_is_replaced(tmp_path) -> None:
-    empty, run = tmp_path / "empty", tmp_path / "run"
+    empty, run, export = tmp_path / "empty", tmp_path / "run", tmp_path / "export"
     empty.mkdir()
     (run / "steps" / "checkpoint-5").mkdir(parents=True)
-    for out in (empty, run, tmp_path / "made" / "deep"):
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    (export / "README.md").write_text(f"... {checkpoint.EXPORTED} (rank).")
+    for out in (empty, run, export, tmp_path / "made" / "deep"):
         for _ in range(2):  # and what it writes then, too
             save_checkpoint(tiny_model(), tiny_manifest(), out)
             assert load_checkpoint(out)[1].stage == "rank"

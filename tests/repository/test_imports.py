@@ -42,6 +42,7 @@ training.memorize       stage 1
 training.teacher        networks on the whole record, for stage 2 to learn from
 training.rank           stage 2
 training.baselines      the models to beat
+training.plan           what a run needs
 training.ablate         switches, one at a time
 training.evaluate       figures on held-out patients
 training.open_questions experiments

@@ -165,12 +165,16 @@ def _note_ties(model) -> None:
 
 
 def add_rows(backbone, rows: int) -> None:
-    """Enlarge the embedding tables to `rows` where they are smaller; new rows are random at the word rows' own scale.
+    """Enlarge the embedding tables to `rows` where they are smaller; see `set_rows`."""
+    if backbone.get_input_embeddings().weight.shape[0] < rows:
+        set_rows(backbone, rows)
+
+
+def set_rows(backbone, rows: int) -> None:
+    """Make the embedding tables `rows` long; new rows are random at the word rows' own scale.
 
     `start_code_rows` puts better ones in their place.
     """
-    if backbone.get_input_embeddings().weight.shape[0] >= rows:
-        return
     tables = [backbone.get_input_embeddings().weight, backbone.get_output_embeddings().weight]
     before, scales = len(tables[0]), [float(table.detach().float().std()) for table in tables]
     backbone.resize_token_embeddings(rows, mean_resizing=False)

@@ -1,4 +1,4 @@
-"""Full, LoRA and QLoRA tuning: what trains, that it learns, goes on after a kill, comes back the same, merges, loads elsewhere."""
+"""Full, LoRA and QLoRA tuning: what trains, that it learns, goes on after a kill, comes back the same, merges and exports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.common import adapters, tuning
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import run as memorize
 from training.rank import run as rank
-from training.release import merge as merging
+from training.release import export
 
 BOOK = Ontology.load()
 FAMILIES = ("llama", "qwen2", "t5", "flan-t5")
@@ -113,7 +113,7 @@ def test_both_stages_learn_come_back_the_same_and_merge(folders, family, tuned, 
     assert told.stage == "rank" and told.method["adapters"]["tuning"] == tuned and "cut" in told.method
     assert (tmp_path / "stage2" / adapters.WEIGHTS).stat().st_size < 1_000_000
 
-    merging.merge(tmp_path / "stage2", tmp_path / "merged", dtype="float32")
+    export.merge(tmp_path / "stage2", tmp_path / "merged", dtype="float32")
     merged = Engine.load(tmp_path / "merged")
     assert_same_ranking(kept["engine"], merged, 2e-3)
     if family == "qwen2":  # words stay as they were
@@ -130,7 +130,7 @@ def test_adapters_on_a_whole_stage_1_model(folders, invented_cohort, tmp_path) -
     rank.run(config, tmp_path / "stage2")
     assert read_manifest(tmp_path / "stage2").method["adapters"]["base"] == str(tmp_path / "stage1")
     loaded = engine(*adapters.load(tmp_path / "stage2"))
-    merging.merge(tmp_path / "stage2", tmp_path / "merged", dtype="float32")
+    export.merge(tmp_path / "stage2", tmp_path / "merged", dtype="float32")
     assert_same_ranking(loaded, Engine.load(tmp_path / "merged"), 1e-3)
 
 
@@ -212,23 +212,26 @@ def test_a_killed_run_of_adapters_goes_on(folders, tuned, tmp_path, monkeypatch)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# --- for other tools
+# --- export
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "t5", "flan-t5"])
-def test_a_checkpoint_loads_without_mera_and_computes_the_same(folders, family, tmp_path) -> None:
+def test_the_plain_folder_loads_without_mera_and_computes_the_same(folders, family, tmp_path) -> None:
     memorize.run(first(folders[family], epochs=1), tmp_path / "stage1")
-    folder, kind = tmp_path / "stage1", AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
-    plain, tokenizer = kind.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    export.export(tmp_path / "stage1", tmp_path / "plain")
+    kind = AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
+    plain, tokenizer = kind.from_pretrained(tmp_path / "plain"), AutoTokenizer.from_pretrained(tmp_path / "plain")
     model, _ = load_checkpoint(tmp_path / "stage1")
-    assert len(tokenizer) == len(model.vocabulary)
+    assert plain.get_input_embeddings().weight.shape[0] == len(tokenizer) == len(model.vocabulary)
+    assert not (tmp_path / "plain" / "mera.json").exists()
     ids = torch.tensor([[9, 30, tokenizer.convert_tokens_to_ids("ICD9_428.0"), 7]])
     with torch.inference_mode():
         if model.encoder_decoder:
             found = plain(input_ids=ids, decoder_input_ids=torch.tensor([[model.decoder_start]])).logits[:, 0]
         else:
             found = plain(input_ids=ids).logits[:, -1]
-        assert torch.allclose(found, model.logits(model.hidden(ids)[:, -1], slice(None)), atol=1e-4)
+        assert torch.allclose(found, model.logits(model.hidden(ids)[:, -1], slice(0, len(tokenizer))), atol=1e-4)
+    assert "not for clinical decisions" in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
 
 
 # --- refused
@@ -293,14 +296,16 @@ def test_altered_adapters_are_refused(lora, tmp_path) -> None:
         adapters.load(folder)
 
 
-def test_a_whole_model_is_not_merged(lora, folders, tmp_path) -> None:
+def test_a_whole_model_is_not_merged_and_adapters_are_not_exported(lora, folders, tmp_path) -> None:
+    with pytest.raises(InputError, match="training merge"):
+        export.export(lora, tmp_path / "plain")
     with pytest.raises(InputError, match='dtype is "int8"'):
-        merging.merge(lora, tmp_path / "merged", dtype="int8")
+        export.merge(lora, tmp_path / "merged", dtype="int8")
     with pytest.raises(InputError, match="name another folder"):
-        merging.merge(lora, lora)
+        export.merge(lora, lora)
     memorize.run(first(folders["llama"], epochs=0.1), tmp_path / "whole")
     with pytest.raises(InputError, match="holds a whole model and no adapters"):
-        merging.merge(tmp_path / "whole", tmp_path / "merged")
+        export.merge(tmp_path / "whole", tmp_path / "merged")
 
 
 def test_targets_that_are_not_there_are_refused(folders) -> None:

@@ -120,7 +120,7 @@ def test_from_a_shell_too() -> None:
     assert done.stderr.strip() == "There is no checkpoint folder nowhere."
 
 
-@pytest.mark.parametrize("command", ["memorize", "rank", "merge", "fit-cut"])
+@pytest.mark.parametrize("command", ["memorize", "rank", "merge", "export", "fit-cut"])
 def test_no_command_writes_over_what_is_not_its_own(
     command, tiny_stage1, tiny_checkpoint, invented_cohort, tmp_path, call
 ) -> None:
@@ -132,9 +132,10 @@ def test_no_command_writes_over_what_is_not_its_own(
     words = {
         "fit-cut": [tiny_checkpoint, "--data", invented_cohort],
         "merge": [tiny_checkpoint],
+        "export": [tiny_checkpoint],
     }.get(command, ["--config", tmp_path / f"{command}.yaml"])
     assert f"{own} is there already and is no checkpoint" in call(command, *words, "--out", own)
     assert [path.read_text() for path in own.iterdir()] == ["mine"]
-    if command in ("memorize", "rank"):
+    if command in ("memorize", "rank", "export"):
         (tmp_path / "file").write_text("")
         assert "can't be written" in call(command, *words, "--out", tmp_path / "file" / "x" / "y")

@@ -1,4 +1,4 @@
-"""docs/train_on_gpu.md: each of its commands runs, on tiny stand-ins."""
+"""docs/train_on_gpu.md: its table is what `plan` computes, and each of its commands runs, on tiny stand-ins."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ from tests.training.families import small_book, write_backbone
 from training.__main__ import app as training
 from training.common.config import MemorizeConfig, RankConfig
 from training.memorize import run as memorize
+from training.plan.memory import CohortSize
+from training.plan.run import Machine, make_all, table
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "train_on_gpu.md").read_text(encoding="utf-8")
 CONFIGS = ROOT / "training" / "configs"
+SHOWN = ("llama2-7b-{}-full", "llama2-7b-{}-lora", "llama2-7b-{}-qlora", "flan-t5-xl-{}-lora")
 SMALL = {  # what a stand-in changes: size and speed, never which code runs
     "memorize": {"epochs": 1, "batch_size": 32, "learning_rate": 5e-3, "sampled_negatives": 32, "precision": "float32"},
     "rank": {"epochs": 1, "batch_size": 16, "max_tokens": 256, "rehearsal": 8, "validate_every": 0},
 }
+
+
+def test_the_table_is_what_plan_computes() -> None:
+    """Make it again with: python -m training plan --config ... (the configurations in the order of the table)."""
+    paths = [CONFIGS / f"{name.format(stage)}.yaml" for name in SHOWN for stage in ("memorize", "rank")]
+    between = re.search(r"<!-- plan: begin[^\n]*-->\n(.*?)\n?<!-- plan: end -->", GUIDE, re.DOTALL)
+    assert between and between[1].strip() == table(make_all(paths, CohortSize(), Machine()))
 
 
 def commands() -> list[list[str]]:
