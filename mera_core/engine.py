@@ -281,6 +281,14 @@ class Engine:
         truths = self.ontology.equivalents(code, own[0])
         return self._answer(question_text(EQUIVALENT, subject), best, truths)
 
+    def recall_definitions(self, codes: Sequence[Code]) -> list[str]:
+        """The model's definition of each code, from memory, in one batch.
+
+        Raises:
+            InputError: a code of a system that this checkpoint did not memorize.
+        """
+        return recall_definitions(self.model, [self._memorized(code, None) for code in codes])
+
     def _memorized(self, code: str | Code, system: str | None) -> Code:
         systems = self._manifest.systems
         if isinstance(code, str):

@@ -4,6 +4,7 @@ import streamlit as st
 
 from mera_core.figures.memory import chapter_memory
 from mera_core.icd.ontology import SYSTEM_NAMES, Code
+from pages.shared.about.quiz_view import show_quiz
 from pages.shared.about.recall_view import show_ancestors, show_memory, show_recall
 from pages.shared.app.engines import engine, or_stop
 from pages.shared.app.layout import footer, heading, open_session
@@ -17,6 +18,7 @@ QUESTIONS = {
     "code": "Code → definition",
     "definition": "Definition → code",
     "chapters": "Recall by chapter",
+    "quiz": "Quiz",
 }
 ASKING = "Asking the model …"
 EQUIVALENCE = {
@@ -104,6 +106,8 @@ if question == "code":
     from_code()
 elif question == "definition":
     from_definition()
-else:
+elif question == "chapters":
     show_memory(or_stop(lambda: chapter_memory(loaded.manifest)), loaded.ontology)
+else:
+    show_quiz()
 footer()

@@ -275,6 +275,13 @@ def test_what_stands_above_a_code_is_recalled_level_by_level(engine) -> None:
         engine.recall_ancestors(Code("ICD10", "I50.9"))
 
 
+def test_definitions_of_many_codes_at_once_are_those_of_each_alone(engine) -> None:
+    codes = list(icd9("428.0", "486", "250.00"))
+    assert engine.recall_definitions(codes) == [engine.recall(code=code).answer for code in codes]
+    with pytest.raises(InputError, match="memorized ICD9 only"):
+        engine.recall_definitions([Code("ICD10", "I50.9")])
+
+
 # --- loading
 
 

@@ -64,3 +64,4 @@ class SharedEngine(Engine):
     recall = _in_one_turn(Engine.recall)
     recall_ancestors = _in_one_turn(Engine.recall_ancestors)
     recall_equivalent = _in_one_turn(Engine.recall_equivalent)
+    recall_definitions = _in_one_turn(Engine.recall_definitions)

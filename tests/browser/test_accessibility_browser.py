@@ -121,6 +121,22 @@ def test_every_view_of_recall(visit):
     _assert_none(found)
 
 
+def test_a_quiz_from_its_start_to_an_answer(visit):
+    page = visit(PAGES["recall"], DESKTOP)
+    choose(page, "Quiz")
+    found = _in_both_schemes(page, "start")
+    page.get_by_role("button", name="Start the quiz").click()
+    expect(page.get_by_text("Question 1 of")).to_be_visible()
+    settle(page)
+    found += _in_both_schemes(page, "question")
+    page.locator("[data-testid=stRadio] label").nth(2).click()
+    settle(page)
+    page.get_by_role("button", name="Answer").click()
+    expect(page.get_by_role("button", name="Next code")).to_be_visible()
+    settle(page)
+    _assert_none(found + _in_both_schemes(page, "answer"))
+
+
 def test_one_history_under_two_models(visit):
     page = visit(PAGES["compare"], DESKTOP)
     choose(page, "One history, two models")

@@ -113,3 +113,22 @@ def test_chapters_are_drawn_worst_first():
     expected = sorted(100 * row.exact["definition_to_code"] for row in memory)
     assert charts(app)[0]["data"][0]["x"] == pytest.approx(expected)
     assert len(app.table[0].value) == len(memory)
+
+
+def test_a_quiz_from_start_to_result():
+    app = open_page(PAGE)
+    app.segmented_control(key="direction").set_value("quiz").run()
+    press(app, "quiz_start")
+    quiz = app.session_state["quiz"]
+    assert quiz.model == engines.engine().recall_definitions([question.code for question in quiz.questions])
+    for number, question in enumerate(quiz.questions):
+        assert app.button(key="quiz_answer").disabled
+        place = question.right if number < 7 else (question.right + 1) % 4
+        app.radio(key=f"quiz_{number}").set_value(place).run()
+        press(app, "quiz_answer")
+        assert len(app.success) == (number < 7)
+        press(app, "quiz_next")
+    exact = sum(answer == asked.options[asked.right] for answer, asked in zip(quiz.model, quiz.questions, strict=True))
+    assert app.subheader[0].value == f"You 7, the model {exact}, of 10"
+    assert list(app.table[0].value["You"]).count("right") == 7
+    assert press(app, "quiz_again").session_state["quiz"].chosen == []

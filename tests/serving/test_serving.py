@@ -131,6 +131,7 @@ def test_the_model_is_used_by_the_worker_alone(patients, queue):
         lambda: CohortScoring(shared, patients[:3]).step(),
         lambda: shared.recall(code=CODES[0]),
         lambda: shared.recall(definition="Congestive heart failure, unspecified"),
+        lambda: shared.recall_definitions(CODES[:2]),
         lambda: shared.recall_ancestors(CODES[0]),
         lambda: shared.recall_equivalent("I50.9", "ICD10"),
     ):
@@ -140,7 +141,7 @@ def test_the_model_is_used_by_the_worker_alone(patients, queue):
     public = {name for name in vars(Engine) if not name.startswith("_")}
     known = {  # those without the model, and those above
         "load", "warm_up", "scope", "cut_offset", "read_history", "encode", "ranked", "held", "probability", "trained_on",
-        "rank", "rank_many", "scores", "recall", "recall_ancestors",
+        "rank", "rank_many", "scores", "recall", "recall_ancestors", "recall_definitions",
         "recall_equivalent", "knows_equivalents",
     }  # fmt: skip
     assert public <= known, (
@@ -152,6 +153,7 @@ def test_recall_gives_what_the_engine_gives(engine, queue):
     shared = SharedEngine(engine, queue)
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(lambda code: shared.recall(code=code), CODES)) == [engine.recall(code=c) for c in CODES]
+    assert shared.recall_definitions(CODES) == engine.recall_definitions(CODES)
     with pytest.raises(InputError, match="either a code or a definition"):
         shared.recall()
 

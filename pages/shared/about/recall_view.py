@@ -46,11 +46,11 @@ def show_recall(recall: Recall, asked_code: bool, verdicts: Mapping[bool | None,
         note = "" if asked_code or first is None else f"{recall.alternatives[0][1]} · {chapter_name(first)}"
         text = diff_html(recall.answer, recall.truth) if compared else html.escape(recall.answer or "No answer")
         st.markdown("**The model's answer**")
-        _show_answer(text, note, chapter_colour(first) if first else OTHER_COLOUR)
+        show_answer(text, note, chapter_colour(first) if first else OTHER_COLOUR)
     with official:
         text = diff_html(recall.truth, recall.answer) if compared else html.escape(recall.truth or "No such entry")
         st.markdown("**Official ICD text**" if asked_code else "**Official ICD code**")
-        _show_answer(text, "", OTHER_COLOUR)
+        show_answer(text, "", OTHER_COLOUR)
     if compared:
         st.caption("Marked: the words that only this one of the two says.")
     if recall.alternatives:
@@ -99,7 +99,7 @@ def show_memory(memory: Sequence[memory_figures.ChapterMemory], ontology: Ontolo
     twin("every chapter", memory_figures.memory_frame(memory, ontology))
 
 
-def _show_answer(text: str, note: str, colour: str) -> None:
+def show_answer(text: str, note: str, colour: str) -> None:
     """A definition or code in a frame. text: HTML, escaped already."""
     small = f"<small>{html.escape(note)}</small>" if note else ""
     st.html(f'<div class="mera-answer" style="border-color:{colour}">{text}{small}</div>')
