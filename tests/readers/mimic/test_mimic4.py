@@ -119,7 +119,7 @@ def test_older_releases_keep_patients_in_core_and_call_race_ethnicity(tmp_path):
     [
         ({"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",b,00845")}, "line 3, column 'seq_num': there is no whole"),
         (
-            {"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",99999999999,00845")},
+            {"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",9999999999,00845")},
             "line 3, column 'seq_num': there is a n",
         ),
         ({"admissions": ADMISSIONS.replace("2180-05-06 22:23:00", "yesterday")}, "line 3, column 'admittime'"),
