@@ -179,6 +179,25 @@ def tiny_checkpoint(tiny_stage1: Path, invented_cohort: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained model that ranks ten codes."""
+    from torch import float32
+
+    from mera_core.checkpoint.folder import save_checkpoint
+    from tests.tiny import tiny_manifest, tiny_model
+
+    folder = tmp_path_factory.mktemp("random") / "tiny"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder, float32)
+    return folder
+
+
+@pytest.fixture
+def folder(random_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of `random_checkpoint` that a test may damage."""
+    return Path(shutil.copytree(random_checkpoint, tmp_path / "made"))
+
+
 @pytest.fixture
 def own_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_checkpoint` that a test may damage."""

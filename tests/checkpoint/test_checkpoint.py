@@ -27,13 +27,6 @@ from tests.tiny import CODES, tiny_manifest, tiny_model
 WEIGHTS, HEAD = "model.safetensors", "score_head.safetensors"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "made"
-    save_checkpoint(tiny_model(), tiny_manifest(), folder)
-    return folder
-
-
 def change(folder: Path, **values) -> None:
     """Put other values into the manifest, as an editor would."""
     path = folder / MANIFEST
@@ -120,13 +113,6 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypa
 def test_what_is_missing_is_named(folder, name, said) -> None:
     shutil.rmtree(folder) if name == "." else (folder / name).unlink()
     with pytest.raises(InputError, match=said):
-        load_checkpoint(folder)
-
-
-@pytest.mark.parametrize("name", ["modeling.py", "more.safetensors", ".hidden", "notes.txt", "more/"])
-def test_a_file_that_the_manifest_does_not_name_is_refused(folder, name) -> None:
-    (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("x")
-    with pytest.raises(InputError, match=f"a file that does not belong to it: {name.rstrip('/')}"):
         load_checkpoint(folder)
 
 

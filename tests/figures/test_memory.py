@@ -18,15 +18,13 @@ MANIFEST = {"metrics": {"recall": {"chapters": ROWS}}}
 def test_areas_are_codes_and_what_is_recalled_has_the_chapters_colour(ontology):
     trace = memory_treemap(chapter_memory(MANIFEST), "code_to_definition", ontology).data[0]
     value = dict(zip(trace.ids, trace.values, strict=True))
-    assert value == {
-        "ICD9": 300,
-        "ICD9:CH07": 200,
-        "ICD9:CH07 recalled": 150,
-        "ICD9:CH07 not": 50,
-        "ICD9:CH03": 100,
-        "ICD9:CH03 recalled": 90,
-        "ICD9:CH03 not": 10,
+    chapters_of = {"ICD9:CH07": (200, 150, 50), "ICD9:CH03": (100, 90, 10)}
+    parts = {
+        f"{name}{part}": n
+        for name, ns in chapters_of.items()
+        for part, n in zip(("", " recalled", " not"), ns, strict=True)
     }
+    assert value == {"ICD9": 300, **parts}
     colour = dict(zip(trace.ids, trace.marker.colors, strict=True))
     assert colour["ICD9:CH07 recalled"] == chapters.FIELDS["circulatory"][1]
     assert colour["ICD9:CH07 not"] not in {shade for _, shade in chapters.FIELDS.values()}
@@ -44,10 +42,8 @@ def test_bars_are_percentages_with_the_worst_on_top():
 
 def test_words_and_table(ontology):
     memory = chapter_memory(MANIFEST)
-    assert describe_memory(memory, "code_to_definition") == (
-        "80.0 % of 300 codes are recalled to the letter (code → definition); best in Endocrine & metabolic (90.0 %), "
-        "least in Circulatory (75.0 %)."
-    )
+    said = describe_memory(memory, "code_to_definition")
+    assert "80.0 % of 300 codes" in said and "metabolic (90.0 %), least in Circulatory (75.0 %)" in said
     frame = memory_frame(memory, ontology)
     assert list(frame["code → definition"]) == ["75.0 %", "90.0 %"]
     assert frame["chapter"][0] == "ICD-9-CM Diseases Of The Circulatory System"

