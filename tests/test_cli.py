@@ -277,15 +277,3 @@ def test_the_process_ends_with_the_status_and_without_a_traceback(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"there is no file {tmp_path / 'no.json'}.\n"
-
-
-def test_lookup_and_convert_do_not_bring_in_torch(tmp_path):
-    source, out = str(cohort_from_demo.OUT), str(tmp_path / "t.csv")
-    script = (
-        "import sys, mera_core.__main__ as cli\n"
-        "assert cli.main(['lookup', '428.0', '--json']) == 0\n"
-        f"assert cli.main(['convert', {source!r}, '--out', {out!r}]) == 0\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -66,12 +66,6 @@ def test_the_size_of_a_chunk_changes_nothing(engine, patients):
     assert one.equals(other) and len(one) > 100
 
 
-def test_no_ranking_is_kept_whole(engine, patients):
-    """Each array owns its few numbers: a view would hold the whole label space of every patient."""
-    for one in scored(engine, patients[:5]).scored:
-        assert all(array.base is None for array in (one.labels, one.scores, one.share, one.recurrent))
-
-
 def test_a_step_that_is_broken_off_changes_nothing(engine, patients, monkeypatch):
     people = [Patient((Visit(()),), id="empty"), *patients]
     scoring = CohortScoring(engine, people)

@@ -8,13 +8,8 @@ import torch
 from mera_core.icd.ontology import Code
 from mera_core.model import recall
 from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids
-from mera_core.model.recall import last_states, recall_codes, recall_definitions, right_padded
+from mera_core.model.recall import last_states, recall_codes, recall_definitions
 from tests.tiny import CODES, tiny_model
-
-
-def test_padding_stands_on_the_right_and_ends_name_the_last_token() -> None:
-    ids, ends = right_padded([[5, 6, 7], [8]], pad=0)
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]] and ends.tolist() == [2, 0]
 
 
 def test_last_states_keep_the_order_of_the_questions() -> None:

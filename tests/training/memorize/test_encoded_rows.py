@@ -157,11 +157,6 @@ def test_hierarchy_questions_are_answered_by_what_is_above_the_code_asked_about(
     assert seen > 4
 
 
-def test_no_hierarchy_no_questions_about_it(model):
-    data = batches(model, list(model.vocabulary.ids), hierarchy_share=0.0)
-    assert all(set(data[number]) == {"parts"} for number in range(len(data)))
-
-
 def test_what_comes_after_has_a_share_of_the_rates():
     config = replace(SETTINGS, learning_rate=0.002, muon_learning_rate=0.004, row_learning_rate=0.0003)
     after = memorize.with_rates(config, 0.25)
