@@ -97,6 +97,12 @@ def network_attempts(_loopback_only: None) -> Iterator[list[str]]:
     assert not hosts, f"the test tried to reach {', '.join(hosts)}"
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def ontology() -> Ontology:
     """The shipped ICD tables."""
@@ -190,6 +196,14 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random") / "tiny"
     save_checkpoint(tiny_model(), tiny_manifest(), folder, float32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """An engine over an untrained model that ranks ten codes."""
+    from tests.tiny import tiny_engine
+
+    return tiny_engine()
 
 
 @pytest.fixture

@@ -24,13 +24,7 @@ from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import Code
 from mera_core.writers.predictions import Sample, write_predictions
 from tests.conftest import invented_patients
-from tests.tiny import tiny_engine
 from training.common.split import histories_and_truth, with_codes
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return tiny_engine()
 
 
 @pytest.fixture(scope="module")

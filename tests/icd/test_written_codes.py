@@ -142,10 +142,8 @@ def test_a_typed_history_is_read_alike_and_each_change_is_a_note():
     assert [(note.kind, note.code) for note in notes] == [
         ("unread", "I64"), ("unread", "I84.9"), ("as_category", "I50.0"), ("repaired", "I5O.9"), ("as_category", "E11.90"),
     ]  # fmt: skip
-    heart = "ICD10:I50.9 (Heart failure, unspecified)"
-    assert notes[3].message == f"'I5O.9' is read as {heart}, with a digit for a letter."
-    diabetes = "ICD10:E11.9 (Type 2 diabetes mellitus without complications)"
-    assert notes[4].message == f"'E11.90' is read as {diabetes}, which stands above it in the code set."
+    assert "'I5O.9' is read as ICD10:I50.9 (Heart failure, unspecified)" in notes[3].message
+    assert "'E11.90' is read as ICD10:E11.9" in notes[4].message
     assert readings("E11.90", BOOK) == ((Code("ICD10", "E11.9"),), notes[4].message)
 
 

@@ -11,13 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mera_core.common.limits import Limits
+from tests.browser.app_server import await_answer
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "docs" / "deploy"
@@ -68,8 +68,7 @@ def test_the_unit_can_write_to_memory_only_and_reach_this_machine_only():
 
 
 def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_asked_to(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = shlex.split(one("ExecStart").replace("--server.port 8501", f"--server.port {port}"))
     assert words[0].endswith("/python")
     told = [word for name, value in settings() if name == "Environment" for word in shlex.split(value)]
@@ -78,7 +77,7 @@ def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_as
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
-            assert _health(port, process) == "ok"
+            await_answer(f"http://127.0.0.1:{port}", process)
             assert _addresses(port) <= {"127.0.0.1"}
             assert _opened_stream(port, f"127.0.0.1:{port}") == 101
             assert _opened_stream(port, "evil.example.org") == 403  # a name that is not in server.allowedHosts
@@ -88,16 +87,6 @@ def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_as
             process.wait(timeout=float(one("TimeoutStopSec")))
     assert time.monotonic() - began < float(one("TimeoutStopSec"))
     assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def _health(port: int, process: subprocess.Popen) -> str:
-    for _ in range(300):
-        assert process.poll() is None, "the server ended"
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).read().decode()
-        except (ConnectionError, urllib.error.URLError):
-            time.sleep(0.2)
-    raise AssertionError("no answer in a minute")
 
 
 def _opened_stream(port: int, host: str) -> int:

@@ -24,11 +24,6 @@ from tests.tiny import CODES, tiny_engine, tiny_model
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return tiny_engine()
-
-
-@pytest.fixture(scope="module")
 def patients(engine) -> list[Patient]:
     return [patient for patient in invented_patients(120) if engine.read_history(patient)[0].visits]
 

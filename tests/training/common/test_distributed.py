@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.tiny import tiny_model
 from tests.training.common.one_process import PATIENTS, train, train_stage_1
 from training.common import trainer
@@ -24,12 +23,6 @@ from training.common.config import MemorizeConfig, RankConfig
 CONFIGS = ROOT / "training" / "configs" / "accelerate"
 STEPS = 2 * -(-PATIENTS // 8)
 LORA = {"tuning": "lora", "lora_rank": 4, "lora_dropout": 0.0}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def accelerate(kind: str, *command: str) -> subprocess.CompletedProcess:
