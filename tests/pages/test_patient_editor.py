@@ -108,8 +108,8 @@ def test_a_visit_with_a_shifted_date_can_be_edited():
 
 def test_a_code_moves_to_another_visit_and_to_a_new_one():
     app = open_page(PAGE, TWO)
+    press(app, "do_Date and moving codes_0")
     for target, found in ((1, [(A,), (C, "foo", B)]), (-1, [(C, "foo", B), (A,)])):
-        press(app, "do_Date and moving codes_0")
         app.selectbox(key="move_which").set_value(len(codes(app)[0]) - 1).run()
         app.selectbox(key="move_target").set_value(target).run()
         press(app, "move_code")

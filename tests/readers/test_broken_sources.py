@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
+from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import Patient, Visit
 from mera_core.history.visits_file import write_visits
@@ -17,6 +18,11 @@ from mera_core.readers import Cohort, detect, read
 from mera_core.readers.common.base import ImportReport
 from mera_core.writers import write
 from tests.readers import shapes
+from tests.readers import test_eicu as eicu
+from tests.readers import test_synpuf as synpuf
+from tests.readers.mimic import test_mimic3 as mimic3
+from tests.readers.mimic import test_mimic4 as mimic4
+from tests.readers.omop import test_reader as omop
 
 FIRST = datetime(2012, 3, 4, 5, 6)
 CODES = tuple(Code("ICD9", code) for code in ("428.0", "250.00", "038.9"))
@@ -94,6 +100,39 @@ def test_every_kind_of_fault_is_named_by_its_line(kind, tmp_path, capsys):
     (tmp_path / "diabetic_data.csv").write_bytes(content)
     told = convert(tmp_path / "diabetic_data.csv", tmp_path, capsys)
     assert "diabetic_data.csv" in told and said in told
+
+
+FOLDERS = {"mimic3": mimic3, "mimic4": mimic4, "eicu": eicu, "omop": omop, "synpuf": synpuf}
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "old", "new", "said"),
+    [
+        ("mimic3", "diagnoses_icd", "101,2,", "101,x,", "line 2, column 'seq_num': there is no whole number"),
+        ("mimic3", "admissions", "2164-10-23 21:09:00", "soon", "line 3, column 'admittime': there is no date"),
+        ("mimic3", "admissions", "1,7,102", "1,7,101", "line 3, column 'hadm_id': this hadm_id is repeated"),
+        ("mimic3", "patients", "2,8,M", "2,7,M", "line 3, column 'subject_id': this subject_id is repeated"),
+        ("mimic4", "diagnoses_icd", ",2,00845", ",b,00845", "line 3, column 'seq_num': there is no whole"),
+        ("mimic4", "diagnoses_icd", ",2,00845", ",99999999999,00845", "line 3, column 'seq_num': there is a n"),
+        ("mimic4", "admissions", "2180-05-06 22:23:00", "yesterday", "line 3, column 'admittime'"),
+        ("mimic4", "patients", ",91,", ",old,", "line 3, column 'anchor_age': there is no number"),
+        ("mimic4", "patients", "10000084,", "10000032,", "line 4, column 'subject_id': this subject_id"),
+        ("eicu", "patient", "002-2", "", "line 5, column 'uniquepid'"),
+        ("eicu", "patient", "11,900", "12,900", "line 3, column 'patientunitstayid'"),
+        ("eicu", "patient", "14,700", "14,800", "line 5, column 'patienthealthsystemstayid': this hospital"),
+        ("eicu", "patient", ",87,", ",old,", "line 2, column 'age': there is no number"),
+        ("omop", "PERSON", "1990", "1990s", "line 3, column 'year_of_birth': there is no number"),
+        ("omop", "VISIT_OCCURRENCE", "2010-01-01,,", "1/1/10,,", "line 3, column 'visit_start_date'"),
+        ("synpuf", CLAIMS[:-4], "410,20090412", "410,12/04/09", "line 3, column 'clm_admsn_dt': there is no date"),
+    ],
+)
+def test_a_wrong_value_is_named_by_file_line_and_column(tmp_path, format, name, old, new, said):
+    FOLDERS[format].folder(tmp_path)
+    (path,) = tmp_path.rglob(f"{name}.csv")
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=said) as error:
+        read(tmp_path, format)
+    assert path.name in str(error.value)
 
 
 def test_a_claim_that_stands_twice_is_one_visit(tmp_path):

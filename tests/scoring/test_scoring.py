@@ -262,14 +262,6 @@ def test_patients_are_told_apart_by_what_their_histories_hold(patients):
     assert len(told) == 7
 
 
-def test_a_part_is_its_people_in_their_order(patients):
-    columns = VisitColumns.of(patients)
-    parts = [scoring.slice_of(columns, number, 32) for number in range(5)]
-    assert [person for part in parts for person in part.columns.patients()] == patients
-    assert [part.first for part in parts] == [0, 32, 64, 96, 128]
-    assert all(len(part.columns.codes) <= len(columns.codes) for part in parts)
-
-
 def test_meds_tables_are_those_of_the_engines_rankings(job, patients, checkpoint):
     meds = replace(of(job, hold_out=True, tasks=(HEART_FAILURE,)), out=job.out.with_name("meds"))
     result = scoring.run(meds)

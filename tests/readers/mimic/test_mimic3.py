@@ -93,21 +93,6 @@ def test_every_row_is_kept_or_left_out_with_its_reason(tmp_path):
     assert any("1 visits are of patients over 89" in line and "91.4" in line for line in report.lines())
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"diagnoses_icd": DIAGNOSES.replace("101,2,", "101,x,")}, "line 2, column 'seq_num': there is no whole"),
-        ({"admissions": ADMISSIONS.replace("2164-10-23 21:09:00", "soon")}, "line 3, column 'admittime': there is no"),
-        ({"admissions": ADMISSIONS.replace("1,7,102", "1,7,101")}, "line 3, column 'hadm_id': this hadm_id is rep"),
-        ({"patients": PATIENTS.replace("2,8,M", "2,7,M")}, "line 3, column 'subject_id': this subject_id is repeated"),
-    ],
-)
-def test_faults_name_file_and_line(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said) as error:
-        read(folder(tmp_path, **changes), "mimic3")
-    assert f"{next(iter(changes))}.csv" in str(error.value)
-
-
 def test_stays_that_end_before_they_begin_and_visits_before_birth_are_told(tmp_path):
     backwards = ADMISSIONS.replace("2165-01-05 09:00:00", "2164-12-31 09:00:00")
     (said,) = [line for line in read(folder(tmp_path, admissions=backwards)).report.remarks if "end before" in line]

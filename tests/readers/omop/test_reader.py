@@ -141,19 +141,6 @@ def test_version_5_3_and_the_preferred_system(tmp_path):
         read(tmp_path, prefer="SNOMED")
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"PERSON": PERSON.replace("1990", "1990s")}, "line 3, column 'year_of_birth': there is no number"),
-        ({"VISIT_OCCURRENCE": VISITS.replace("2010-01-01,,", "1/1/10,,")}, "line 3, column 'visit_start_date'"),
-    ],
-)
-def test_faults_name_file_line_and_column(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said) as error:
-        read(folder(tmp_path, **changes), "omop")
-    assert f"{next(iter(changes))}.csv" in str(error.value)
-
-
 def test_values_that_are_padded_in_parquet_are_the_same(tmp_path):
     plain = read(folder(tmp_path)).patients
     (tmp_path / "b").mkdir()
