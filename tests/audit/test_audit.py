@@ -28,9 +28,6 @@ def categories(ontology) -> tuple[Code, ...]:
     return tuple(sorted(node.code for node in ontology.nodes("ICD9") if node.level == 3))
 
 
-# --- groups
-
-
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_groups_are_those_of_the_contrastive_loss(categories, ontology, level):
     ids = Hierarchy.from_ontology(categories, ontology, levels=(level,)).groups[0]
@@ -79,9 +76,6 @@ def test_a_label_space_without_groups_is_refused(ontology):
         draw_groups([Code("ICD9", "428"), Code("ICD9", "486")], ontology, 2, 5)
 
 
-# --- kappa
-
-
 def test_cohens_kappa_is_that_of_scikit_learn():
     first = ["agree", "agree", "disagree", "unsure", "agree", "disagree", "agree", "unsure"]
     second = ["agree", "disagree", "disagree", "agree", "agree", "disagree", "agree", "unsure"]
@@ -114,9 +108,6 @@ def test_kappa_is_over_what_every_reader_judged():
     assert kappa_of_readers(three) == (fleiss_kappa([["y", "y", "y"], ["x", "y", "x"]]), 2)
     assert kappa_of_readers({"a": {1: "x"}}) == (None, 0)
     assert kappa_of_readers({"a": {1: "x"}, "b": {2: "x"}}) == (None, 0)
-
-
-# --- verdicts
 
 
 def verdicts(categories, ontology, reader: str, words: str, level: int = 2) -> list[Judgement]:
@@ -168,9 +159,6 @@ def test_judgements_that_make_no_sense_are_refused(categories, ontology):
     for name, value in wrong:
         with pytest.raises(InputError):
             replace(good, **{name: value})
-
-
-# --- the file
 
 
 def test_what_is_saved_is_what_is_read(categories, ontology):

@@ -33,9 +33,6 @@ def change(folder: Path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-# --- round trip
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.float32, 0.0)])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_saved_model_scores_as_before(tmp_path, dtype, tolerance, tied) -> None:
@@ -86,9 +83,6 @@ def test_the_hash_of_a_folder_names_its_content(tmp_path) -> None:
     assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 12
 
 
-# --- written whole
-
-
 def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypatch) -> None:
     before = {path.name: sha256(path) for path in folder.iterdir()}
     monkeypatch.setattr(checkpoint.os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
@@ -100,9 +94,6 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypa
     save_checkpoint(tiny_model(seed=9), tiny_manifest(), folder)  # what the broken one left is no hindrance
     assert sha256(folder / WEIGHTS) != before[WEIGHTS]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-# --- refused
 
 
 @pytest.mark.parametrize(
@@ -169,9 +160,6 @@ def test_a_label_space_other_than_the_heads(folder, labels, said) -> None:
 def test_a_kind_of_quantization_that_does_not_exist(folder) -> None:
     with pytest.raises(InputError, match='quantize is "int3"'):
         load_checkpoint(folder, quantize="int3")
-
-
-# --- what stands where a checkpoint is to be put
 
 
 def test_what_is_no_checkpoint_is_never_replaced(tmp_path) -> None:

@@ -145,9 +145,6 @@ def test_whom_it_was_measured_on_is_said():
     assert "Test type" not in measured_on(MANIFEST, RESULT)
 
 
-# --- figures
-
-
 def test_calibration_figure_holds_the_bins():
     curve = [{"n": 1000, "predicted": 0.01, "observed": 0.02}, {"n": 10, "predicted": 0.5, "observed": 0.4}]
     ideal, observed = reliability_curve(curve).data

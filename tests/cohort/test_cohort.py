@@ -187,9 +187,6 @@ def test_predictions_are_rows_best_first_with_all_that_is_predicted(engine, pati
         assert row.came_true == (row.concept in last)
 
 
-# --- MEDS tables
-
-
 def dated(patients) -> list[Patient]:
     """The patients, each with their visits a month apart; every fourth stays without dates."""
     months = [datetime(2020, month, 3) for month in range(1, 13)]
@@ -228,9 +225,6 @@ def test_meds_tables_need_truths_dates_and_watched_codes(engine, patients):
         scoring.step(1000)
         with pytest.raises(InputError, match=words):
             meds_archive(scoring)
-
-
-# --- figures
 
 
 def test_size_figure_counts_everyone_once():

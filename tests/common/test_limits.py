@@ -57,9 +57,6 @@ def table(ending: str) -> bytes:
     return {"csv": ROWS.encode(), "csv.gz": gzip.compress(ROWS.encode()), "parquet": sink.getvalue()}[ending]
 
 
-# --- the settings
-
-
 def test_every_setting_stands_in_the_documentation():
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     rows = re.findall(rf"^\| `{PREFIX}(\w+)` \| ([\d,]+) \|", page, re.MULTILINE)
@@ -102,8 +99,6 @@ def test_uploads_are_held_to_tighter_limits_than_files_of_this_machine():
     assert uploaded.unpacked_bytes == uploaded.document_bytes == here.upload_unpacked_bytes < here.document_bytes
     assert uploaded.rows == here.upload_rows < here.rows
 
-
-# --- what passes each limit
 
 HISTORIES = json.dumps([{"id": f"{n}", "visits": [VISIT]} for n in range(99)])
 BUNDLE = json.dumps({"resourceType": "Bundle", "entry": [{"resource": json.loads(NDJSON)}] * 9})

@@ -41,9 +41,6 @@ def spellings(code):
     return [word for text in (code, code.replace(".", "")) for word in (text, text.lower())]
 
 
-# --- the WHO's edition
-
-
 @loads_old_package
 def test_no_code_of_the_who_is_read_as_an_icd9_code_with_another_first_character():
     assert len(codes_of_the_who()) == 12_246
@@ -72,9 +69,6 @@ def test_each_code_of_the_who_is_itself_or_its_nearest_ancestor_or_unknown():
         same = [each for each, _ in reading(code + "X", "ICD10") if each[6:].replace(".", "") == real]
         assert same or reading(code + "X", "ICD10") == found
     assert (itself, as_category) == (10_535, 836)
-
-
-# --- a letter for a digit
 
 
 # were ICD-9-CM 164, 184.9 and 084.0: two cancers and malaria
@@ -153,9 +147,6 @@ def test_a_pasted_list_is_read_alike_and_says_so():
     assert [piece.typed.split()[0] for piece in pieces if piece.doubt] == ["I50.0", "I5O.9", "E11.90", "E11.30"]
 
 
-# --- an ancestor for a code of another edition
-
-
 @pytest.mark.parametrize(
     ("text", "code", "how"),
     [
@@ -204,9 +195,6 @@ def test_the_option_turns_it_off(tmp_path):
     assert resolve(Patient((Visit(("E11.90", "I10X")),)), Ontology(as_category=False))[1][0].kind == "unread"
     with pytest.raises(InputError, match="the option as_category must be yes or no, not 'maybe'"):
         run(Job(_table(tmp_path), tmp_path / "out.csv", options={"as_category": "maybe"}))
-
-
-# --- chapters and blocks
 
 
 def test_a_chapter_or_block_in_records_is_reported_and_not_kept(tmp_path):

@@ -138,9 +138,6 @@ def test_half_precision_input_is_worked_in_float32(dtype):
         torch.testing.assert_close(given.double(), loss(half.detach().double()), rtol=1e-5, atol=1e-6)
 
 
-# --- the hierarchy
-
-
 def test_labels_are_grouped_by_their_ancestors():
     # 428 and 486 have no ancestor at level 4: alone there, and still under their category one level up
     named = [("ICD9", "428.0"), ("ICD9", "428.1"), ("ICD9", "428"), ("ICD9", "486"), ("ICD10", "I50.1")]
@@ -167,9 +164,6 @@ def test_what_does_not_fit_together_is_refused_in_words():
     ):
         with pytest.raises(InputError, match=said):
             call()
-
-
-# --- the threshold
 
 
 def reference_threshold(scores, eov, positive, form, weight) -> list[float]:

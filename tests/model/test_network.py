@@ -63,9 +63,6 @@ def test_few_states_against_most_of_the_table_score_as_row_by_row(labels, states
     assert torch.allclose(scores, by_rows[0], atol=1e-5) and torch.allclose(eov, by_rows[1], atol=1e-5)
 
 
-# --- the head
-
-
 def test_the_term_for_seen_codes_by_hand() -> None:
     head = ScoreHead(hidden_size=4, n_labels=3)
     with torch.no_grad():
@@ -149,9 +146,6 @@ def test_every_parameter_has_a_gradient_even_where_no_history_holds_a_label() ->
     assert not head.per_code.grad.any()
 
 
-# --- what does not belong together
-
-
 def test_what_does_not_belong_together_is_refused() -> None:
     model = tiny_model()
     bigger = tiny_vocabulary([*CODES, *icd9(*(f"{n}" for n in range(100, 160)))])
@@ -177,9 +171,6 @@ def test_a_head_of_another_label_space_is_refused(tmp_path, labels) -> None:
         tiny_model(labels=labels).save_head(tmp_path)
     with pytest.raises(InputError, match="does not fit this label space"):
         tiny_model().load_head(tmp_path)
-
-
-# --- rows that start from definitions, and batches of unlike length
 
 
 def test_code_rows_hold_twice_the_common_direction_at_right_angles_to_every_word() -> None:

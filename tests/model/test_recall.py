@@ -69,9 +69,6 @@ def test_answers_do_not_depend_on_what_else_is_asked(monkeypatch) -> None:
     assert [[code for code, _ in row] for row in codes] == [[code for code, _ in row] for row in alone]
 
 
-# --- the questions
-
-
 def test_every_phrasing_names_its_subject_once() -> None:
     for kind, phrases in PHRASINGS.items():
         assert len(set(phrases)) == len(phrases) > 2

@@ -30,9 +30,6 @@ def codes(app: AppTest, slot: str = "") -> list[tuple]:
     return [visit.codes for visit in shown(app, slot).patient.visits]
 
 
-# --- undo and redo
-
-
 def test_what_was_undone_comes_again_until_something_else_is_done():
     stack = HistoryStack()
     assert not stack.can_undo and not stack.can_redo and not stack.is_edited
@@ -75,9 +72,6 @@ def test_an_age_out_of_range_is_refused_in_a_sentence_and_the_old_one_stays(year
     assert [error.value for error in app.error] == [f"Age must be between 0 and 130 years, not {years}."]
     assert shown(app).patient.age == app.number_input(key="age_field").value == 72
     assert not app.run().error
-
-
-# --- visits
 
 
 def test_a_date_is_given_and_the_visit_goes_to_its_place():
@@ -147,9 +141,6 @@ def test_profile_words_that_the_model_reads_can_be_given_and_taken_away():
     assert app.text_input(key="detail_ethnicity").value == "hispanic"
 
 
-# --- search
-
-
 def test_results_are_named_by_their_code_and_said():
     app = open_page(PAGE, Patient((Visit((A,)),)))
     app.text_input(key="add_query").set_value("heart fail").run()
@@ -163,9 +154,6 @@ def test_results_are_named_by_their_code_and_said():
     assert any("Nothing found" in one.proto.body for one in app.get("html"))
 
 
-# --- nothing typed is lost
-
-
 def test_what_is_typed_outlives_a_change_of_page_and_an_error():
     app = open_page(PAGE, Patient((Visit((A,)),)))
     app.text_input(key="add_query").set_value("heart").run()
@@ -176,9 +164,6 @@ def test_what_is_typed_outlives_a_change_of_page_and_an_error():
     assert app.text_input(key="add_query").value == "heart"
     assert app.text_area(key="paste_text").value == "486; 401.9"
     assert codes(app) == [(A,)]
-
-
-# --- two histories on one page
 
 
 def test_two_histories_do_not_touch_each_other():
@@ -196,9 +181,6 @@ def test_two_histories_do_not_touch_each_other():
     assert codes(app, "b") == [(B,)]
     press(app, "do_Undo_b")
     assert codes(app, "b") == [(C, B)]
-
-
-# --- files
 
 
 def test_a_history_is_uploaded_as_it_was_typed():

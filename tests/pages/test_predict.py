@@ -66,9 +66,6 @@ def test_a_calibrated_probability_has_a_column():
     assert '<td class="number">80 %</td>' in table
 
 
-# --- filters
-
-
 def test_filters_by_number_of_rows_and_cut_off():
     app = demo_page()
     predicted = [kind for kind, _ in rows(app)].count("above")
@@ -104,9 +101,6 @@ def test_rolled_up_to_categories():
     assert not app.exception
     assert [code for code in ranked(app) if code.startswith("250")] == ["250"]
     assert all("." not in code for code in ranked(app))
-
-
-# --- how a history is shown and read
 
 
 def test_a_long_history_folds_its_earlier_visits():
@@ -161,9 +155,6 @@ def test_a_visit_in_which_nothing_is_written_yet_is_no_warning():
     app = press(demo_page(), "add_visit")
     assert shown(app).patient.visits[-1].codes == ()
     assert not app.warning
-
-
-# --- links
 
 
 def test_addresses_hold_the_demo_and_nothing_of_an_edited_history():

@@ -36,9 +36,6 @@ def test_every_panel_bears_every_history(history):
     }
 
 
-# --- why
-
-
 def test_why_of_a_row_is_the_leave_one_out_of_that_code():
     app = open_panel(demo_page(), "Why")
     engine = engines.engine()
@@ -58,9 +55,6 @@ def test_a_diagnosis_far_down_the_list_can_be_asked_for():
     app = open_page(PAGE, query={"demo": DEMO.id}, why=far, panel="Why")
     assert app.selectbox(key="why").value == far
     assert far.code in titles(app)[0]
-
-
-# --- what if
 
 
 def test_a_removed_code_shows_what_moved_and_the_way_back():
@@ -97,9 +91,6 @@ def test_a_demo_patient_is_not_compared_with_the_one_before():
     app.selectbox(key="demo_choice").set_value("demo-copd").run()
     assert "mera-change" not in html_of(app, 'class="mera-list" ')[0]
     assert len(open_panel(app, "What if").info) == 1
-
-
-# --- where it points
 
 
 def test_charts_hold_the_ranking_mass():

@@ -89,9 +89,6 @@ def test_what_was_saved_of_a_record_with_shifted_dates_is_read_again():
     assert "dates: shifted" in " ".join(cohort.report.lines())
 
 
-# --- archives that somebody damaged, or made to be trouble
-
-
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_archives_are_packed_in_the_usual_way_or_refused(method):
     with pytest.raises(InputError, match="can't be unpacked"):
@@ -113,9 +110,6 @@ def test_a_name_that_would_break_or_turn_a_sentence_is_told_without_it():
 def test_a_file_in_a_folder_of_another_files_name_is_refused():
     with pytest.raises(InputError, match="has the name of another file"):
         read_uploads([Sent("a.zip", zipped({"a": b"x", "a/b.csv": b"y"}))])
-
-
-# --- the report on a page
 
 
 def _page():

@@ -39,9 +39,6 @@ def one(name: str) -> str:
     return value
 
 
-# --- systemd
-
-
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="There is no systemd to read the unit.")
 def test_systemd_finds_no_fault_with_the_unit(tmp_path):
     text = UNIT.read_text("utf-8").replace("/srv/mera/venv/bin/python", sys.executable)
@@ -106,9 +103,6 @@ def _addresses(port: int) -> set[str]:
     return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, _ in local}
 
 
-# --- container
-
-
 def test_the_containerfile_keeps_to_good_practice():
     lines = lines_of(RECIPES / "Containerfile")
     bases = [line for line in lines if line.startswith("FROM ")]
@@ -129,9 +123,6 @@ def test_the_containerfile_passes_hadolint():
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, str(RECIPES / "Containerfile")], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
-
-
-# --- proxy and login
 
 
 def test_the_proxy_asks_who_is_there_and_lays_nothing_down():

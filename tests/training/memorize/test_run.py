@@ -25,9 +25,6 @@ def sampler(**kwargs) -> QuestionSampler:
     return QuestionSampler(tiny_vocabulary(NODES), BOOK, NODES, **kwargs)
 
 
-# --- questions
-
-
 def test_a_shared_definition_leads_back_to_billable_codes_only() -> None:
     heading, code = icd9("078.8", "078.89")
     assert BOOK.definition(heading) != BOOK.definition(code)
@@ -108,9 +105,6 @@ def test_step_i_is_a_matter_of_the_seed_and_i_alone() -> None:
     assert len(one) == -(-size // 16) + -(-(size // 2) // 16)
 
 
-# --- the loss
-
-
 def test_the_loss_is_the_mean_over_word_answers_plus_the_mean_over_code_answers() -> None:
     source = sampler()
     model = tiny_model((), source.vocabulary)
@@ -147,9 +141,6 @@ def test_rows_without_a_token_get_no_gradient_from_the_output_side() -> None:
     gradient = model.backbone.get_output_embeddings().weight.grad
     assert gradient[len(source.vocabulary) :].abs().sum() == 0
     assert gradient[: source.vocabulary.n_words].abs().sum() > 0
-
-
-# --- the start
 
 
 def test_the_model_before_training_has_a_token_for_every_node_and_rows_as_configured() -> None:
