@@ -95,19 +95,6 @@ def test_the_other_pages_are_as_useful_with_it(memory_only, file):
         assert len(press(app, example.key).subheader) >= 1  # a model that was hardly taught answers wrong
 
 
-def test_a_folder_is_looked_at_again_after_a_while_and_not_for_every_part_of_a_page(
-    tmp_path, monkeypatch, tiny_checkpoint
-):
-    now = 1_000.0
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
-    monkeypatch.setenv(checkpoints.CHECKPOINTS_VARIABLE, str(tmp_path))
-    assert "later" not in checkpoints.models()
-    (tmp_path / "later").mkdir()
-    shutil.copy(tiny_checkpoint / "mera.json", tmp_path / "later")
-    now += 2 * checkpoints.LOOK_EVERY
-    assert checkpoints.models()["later"] == tmp_path / "later"
-
-
 def saved(folder: Path, seed: int) -> Path:
     save_checkpoint(tiny_model(seed=seed), tiny_manifest(), folder, torch.float32)
     return folder
