@@ -97,6 +97,12 @@ def network_attempts(_loopback_only: None) -> Iterator[list[str]]:
     assert not hosts, f"the test tried to reach {', '.join(hosts)}"
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def ontology() -> Ontology:
     """The shipped ICD tables."""
@@ -177,6 +183,33 @@ def tiny_checkpoint(tiny_stage1: Path, invented_cohort: Path) -> Path:
     folder = tiny_stage1.with_name("tiny")
     rank.run(config, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained model that ranks ten codes."""
+    from torch import float32
+
+    from mera_core.checkpoint.folder import save_checkpoint
+    from tests.tiny import tiny_manifest, tiny_model
+
+    folder = tmp_path_factory.mktemp("random") / "tiny"
+    save_checkpoint(tiny_model(), tiny_manifest(), folder, float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """An engine over an untrained model that ranks ten codes."""
+    from tests.tiny import tiny_engine
+
+    return tiny_engine()
+
+
+@pytest.fixture
+def folder(random_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of `random_checkpoint` that a test may damage."""
+    return Path(shutil.copytree(random_checkpoint, tmp_path / "made"))
 
 
 @pytest.fixture

@@ -14,14 +14,9 @@ from mera_core.explain import leave_one_out
 from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.ranking.listing import strengths
-from tests.tiny import CODES, icd9, tiny_engine
+from tests.tiny import CODES, icd9
 
 HISTORY = Patient((Visit(CODES[:3], age=60), Visit(CODES[2:5], age=62)), sex="F", age=62)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return tiny_engine()
 
 
 def places(ranking) -> dict[Code, tuple[int, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import site
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Playwright, expect
+
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -57,9 +58,7 @@ def running_app() -> Iterator[Running]:
 
     Its home and temporary folder are empty ones of its own: no user's settings are read, and what it writes is seen.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
     with tempfile.TemporaryDirectory(prefix="mera-app-", ignore_cleanup_errors=True) as folder:
         running = Running(f"http://127.0.0.1:{port}", Path(folder))

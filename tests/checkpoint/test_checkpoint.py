@@ -27,20 +27,10 @@ from tests.tiny import CODES, tiny_manifest, tiny_model
 WEIGHTS, HEAD = "model.safetensors", "score_head.safetensors"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "made"
-    save_checkpoint(tiny_model(), tiny_manifest(), folder)
-    return folder
-
-
 def change(folder: Path, **values) -> None:
     """Put other values into the manifest, as an editor would."""
     path = folder / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-# --- round trip
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.float32, 0.0)])
@@ -93,9 +83,6 @@ def test_the_hash_of_a_folder_names_its_content(tmp_path) -> None:
     assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 12
 
 
-# --- written whole
-
-
 def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypatch) -> None:
     before = {path.name: sha256(path) for path in folder.iterdir()}
     monkeypatch.setattr(checkpoint.os, "fsync", lambda number: (_ for _ in ()).throw(OSError("disk full")))
@@ -109,9 +96,6 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypa
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-# --- refused
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [(".", r"There is no checkpoint folder .*made"), (MANIFEST, r"not a checkpoint of MERA: it has no mera\.json")]
@@ -120,13 +104,6 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint_as_it_was(folder, monkeypa
 def test_what_is_missing_is_named(folder, name, said) -> None:
     shutil.rmtree(folder) if name == "." else (folder / name).unlink()
     with pytest.raises(InputError, match=said):
-        load_checkpoint(folder)
-
-
-@pytest.mark.parametrize("name", ["modeling.py", "more.safetensors", ".hidden", "notes.txt", "more/"])
-def test_a_file_that_the_manifest_does_not_name_is_refused(folder, name) -> None:
-    (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("x")
-    with pytest.raises(InputError, match=f"a file that does not belong to it: {name.rstrip('/')}"):
         load_checkpoint(folder)
 
 
@@ -153,15 +130,11 @@ def test_a_manifest_that_is_no_json_or_no_object(folder, content, said) -> None:
         ({"sequence": None}, "sequence must be"),
         ({"systems": None}, "systems must be a list"),
         ({"systems": ["ICD11"]}, r"systems\[0\] must be ICD9 or ICD10"),
-        ({"systems": [["ICD9"]]}, r"systems\[0\] must be ICD9 or ICD10"),
         ({"name": ["x"]}, "name must be text"),
-        ({"stage": 3}, "stage must be text"),
         ({"calibration": [1]}, "calibration must be an object"),
-        ({"metrics": "x"}, "metrics must be an object"),
         ({"copy": "yes"}, "copy must be true or false"),
         ({"files": ["model.safetensors"]}, "files must be an object"),
         ({"method": {"rank": "none"}}, "method.rank must be an object"),
-        ({"method": []}, "method must be an object"),
         ({"x" * 5000: 1}, "x+… is not a known name"),
     ],
 )
@@ -187,9 +160,6 @@ def test_a_label_space_other_than_the_heads(folder, labels, said) -> None:
 def test_a_kind_of_quantization_that_does_not_exist(folder) -> None:
     with pytest.raises(InputError, match='quantize is "int3"'):
         load_checkpoint(folder, quantize="int3")
-
-
-# --- what stands where a checkpoint is to be put
 
 
 def test_what_is_no_checkpoint_is_never_replaced(tmp_path) -> None:

@@ -28,13 +28,9 @@ def test_it_is_offered_behind_the_first():
 def test_its_card_states_what_it_remembers_of_the_whole_book(engine):
     recall = engine.manifest["metrics"]["recall"]
     assert recall["codes"] == len(BOOK.billable("ICD10")) == 74_719
-    assert recall["code_to_definition"]["words"] >= 0.99 and recall["definition_to_code"]["codes"] >= 0.99
-    assert recall["equivalents"]["right"] >= 0.99
-    figures = (
-        recall["code_to_definition"]["words"],
-        recall["definition_to_code"]["codes"],
-        recall["equivalents"]["right"],
-    )
+    shares = (("code_to_definition", "words"), ("definition_to_code", "codes"), ("equivalents", "right"))
+    figures = [recall[kind][share] for kind, share in shares]
+    assert min(figures) >= 0.99
     for page in (FOLDER / "README.md", README):
         text = page.read_text(encoding="utf-8")
         assert all(f"{100 * figure:.2f} %" in text for figure in figures), f"{page} tells other figures"
@@ -42,7 +38,7 @@ def test_its_card_states_what_it_remembers_of_the_whole_book(engine):
 
 def test_its_figures_are_what_a_sample_of_the_book_gives(engine):
     """In both directions, by the weights as they are bundled."""
-    recall, sample = engine.manifest["metrics"]["recall"], BOOK.billable("ICD10")[::187]
+    recall, sample = engine.manifest["metrics"]["recall"], BOOK.billable("ICD10")[::374]
     words, _ = definitions_exact(engine.model, sample, BOOK, 0, with_undivided=False)
     back, _ = codes_exact(engine.model, sample, BOOK, 0)
     assert sum(words) / len(sample) == pytest.approx(recall["code_to_definition"]["words"], abs=0.015)

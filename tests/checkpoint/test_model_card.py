@@ -68,32 +68,26 @@ def facts(manifest: dict) -> dict[str, str]:
 
 
 def test_facts_come_from_the_manifest_and_name_their_place():
-    manifest = MANIFEST | {
-        "data": {
-            "source": "a.csv",
-            "format": "table",
-            "sha256": "abc",
-            "split_rule": "by id",
-            "commit": "c0ffee",
-            "parts": {"train": {"patients": 1234, "with_two_visits": 567}},
-            "import": {"left_out": {"no code recorded": 7}},
-        },
-        "versions": {"torch": "2.13"},
-        "files": {"model.safetensors": "00"},
+    parts = {"train": {"patients": 1234, "with_two_visits": 567}}
+    data = {
+        "source": "a.csv",
+        "format": "table",
+        "sha256": "abc",
+        "split_rule": "by id",
+        "commit": "c0ffee",
+        "parts": parts,
     }
-    made = facts(manifest)
-    assert made["Model name"] == NAME
-    assert made["Release version"] == "1f0c9a2b7d3e"
-    assert made["Trained by the code at commit"] == "c0ffee"
+    manifest = MANIFEST | {
+        "data": data | {"import": {"left_out": {"no code recorded": 7}}},
+        "versions": {"torch": "2.13"},
+    }
+    made = facts(manifest | {"files": {"model.safetensors": "00"}})
+    assert (made["Model name"], made["Release version"]) == (NAME, "1f0c9a2b7d3e")
+    assert (made["Trained by the code at commit"], made["Split"]) == ("c0ffee", "by id")
     assert made["Input data source"] == "a.csv (table), SHA-256 abc"
-    assert made["Development data"] == (
-        "train: 1,234 patients, 567 with two visits or more. Entries left out on import: 7 no code recorded."
-    )
-    assert made["Targeted patient population"] == "That of its training records: 1,234 patients of a.csv."
-    assert made["Split"] == "by id"
-    assert made["Intended use"] == "Not for anything."
-    assert made["Summary"].endswith("ranks 10 codes for a patient's next visit: a handful of codes.")
-    assert made["Cautioned out-of-scope settings"].startswith("Histories in ICD-10-CM reach it only through")
+    for words in ("1,234 patients", "567 with two visits", "7 no code recorded"):
+        assert words in made["Development data"]
+    assert made["Intended use"] == "Not for anything." and "10 codes" in made["Summary"]
     assert all(fact.source for part in sections(manifest, NAME).values() for fact in part if fact.recorded)
 
 
@@ -131,30 +125,24 @@ def test_figures_stand_with_their_intervals():
     assert row["recall at 20"] == "45.0 % (40.0 to 50.0)"
     assert row["this model minus it, recall at 20"] == "+5.0 points (−1.0 to +10.0)"
     (event,) = event_figures(RESULT).to_dict("records")
-    assert (event["patients"], event["n"], event["cases"], event["AUROC"]) == (
-        "all patients",
-        "40",
-        "8",
-        "80.0 % (70.0 to 90.0)",
-    )
-    assert interval("recall", 0.5) == "50.0 %"
-    assert interval("recall", None) == "not defined"
+    assert (event["n"], event["cases"], event["AUROC"]) == ("40", "8", "80.0 % (70.0 to 90.0)")
+    assert (interval("recall", 0.5), interval("recall", None)) == ("50.0 %", "not defined")
     assert list(evaluations(MANIFEST | {"metrics": {"validation": RESULT, "test": RESULT}})) == ["test", "validation"]
 
 
 def test_limits_are_worked_out_from_the_figures():
     lines = limits(MANIFEST)
-    assert lines[0] == "It can predict no code outside its 10 (a handful of codes)."
-    assert "It recalls 85.1 % of the ICD definitions word for word." in lines
-    assert any("not calibrated" in line for line in lines)
+    for words in (
+        "outside its 10 (",
+        "recalls 85.1 %",
+        "not calibrated",
+        "fewer than 100 patients, so uncertain: sex F (25)",
+    ):
+        assert any(words in line for line in lines)
     (weak,) = [line for line in lines if "Not shown to be better" in line]
-    assert weak == (
-        "Not shown to be better than the baseline “copy the past” in recall at 20: difference +5.0 points (−1.0 to +10.0) (test)."
-    )
-    assert "Measured on fewer than 100 patients, so uncertain: sex F (25), sex U (1)." in lines
+    assert "copy the past" in weak and "+5.0 points (−1.0 to +10.0)" in weak
     stated = limits(MANIFEST | {"limits": ["Only adults."], "calibration": {"kind": "platt"}})
-    assert stated[0] == "Only adults."
-    assert not any("not calibrated" in line for line in stated)
+    assert stated[0] == "Only adults." and not any("not calibrated" in line for line in stated)
 
 
 def test_how_probabilities_were_fitted_is_said_in_words():
@@ -169,9 +157,6 @@ def test_whom_it_was_measured_on_is_said():
     assert same.startswith("40 patients, test part, of a.csv. Mode: not recorded. Test type: internal, on patients of")
     assert "Test type: external" in measured_on(MANIFEST | {"data": {"source": "b.csv"}}, RESULT)
     assert "Test type" not in measured_on(MANIFEST, RESULT)
-
-
-# --- figures
 
 
 def test_calibration_figure_holds_the_bins():

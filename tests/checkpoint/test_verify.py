@@ -10,7 +10,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -19,28 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mera_core.checkpoint.folder import MANIFEST, load_checkpoint, save_checkpoint
+from mera_core.checkpoint.folder import MANIFEST, load_checkpoint
 from mera_core.checkpoint.verify import check_files, read_manifest_values, sha256
 from mera_core.common.errors import InputError
 from mera_core.common.limits import Limits, applied
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
-from tests.tiny import tiny_manifest, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS, HEAD = "model.safetensors", "score_head.safetensors"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "checkpoint"
-    save_checkpoint(tiny_model(), tiny_manifest(), folder)
-    return folder
-
-
-@pytest.fixture
-def folder(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "checkpoint"))
 
 
 def hashed(folder: Path) -> Path:
@@ -102,11 +88,6 @@ def torch_saved(canary: Path) -> bytes:
     return buffer.getvalue()
 
 
-def test_the_canary_would_run(canary) -> None:
-    pickle.loads(pickled(canary)).close()
-    assert canary.exists()
-
-
 @pytest.mark.parametrize("make", [pickled, torch_saved])
 @pytest.mark.parametrize(
     ("name", "said"),
@@ -141,11 +122,9 @@ def test_auto_map_is_found_however_deep_and_however_written(folder, name) -> Non
     refused(put(folder, name, text.replace("KEY", r"\u0061uto_map")), "auto_map")
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("modeling.py", b"x"), ("kernel.so", b"x"), ("template.jinja", b"x"), ("X.PY", b"x")]
-)
-def test_a_code_file_is_refused(folder, name, content) -> None:
-    refused(put(folder, name, content), f"does not belong to it: {name}")
+@pytest.mark.parametrize("name", ["modeling.py", "kernel.so", "template.jinja", "X.PY", "more.safetensors", ".hidden"])
+def test_a_code_file_is_refused(folder, name) -> None:
+    refused(put(folder, name, b"x"), f"does not belong to it: {name}")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +209,9 @@ def test_a_link_to_a_folder_is_refused(folder, tmp_path) -> None:
     (folder / "more").symlink_to(tmp_path, target_is_directory=True)
     refused(folder, "does not belong to it: more")
     (folder / "more").unlink()
+    (folder / "more").mkdir()
+    refused(folder, "does not belong to it: more")
+    (folder / "more").rmdir()
     (folder / "more.json").symlink_to("config.json")
     refused(folder, r"lacks the file more\.json")
 
@@ -346,21 +328,16 @@ TENSOR = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
     ("content", "said"),
     [
         (b"", "no sound safetensors"),
-        (b"\x05\x00", "no sound safetensors"),
         (safetensors(b"{}", length=1 << 40), "above the limit checkpoint_header_bytes"),
-        (safetensors(b"{}", length=(1 << 64) - 1), "above the limit checkpoint_header_bytes"),
         (safetensors(b"{}", length=1_000_000), "no sound safetensors"),
         (safetensors(b"[" * 90_000), "no sound safetensors"),
         (safetensors(b"[]"), "no sound safetensors"),
         (safetensors(b'{"a": 3}'), "no sound safetensors"),
         (safetensors({"a": TENSOR}, bytes(23)), "no sound safetensors"),
-        (safetensors({"a": TENSOR}, bytes(25)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"data_offsets": [0, 1 << 50]}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"data_offsets": [24, 0]}}, bytes(24)), "no sound safetensors"),
-        (safetensors({"a": TENSOR | {"data_offsets": [-24, 0]}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"shape": [1 << 40, 1 << 40]}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"shape": [2.0, 3]}}, bytes(24)), "no sound safetensors"),
-        (safetensors({"a": TENSOR | {"shape": [True, 6]}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR | {"dtype": "PICKLE"}}, bytes(24)), "no sound safetensors"),
         (safetensors({"a": TENSOR, "b": TENSOR}, bytes(24)), "no sound safetensors"),
         (

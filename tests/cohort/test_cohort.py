@@ -16,16 +16,10 @@ from mera_core.evaluation import metrics
 from mera_core.evaluation.bootstrap import Bootstrap
 from mera_core.figures.cohort import chapter_distribution, new_prediction_bars, predicted_sizes
 from mera_core.history.records import Patient, Visit, resolve
-from mera_core.icd.chapters import FIELDS, field_of
+from mera_core.icd.chapters import field_of
 from mera_core.icd.ontology import Code
 from tests.conftest import invented_patients
-from tests.tiny import tiny_engine
 from training.common.split import histories_and_truth, with_codes
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return tiny_engine()
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +50,9 @@ def test_every_patient_is_scored_as_the_engine_ranks(engine, patients):
 
 
 def test_the_size_of_a_chunk_changes_nothing(engine, patients):
-    small, large = scored(engine, patients, size=1), scored(engine, patients, size=1000)
-    for one, other in zip(small.scored, large.scored, strict=True):
-        assert one.labels.tolist() == other.labels.tolist()
-        assert one.predicted == other.predicted
-    assert (
-        small.predictions()
-        .drop(columns=["score", "share"])
-        .equals(large.predictions().drop(columns=["score", "share"]))
-    )
-
-
-def test_no_ranking_is_kept_whole(engine, patients):
-    """Each array owns its few numbers: a view would hold the whole label space of every patient."""
-    for one in scored(engine, patients[:5]).scored:
-        assert all(array.base is None for array in (one.labels, one.scores, one.share, one.recurrent))
+    tables = [scored(engine, patients, size=size).predictions() for size in (1, 1000)]
+    one, other = (table.drop(columns=["score", "share"]) for table in tables)
+    assert one.equals(other) and len(one) > 100
 
 
 def test_a_step_that_is_broken_off_changes_nothing(engine, patients, monkeypatch):
@@ -200,46 +182,27 @@ def test_predictions_are_rows_best_first_with_all_that_is_predicted(engine, pati
         assert row.came_true == (row.concept in last)
 
 
-# --- MEDS tables
-
-
 def dated(patients) -> list[Patient]:
     """The patients, each with their visits a month apart; every fourth stays without dates."""
-    return [
-        patient
-        if number % 4 == 0
-        else replace(
-            patient,
-            visits=tuple(
-                replace(visit, time=datetime(2020, 1 + n % 12, 3)) for n, visit in enumerate(patient.visits[:12])
-            ),
-        )
-        for number, patient in enumerate(patients)
-    ]
-
-
-# --- figures
-
-
-def test_chapter_figure_holds_the_shares(engine, patients):
-    chapters = scored(engine, patients).chapters()
-    mass, past = chapter_distribution(chapters).data
-    assert list(mass.x) == pytest.approx((100 * chapters["mass"]).tolist())
-    assert list(past.x) == pytest.approx((100 * chapters["past"]).tolist())
-    assert list(mass.marker.color) == [FIELDS[name][1] for name in chapters["field"]]
-    cut = chapter_distribution(chapters, largest=2)
-    assert len(cut.data[0].x) == 2
-    assert f"and {len(chapters) - 2} more" in cut.layout.annotations[0].text
-
-
-def test_new_prediction_figure_counts_patients(engine, patients):
-    new = scored(engine, patients).new_predictions(top=3)
-    (bars,) = new_prediction_bars(new).data
-    assert list(bars.x) == new["patients"].tolist()
-    assert list(bars.y) == [str(code) for code in new["code"]]
+    months = [datetime(2020, month, 3) for month in range(1, 13)]
+    made = [tuple(replace(v, time=time) for v, time in zip(p.visits, months, strict=False)) for p in patients]
+    return [p if n % 4 == 0 else replace(p, visits=made[n]) for n, p in enumerate(patients)]
 
 
 def test_size_figure_counts_everyone_once():
     (bars,) = predicted_sizes(np.array([0, 0, 2, 3, 40, 15]), largest=15).data
     assert sum(bars.y) == 6
     assert (bars.y[0], bars.y[2], bars.x[15], bars.y[15]) == (2, 1, "15 or more", 2)
+
+
+def test_figures_hold_the_shares_and_the_patients(engine, patients):
+    scoring = scored(engine, patients)
+    chapters, new = scoring.chapters(), scoring.new_predictions(top=3)
+    mass, past = chapter_distribution(chapters).data
+    assert list(mass.x) == pytest.approx((100 * chapters["mass"]).tolist())
+    assert list(past.x) == pytest.approx((100 * chapters["past"]).tolist())
+    cut = chapter_distribution(chapters, largest=2)
+    assert len(cut.data[0].x) == 2 and f"and {len(chapters) - 2} more" in cut.layout.annotations[0].text
+    (bars,) = new_prediction_bars(new).data
+    assert list(bars.x) == new["patients"].tolist()
+    assert list(bars.y) == [str(code) for code in new["code"]]

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import threading
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -28,6 +27,7 @@ from mera_core.icd.ontology import Ontology
 from mera_core.readers import read
 from pages.shared.editor.pasted_list import read_list
 from pages.shared.widgets.upload import read_uploads
+from tests.uploads import Sent, zipped
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = "patient_id,visit,system,code\n" + "".join(f"p{n},0,ICD9,428.0\n" for n in range(200))
@@ -37,24 +37,6 @@ JUDGEMENTS = [
     Judgement("g", 2, "c", "n", ("a", "b"), "a", "a", "agree", "r", "tiny", datetime(2026, 1, 1, 1, n))
     for n in range(4)
 ]
-
-
-class Sent:
-    """A file as the browser sends it."""
-
-    def __init__(self, name: str, content: bytes | str) -> None:
-        self.name, self._content = name, content.encode() if isinstance(content, str) else content
-
-    def getvalue(self) -> bytes:
-        return self._content
-
-
-def packed(*contents: bytes | str, name: str = "{}.csv") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, content in enumerate(contents):
-            archive.writestr(name.format(number), content)
-    return buffer.getvalue()
 
 
 def sent(*files: tuple[str, bytes | str]) -> Callable[[Path], object]:
@@ -73,9 +55,6 @@ def table(ending: str) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table({"patient_id": ["x" * 50] * 9_999}), sink, use_dictionary=False)
     return {"csv": ROWS.encode(), "csv.gz": gzip.compress(ROWS.encode()), "parquet": sink.getvalue()}[ending]
-
-
-# --- the settings
 
 
 def test_every_setting_stands_in_the_documentation():
@@ -121,8 +100,6 @@ def test_uploads_are_held_to_tighter_limits_than_files_of_this_machine():
     assert uploaded.rows == here.upload_rows < here.rows
 
 
-# --- what passes each limit
-
 HISTORIES = json.dumps([{"id": f"{n}", "visits": [VISIT]} for n in range(99)])
 BUNDLE = json.dumps({"resourceType": "Bundle", "entry": [{"resource": json.loads(NDJSON)}] * 9})
 LINE = json.dumps({"patient_id": "a", "visit": 0, "system": "ICD9", "code": "428.0", "note": "x" * 300}) + "\n"
@@ -130,10 +107,10 @@ NESTED = json.dumps({"resourceType": "Patient", "id": "a", "x": [[[[["x"]]]]]})
 REFUSED = [
     # what a browser sends
     ("upload_bytes", 1_000, sent(("big.csv", ROWS)), r"^The file big\.csv is above the limit upload_bytes: at most 1,000 bytes"),
-    ("upload_files", 4, sent(("a.zip", packed(*"abcde"))), "above the limit upload_files: at most 4 files"),
-    ("upload_unpacked_bytes", 3_000, sent(("t.csv.zip", packed(ROWS))), "unpacked, is above the limit upload_unpacked_bytes"),
+    ("upload_files", 4, sent(("a.zip", zipped({f"{name}.csv": name for name in "abcde"}))), "limit upload_files: at most 4"),
+    ("upload_unpacked_bytes", 3_000, sent(("t.csv.zip", zipped({"t.csv": ROWS}))), "above the limit upload_unpacked_bytes"),
     ("upload_unpacked_bytes", 3_000, sent(("t.csv.gz", table("csv.gz"))), "unpacked, is above the limit upload_unpacked_bytes"),
-    ("upload_unpacked_bytes", 3_000, sent(("t.zip", packed(table("csv.gz"), name="t.csv.gz"))), r"t\.csv\.gz, unpacked, is above"),
+    ("upload_unpacked_bytes", 3_000, sent(("t.zip", zipped({"t.csv.gz": table("csv.gz")}))), r"t\.csv\.gz, unpacked, is above"),
     ("upload_unpacked_bytes", 3_000, sent(*((f"{n}.csv", "a,b\n" * 200) for n in range(20))), "limit upload_unpacked_bytes"),
     ("upload_rows", 150, sent(("t.csv", ROWS)), "above the limit rows: at most 150 rows"),
     # a file of this machine
@@ -181,7 +158,7 @@ def test_what_is_as_large_as_a_limit_is_read(tmp_path):
         assert len(read_list("428.0, I10", Ontology.load())) == 2
         assert parse_json(b"[[[[[1]]]]]", "h.json") == [[[[[1]]]]]
         assert len(from_json(to_json(JUDGEMENTS), "a.json")) == 4
-    assert len(sent(("t.csv.zip", packed(ROWS)))(tmp_path).patients) == 200
+    assert len(sent(("t.csv.zip", zipped({"t.csv": ROWS})))(tmp_path).patients) == 200
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

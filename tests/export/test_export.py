@@ -145,9 +145,6 @@ def test_provenance_of_now_names_both_code_sets():
     assert re.fullmatch(r"MERA [0-9a-f]{12}", made.software)
 
 
-# --- FHIR
-
-
 def resources(made: dict, kind: str) -> list[dict]:
     return [entry["resource"] for entry in made["entry"] if entry["resource"]["resourceType"] == kind]
 

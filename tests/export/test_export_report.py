@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mera_core.export.report import HISTORY_LINES, ROWS, ranking_report
-from mera_core.history.records import Patient, Visit, patient_from_json
+from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Code
 from mera_core.ranking.ranking import NOTICE
 from tests.export.test_export import BOOK, CODES, PERSON, SOURCE, ranking
@@ -106,16 +104,6 @@ def test_the_page_needs_nothing_beside_it():
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in _Page(text).tags}
     assert not [word for word in ("http:", "https:", "url(", "foo & <bar>") if word in text]  # the last is escaped
     assert "Probability" in text and "90 %" in text
-
-
-def test_the_codes_of_the_guides_own_history_are_read():
-    """README's example names its codes as text, as most files do."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    example = json.loads(re.search(r"<<'JSON'\n(.*?)\nJSON", readme, re.DOTALL)[1])
-    made = page(patient_from_json(example))
-    assert "not read" not in made.text
-    assert BOOK.definition(Code("ICD9", "250.00")) in made.text
-    assert 'fill="none"' not in ranking_report(ranking(), patient_from_json(example), SOURCE)
 
 
 def test_a_code_with_two_meanings_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mera_core.figures import ranking as figures
 from mera_core.icd import chapters
 from mera_core.icd.ontology import SYSTEMS, Code, Ontology
 from mera_core.ranking.ranking import Ranking
+from tests import rankings
 
 # Shares add up to 1. 428, 427 and 410 are circulatory (blocks 420-429 and 410-414), 250 and 276 endocrine
 # (249-259, 270-279), 585 genitourinary (580-589), V45 a code of circumstances.
@@ -19,24 +21,14 @@ SHARES = {"428": 0.35, "250": 0.20, "427": 0.15, "585": 0.12, "410": 0.10, "276"
 WHITE, NEAR_BLACK = "#ffffff", "#171614"  # the app's page in its light and its dark theme
 
 
-def ranking_of(shares: dict[str, float], ontology: Ontology, system: str = "ICD9") -> Ranking:
-    codes = tuple(Code(system, code) if isinstance(code, str) else code for code in shares)
-    size = len(codes)
-    return Ranking(
-        codes=codes,
-        scores=np.linspace(2, -2, size),
-        cut=0.5,
-        share=np.array(list(shares.values())),
-        recurrent=np.arange(size) % 2 == 0,
-        checkpoint="hand-made",
-        label_level="3-digit categories",
-        ontology=ontology,
-    )
+def ranking_of(shares: dict[str | Code, float]) -> Ranking:
+    """Codes with shares that add up to 1."""
+    return rankings.ranking_of({code: math.log(share or 1e-300) for code, share in shares.items()})
 
 
 @pytest.fixture(scope="module")
-def ranking(ontology: Ontology) -> Ranking:
-    return ranking_of(SHARES, ontology)
+def ranking() -> Ranking:
+    return ranking_of(SHARES)
 
 
 def test_chapter_sums(ranking, ontology):
@@ -79,7 +71,7 @@ def test_bars_fold_the_rest_into_a_sentence(ranking, ontology):
 def test_the_map_adds_up_at_every_level(ranking, ontology):
     trace = figures.mass_treemap(ranking, ontology).data[0]
     value = dict(zip(trace.ids, trace.values, strict=True))
-    assert value["ICD9:428"] == 0.35
+    assert math.isclose(value["ICD9:428"], 0.35, abs_tol=1e-6)
     assert math.isclose(value["ICD9:420-429"], 0.50, abs_tol=1e-6)
     assert math.isclose(value["ICD9:CH07"], 0.60, abs_tol=1e-6)
     assert math.isclose(sum(value[i] for i, p in zip(trace.ids, trace.parents, strict=True) if not p), 1, abs_tol=1e-6)
@@ -104,7 +96,7 @@ def test_tree_folds_small_codes_of_a_block_and_small_blocks_of_a_chapter(ranking
 
 def test_tiny_chapters_join_others(ontology):
     shares = {"428": 0.994, "585": 0.003, "V45": 0.003}
-    nodes = figures.mass_tree(ranking_of(shares, ontology), ontology, largest=1)
+    nodes = figures.mass_tree(ranking_of(shares), ontology, largest=1)
     other = nodes[-1]
     assert (other.label, other.level, other.parent, other.codes) == ("other chapters", "other", "", 2)
     assert math.isclose(other.share, 0.006)
@@ -113,10 +105,7 @@ def test_tiny_chapters_join_others(ontology):
 def test_the_whole_code_set_stays_legible(ontology):
     codes = ontology.billable("ICD9")
     share = np.random.default_rng(0).dirichlet(np.full(len(codes), 0.05))
-    order = np.argsort(-share)
-    shares = {codes[i]: float(share[i]) for i in order}
-    ranking = ranking_of(shares, ontology)
-    nodes = figures.mass_tree(ranking, ontology, largest=40)
+    nodes = figures.mass_tree(ranking_of(dict(zip(codes, share.tolist(), strict=True))), ontology, largest=40)
     assert sum(node.level == "code" for node in nodes) == 40
     assert len(nodes) < 300
     assert sum(node.codes for node in nodes if not node.parent) == 14_567
@@ -125,7 +114,7 @@ def test_the_whole_code_set_stays_legible(ontology):
 
 def test_both_books_are_told_apart(ontology):
     shares = {Code("ICD9", "428"): 0.6, Code("ICD10", "I50"): 0.4}
-    masses = figures.mass_by(ranking_of(shares, ontology), ontology, "chapter")
+    masses = figures.mass_by(ranking_of(shares), ontology, "chapter")
     assert [mass.label for mass in masses] == ["Circulatory (ICD-9-CM)", "Circulatory (ICD-10-CM)"]
     assert masses[0].field == masses[1].field == "circulatory"
 
@@ -136,7 +125,7 @@ def test_definitions_are_shown_as_they_stand():
             return "weight <500 g & less"
 
     book = Awkward()
-    ranking = ranking_of(SHARES, book)
+    ranking = replace(ranking_of(SHARES), ontology=book)
     for figure in (figures.mass_treemap(ranking, book), figures.mass_bars(ranking, book, "code")):
         assert figure.data[0].customdata[0][0] == "weight &lt;500 g &amp; less"
 

@@ -23,10 +23,8 @@ def test_bars_are_percentages_with_the_worst_on_top():
 
 def test_words_and_table(ontology):
     memory = chapter_memory(MANIFEST)
-    assert describe_memory(memory, "code_to_definition") == (
-        "80.0 % of 300 codes are recalled to the letter (code → definition); best in Endocrine & metabolic (90.0 %), "
-        "least in Circulatory (75.0 %)."
-    )
+    said = describe_memory(memory, "code_to_definition")
+    assert "80.0 % of 300 codes" in said and "metabolic (90.0 %), least in Circulatory (75.0 %)" in said
     frame = memory_frame(memory, ontology)
     assert list(frame["code → definition"]) == ["75.0 %", "90.0 %"]
     assert frame["chapter"][0] == "ICD-9-CM Diseases Of The Circulatory System"

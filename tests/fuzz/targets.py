@@ -37,6 +37,7 @@ from pages.shared.editor import pasted_list
 from pages.shared.widgets.upload import read_uploads
 from tests.fuzz.grown import grown
 from tests.tiny import tiny_manifest, tiny_model
+from tests.uploads import Sent
 
 SLOWEST = 1.0  # seconds of the processor's time for one input; the wall clock also counts other programs
 LONGEST_SENTENCE = 2_000  # characters
@@ -202,18 +203,9 @@ def upload(data: bytes) -> bool:
     """A file as a browser sends it, under one of the names that are taken; an archive's entries are counted like a file's."""
     endings = ("zip", "csv", "csv.gz", "json", "jsonl", "ndjson", "parquet")
     name = f"u.{endings[(data[:1] or b'z')[0] % len(endings)]}"
-    report = read_uploads([_Sent(name, data[1:])]).report
+    report = read_uploads([Sent(name, data[1:])]).report
     assert report.rows == report.codes + sum(report.left_out.values())
     return True
-
-
-@dataclass(frozen=True)
-class _Sent:
-    name: str
-    content: bytes
-
-    def getvalue(self) -> bytes:
-        return self.content
 
 
 _LONGEST = {

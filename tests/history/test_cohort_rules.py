@@ -79,13 +79,6 @@ def test_honest_mode_in_the_codes_of_one_system_guesses_nothing():
     assert [visit.codes for visit in kept.patients()[1].visits] == [nine("428"), nine("401.0")]
 
 
-def test_a_code_without_a_map_is_guessed_where_the_published_rules_do():
-    book = Ontology.load()
-    failure = Code("ICD9", "428")
-    assert targets_of(failure, "ICD10", "last", book) == ()
-    assert targets_of(failure, "ICD10", "last", book, append_one=True) == ten("I50.1")
-
-
 def test_paper_mode_of_mimic4_takes_late_visits_in_terms_of_icd9():
     cohort = [
         patient("1", nine("428.0"), ten("I50.22"), ten("I10", "E11.9"), years=(2012, 2013, 2014)),
@@ -116,6 +109,12 @@ def test_translation_takes_one_target_or_all_and_never_one_twice():
     assert targets_of(hypertension, "ICD9", "first", book) == nine("401.0")
     assert targets_of(hypertension, "ICD9", "last", book) == nine("401.9")
     assert targets_of(Code("ICD9", "428.0"), "ICD9", "first", book) == nine("428.0")
+    # A18.01: 015.00 alone, then parts of combinations, of which 737.40 is the last row
+    assert targets_of(Code("ICD10", "A18.01"), "ICD9", "last", book) == nine("015.00")
+    assert nine("737.40")[0] in targets_of(Code("ICD10", "A18.01"), "ICD9", "all", book)
+    # without a map it is guessed where the published rules do
+    assert targets_of(*nine("428"), "ICD10", "last", book) == ()
+    assert targets_of(*nine("428"), "ICD10", "last", book, append_one=True) == ten("I50.1")
     cohort = VisitColumns.of([patient("1", (*nine("401.9"), *ten("I10")))])
     kept, _ = apply(cohort, CohortRules("one", system="ICD9"))
     assert kept.patients()[0].visits[0].codes == nine("401.9")
@@ -205,10 +204,3 @@ def test_ids_that_are_one_number_are_two_patients():
     cohort = VisitColumns.of([patient(name, nine("401.9"), nine("428.0")) for name in ("7", "07", "8", "9")])
     parts = published_split(cohort, PublishedSplit(train=2, test=1))
     assert sorted(name for part in parts.values() for name in part) == ["07", "7", "8", "9"]
-
-
-def test_a_target_that_stands_alone_comes_before_parts_of_combinations():
-    """A18.01 in the map: 015.00 alone, then parts of combinations, of which 737.40 is the last row."""
-    book = Ontology.load()
-    assert targets_of(Code("ICD10", "A18.01"), "ICD9", "last", book) == nine("015.00")
-    assert nine("737.40")[0] in targets_of(Code("ICD10", "A18.01"), "ICD9", "all", book)

@@ -1,6 +1,7 @@
 """Records: values, the visits table and its files, HISTORY.json, and the invented patients."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pandas as pd
@@ -12,7 +13,6 @@ from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns
 from mera_core.history.history_json import DEMO_PATIENTS
 from mera_core.history.records import (
-    MAX_CODES,
     MAX_VISITS,
     VISITS_TABLE_COLUMNS,
     Patient,
@@ -26,41 +26,10 @@ from mera_core.history.records import (
 )
 from mera_core.icd.ontology import Code, Ontology
 from sample_data import cohort_from_demo
+from tests.writers import cohorts
 
 NOW = datetime(2026, 6, 1)
 ICD10_BEGINS = date(2015, 10, 1)  # the day US hospitals changed over
-
-text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=8)
-typed_codes = text.filter(str.strip)
-book_codes = st.sampled_from(
-    [
-        Code("ICD9", "428.0"),
-        Code("ICD9", "E802.1"),
-        Code("ICD9", "008"),
-        Code("ICD10", "E80.21"),
-        Code("ICD9", "420-429"),
-    ]
-)
-ages = st.none() | st.floats(0, 130)
-times = st.none() | st.datetimes(datetime(1880, 1, 1), datetime(2250, 1, 1))
-details = st.dictionaries(
-    text.filter(lambda key: key not in VISITS_TABLE_COLUMNS and "visit." not in key), text, max_size=3
-)
-
-
-@st.composite
-def visits(draw):
-    codes = draw(st.lists(book_codes | typed_codes, max_size=4))
-    positions = sorted(draw(st.lists(st.integers(0, 99), min_size=len(codes), max_size=len(codes))))
-    return Visit(codes, draw(times), draw(ages), draw(details), positions)
-
-
-@st.composite
-def patients(draw, identity):
-    stays = draw(st.lists(visits(), min_size=1, max_size=4))
-    ordered = iter(sorted(visit.time for visit in stays if visit.time))
-    stays = [Visit(v.codes, v.time and next(ordered), v.age, v.details, v.positions) for v in stays]
-    return Patient(stays, draw(st.sampled_from("FMU")), draw(ages), identity, draw(details))
 
 
 def history(**changes):
@@ -168,15 +137,9 @@ def test_the_table_needs_named_patients_with_visits_and_names_of_its_own(tmp_pat
 
 
 @settings(max_examples=100, deadline=None)
-@given(patients("p"))
+@given(cohorts.patients("p", st.sampled_from(cohorts.CODES) | cohorts.text))
 def test_history_json_gives_the_patient_back(patient):
-    bare = Patient(
-        [Visit(v.codes, v.time, v.age, v.details) for v in patient.visits],
-        patient.sex,
-        patient.age,
-        "p",
-        patient.details,
-    )
+    bare = replace(patient, visits=tuple(Visit(v.codes, v.time, v.age, v.details) for v in patient.visits))
     if not any(visit.codes for visit in bare.visits):
         with pytest.raises(InputError, match="no visit names a code"):
             patient_from_json(patient_to_json(bare), now=datetime.max)
@@ -186,11 +149,8 @@ def test_history_json_gives_the_patient_back(patient):
 
 
 def test_history_json_reads_the_contract():
-    raw = {
-        "visits": [{"codes": ["428.0", {"system": "ICD10", "code": "i5022"}], "time": "2026-01-31"}],
-        "sex": "female",
-    }
-    patient = patient_from_json(raw, now=NOW)
+    visit = {"codes": ["428.0", {"system": "ICD10", "code": "i5022"}], "time": "2026-01-31"}
+    patient = patient_from_json({"visits": [visit], "sex": "female"}, now=NOW)
     assert patient == Patient([Visit(["428.0", Code("ICD10", "I50.22")], datetime(2026, 1, 31))], "F")
 
 
@@ -203,7 +163,6 @@ def test_history_json_reads_the_contract():
         (history(visits=[{"codes": []}]), "no visit names a code"),
         (history(visits=["428.0"]), r"^visits\[0\] must be an object"),
         (history(visits=[{"codes": ["1"]}, {"codes": [428.0]}]), r"^visits\[1\]\.codes\[0\] must be text"),
-        (history(visits=[{"codes": ["1", " "]}]), r"^visits\[0\]\.codes\[1\] must be text"),
         (history(visits=[{"codes": "428.0"}]), r"^visits\[0\]\.codes must be a list"),
         (history(visits=[{"codes": [{"system": "ICD11", "code": "1"}]}]), "system must be ICD9 or ICD10"),
         (history(visits=[{"codes": [{"system": "ICD9", "code": 428}]}]), r"codes\[0\]\.code must be text"),
@@ -211,15 +170,9 @@ def test_history_json_reads_the_contract():
         (history(visits=[{"codes": [{"code": "1", "text": "x"}]}]), r"codes\[0\]\.system is missing"),
         (history(visits=[{"codes": ["1"], "time": "2026-07-01"}]), r"^visits\[0\]\.time is .*future"),
         (history(visits=[{"codes": ["1"], "time": "31/01/2026"}]), r"visits\[0\]\.time must be a date"),
-        (history(visits=[{"codes": ["1"], "time": "2026-02-30"}]), r"visits\[0\]\.time must be a date"),
-        (
-            history(visits=[{"codes": ["1"], "time": day} for day in ("2026-02-01", "2026-01-01")]),
-            r"^visits\[1\] is dated 2026-01-01, before visits\[0\] \(2026-02-01\)",
-        ),
-        (history(visits=[{"codes": ["1"] * (MAX_CODES + 1)}]), "5,001 codes .* at most 5,000"),
+        (history(visits=[{"codes": ["1"], "time": f"2026-0{n}-01"} for n in (2, 1)]), r"^visits\[1\] is dated .*, before"),
         (history(sex="woman"), "sex must be F, M or U"),
         (history(age="72"), "age must be a number"),
-        (history(age=True), "age must be a number"),
         (history(age=-1), "age must be 0 or more"),
         (history(age=float("nan")), "age must be 130 or less"),
         (history(id=["a"]), "id must be text"),
@@ -277,25 +230,17 @@ def test_parse_json_says_what_is_wrong(content, said):
 DEMOS = demo_patients()
 
 
-def test_demo_patients_cover_the_asked_fields_of_medicine():
+def test_demo_patients_are_invented_and_of_both_systems():
     assert len(DEMOS) == len({demo.id for demo in DEMOS} - {""}) >= 14
     assert all(entry["invented"] is True for entry in json.loads(DEMO_PATIENTS.read_text(encoding="utf-8")))
-    words = " ".join(f"{demo.title} {demo.story}".lower() for demo in DEMOS)
-    for field in (
-        "heart failure", "kidney", "copd", "diabetes", "cirrhosis", "cancer", "crash", "sepsis", "pregnancy",
-        "child", "schizophrenia", "stroke", "heart attack",
-    ):  # fmt: skip
-        assert field in words
     systems = [{code.system for visit in demo.patient.visits for code in visit.codes} for demo in DEMOS]
-    assert {"ICD10"} in systems
-    assert {"ICD9", "ICD10"} in systems
+    assert {"ICD10"} in systems and {"ICD9", "ICD10"} in systems
 
 
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.id)
 def test_demo_patient_is_plausible(demo):
     book = Ontology.load()
     assert 2 <= len(demo.patient.visits) <= 6
-    assert demo.story.count(". ") == 1
     for visit in demo.patient.visits:
         era = "ICD9" if visit.time.date() < ICD10_BEGINS else "ICD10"
         assert len(visit.codes) == len(set(visit.codes)) > 0

@@ -19,17 +19,17 @@ def read(known: tuple[Code, ...], *visits: list[Code]) -> tuple[list[tuple[Code,
     return [visit.codes for visit in patient.visits], notes
 
 
-def test_known_codes_stay_as_they_are_without_a_note() -> None:
-    known = icd9("428.0", "486")
-    assert read(known, [known[1], known[0]], [known[0]]) == ([(known[1], known[0]), (known[0],)], ())
-
-
 def test_a_history_in_the_checkpoints_terms_is_given_back_as_it_is() -> None:
     known, book = icd9("428.0", "486"), Ontology.load()
-    patient = Patient([Visit(known), Visit(known[1:])], sex="F", age=70, id="a")
-    assert resolve(patient, book)[0] is patient and translate(patient, frozenset(known), book)[0] is patient
+    first = Visit(known, age=69, details={"admission": "urgent"})
+    patient = Patient([first, Visit(known[1:])], "F", 70, "a", {"ethnicity": "asian"})
+    assert resolve(patient, book)[0] is patient
+    whole, notes = translate(patient, frozenset(known), book)
+    assert whole is patient and notes == ()
     shorter, _ = translate(patient, frozenset(known[:1]), book)
-    assert shorter == Patient([Visit(known[:1])], sex="F", age=70, id="a")
+    assert shorter == Patient(
+        [Visit(known[:1], age=69, details={"admission": "urgent"})], "F", 70, "a", patient.details
+    )
 
 
 def test_a_finer_code_is_rolled_up_to_its_nearest_known_ancestor() -> None:
@@ -149,20 +149,3 @@ def test_a_visit_without_readable_codes_is_left_out_with_a_note_of_its_own() -> 
     assert visits == [icd9("486")]
     assert [(note.kind, note.visit) for note in notes] == [("unread", 0), ("unread", 0), ("unread", 2)]
     assert notes[1].message == "Visit 1 holds no code that this model reads and was left out."
-
-
-def test_everything_else_of_patient_and_visit_stays() -> None:
-    visit = Visit(icd9("428.0"), age=70, details={"admission": "urgent"})
-    patient = Patient([visit], sex="F", age=71, id="p", details={"ethnicity": "asian"})
-    read_patient, _ = translate(patient, frozenset(icd9("428")), Ontology.load())
-    assert (read_patient.sex, read_patient.age, read_patient.id) == ("F", 71, "p")
-    assert read_patient.details == {"ethnicity": "asian"}
-    assert read_patient.visits[0].age == 70 and read_patient.visits[0].details == {"admission": "urgent"}
-
-
-def test_nearest_is_the_code_itself_first() -> None:
-    book = Ontology.load()
-    (code,) = icd9("428.23")
-    assert nearest(code, frozenset(icd9("428.23", "428")), book) == code
-    assert nearest(code, frozenset(icd9("428")), book) == Code("ICD9", "428")
-    assert nearest(code, frozenset(icd9("486")), book) is None

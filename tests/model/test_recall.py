@@ -7,14 +7,9 @@ import torch
 
 from mera_core.icd.ontology import Code
 from mera_core.model import recall
-from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids, question_text
-from mera_core.model.recall import last_states, recall_codes, recall_definitions, right_padded
+from mera_core.model.prompts import CODE, DEFINITION, PHRASINGS, phrasings, question_ids
+from mera_core.model.recall import last_states, recall_codes, recall_definitions
 from tests.tiny import CODES, tiny_model
-
-
-def test_padding_stands_on_the_right_and_ends_name_the_last_token() -> None:
-    ids, ends = right_padded([[5, 6, 7], [8]], pad=0)
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]] and ends.tolist() == [2, 0]
 
 
 def test_last_states_keep_the_order_of_the_questions() -> None:
@@ -74,20 +69,12 @@ def test_answers_do_not_depend_on_what_else_is_asked(monkeypatch) -> None:
     assert [[code for code, _ in row] for row in codes] == [[code for code, _ in row] for row in alone]
 
 
-# --- the questions
-
-
 def test_every_phrasing_names_its_subject_once() -> None:
     for kind, phrases in PHRASINGS.items():
         assert len(set(phrases)) == len(phrases) > 2
         assert all(phrase.count("{}") == 1 for phrase in phrases), kind
     assert all("{level}" in phrase for phrase in PHRASINGS["ancestor"])
     assert all("block" in phrase and "{level}" not in phrase for phrase in phrasings("block"))
-
-
-def test_question_texts() -> None:
-    for kind, subject, text in ((DEFINITION, "428.0", "Define 428.0:"), ("chapter", "428.0", "chapter of 428.0:")):
-        assert question_text(kind, subject) == text
 
 
 def test_a_question_about_a_code_holds_its_token_among_words() -> None:

@@ -13,7 +13,7 @@ from mera_core.icd.ontology import Code
 from pages.shared.app.histories import HistoryStack, State
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 60  # seconds: the first run loads the model
+TIMEOUT = 120  # seconds: the first run loads the model
 
 HISTORIES = {
     "an empty session": None,

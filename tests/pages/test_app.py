@@ -29,9 +29,6 @@ def test_opens_alone_with_its_notice_and_leaves_the_history_as_it_is(file, patie
         assert not dict(app.query_params)
 
 
-# --- home
-
-
 def test_home_names_the_model_and_links_to_every_page_and_demo_patient():
     app = open_page("app.py")
     loaded = engines.engine()
@@ -56,9 +53,6 @@ def test_a_missing_and_an_altered_checkpoint_are_said_in_one_sentence(monkeypatc
 
 def test_text_of_others_is_no_markdown():
     assert plain("a*b [c](d) 5 < 6") == r"a\*b \[c\]\(d\) 5 \< 6"
-
-
-# --- login
 
 
 @pytest.mark.parametrize("file", ["app.py", *PAGES])

@@ -58,14 +58,6 @@ def test_a_copy_of_the_first_differs_in_nothing():
     assert html_of(app, "mera-pairs")
 
 
-def test_edits_of_the_second_history_leave_the_first_alone():
-    app = open_page(PAGE, HEART.patient, patient_b=OTHER.patient, edit_open_b=True)
-    app.number_input(key="age_field_b").set_value(33).run()
-    assert not app.exception
-    assert shown(app, "b").patient.age == 33
-    assert shown(app).patient == HEART.patient
-
-
 def test_one_history_in_four_bits():
     app = open_page(PAGE, HEART.patient, compare_mode="checkpoints")
     assert app.selectbox(key="second_model").value.endswith("(4-bit)")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mera_core.common.errors import InputError
 from mera_core.history.records import Patient, Visit
@@ -70,16 +68,6 @@ def test_unread_pieces_say_why():
     assert "the nearest is ICD9:999.9" in unknown.problem
     assert "ICD9:E802.1" in both.problem
     assert "ICD10:E80.21" in both.problem
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))
-def test_no_letter_or_digit_is_dropped(text):
-    """Every letter and digit of the list stands in what some piece says was typed."""
-    typed = "".join(piece.typed for piece in read_list(text, BOOK))
-    for character in set(text):
-        if character.isascii() and character.isalnum():
-            assert character in typed
 
 
 def test_a_list_too_long_is_refused():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
@@ -24,34 +23,11 @@ def demo_page() -> AppTest:
     return open_page(PAGE, query={"demo": DEMO.id})
 
 
-class _Rows(HTMLParser):
-    """The cells of each row of the ranked list, and the class of the row."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.rows: list[tuple[str, list[str]]] = []
-        self._in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "tr":
-            self.rows.append((dict(attributes).get("class") or "", []))
-        elif tag in ("td", "th"):
-            self.rows[-1][1].append("")
-            self._in_cell = True
-
-    def handle_endtag(self, tag):
-        self._in_cell = self._in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data):
-        if self._in_cell:
-            self.rows[-1][1][-1] += data
-
-
 def rows(app: AppTest) -> list[tuple[str, list[str]]]:
     """(class, cells) of each row below the head."""
-    lists = html_of(app, 'class="mera-list" ')
-    return _Rows(lists[0]).rows[1:] if lists else []
+    found = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', "".join(html_of(app, 'class="mera-list" ')))
+    cells = [(kind, re.findall(r"<td[^>]*>(.*?)</td>", row)) for kind, row in found]
+    return [(kind, [re.sub(r"<[^>]+>", "", cell) for cell in inside]) for kind, inside in cells]
 
 
 def ranked(app: AppTest) -> list[str]:
@@ -91,9 +67,6 @@ def test_a_calibrated_probability_has_a_column():
     assert '<td class="number">80 %</td>' in table
 
 
-# --- filters
-
-
 def test_filters_by_number_of_rows_and_cut_off():
     app = demo_page()
     predicted = [kind for kind, _ in rows(app)].count("above")
@@ -129,9 +102,6 @@ def test_rolled_up_to_categories():
     assert not app.exception
     assert [code for code in ranked(app) if code.startswith("250")] == ["250"]
     assert all("." not in code for code in ranked(app))
-
-
-# --- how a history is shown and read
 
 
 def test_a_long_history_folds_its_earlier_visits():
@@ -186,9 +156,6 @@ def test_a_visit_in_which_nothing_is_written_yet_is_no_warning():
     app = press(demo_page(), "add_visit")
     assert shown(app).patient.visits[-1].codes == ()
     assert not app.warning
-
-
-# --- links
 
 
 def test_addresses_hold_the_demo_and_nothing_of_an_edited_history():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from streamlit.elements.lib import policies
 
 from mera_core.explain import leave_one_out
 from mera_core.icd.ontology import Code
@@ -37,9 +36,6 @@ def test_every_panel_bears_every_history(history):
     }
 
 
-# --- why
-
-
 def test_why_of_a_row_is_the_leave_one_out_of_that_code():
     app = open_panel(demo_page(), "Why")
     engine = engines.engine()
@@ -54,19 +50,11 @@ def test_why_of_a_row_is_the_leave_one_out_of_that_code():
     assert len(table) == len(found)
 
 
-def test_a_diagnosis_far_down_the_list_can_be_asked_for(monkeypatch):
-    """And Streamlit does not complain, with a stack trace in its log, of a default beside a value of the session."""
-    complaints = []
-    monkeypatch.setattr(policies._LOGGER, "warning", lambda *said: complaints.append(said))
-    monkeypatch.setattr(policies, "_shown_default_value_warning", False)
+def test_a_diagnosis_far_down_the_list_can_be_asked_for():
     far = engines.engine().rank(DEMO.patient).codes[300]
     app = open_page(PAGE, query={"demo": DEMO.id}, why=far, panel="Why")
     assert app.selectbox(key="why").value == far
     assert far.code in titles(app)[0]
-    assert complaints == []
-
-
-# --- what if
 
 
 def test_a_removed_code_shows_what_moved_and_the_way_back():
@@ -103,9 +91,6 @@ def test_a_demo_patient_is_not_compared_with_the_one_before():
     app.selectbox(key="demo_choice").set_value("demo-copd").run()
     assert "mera-change" not in html_of(app, 'class="mera-list" ')[0]
     assert len(open_panel(app, "What if").info) == 1
-
-
-# --- where it points
 
 
 def test_charts_hold_the_ranking_mass():

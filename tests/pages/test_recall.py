@@ -14,6 +14,13 @@ from tests.pages.apps import charts, html_of, open_page, press
 PAGE = "3_Recall.py"
 
 
+def asking(direction: str) -> AppTest:
+    app = open_page(PAGE)
+    app.segmented_control(key="direction").set_value(direction).run()
+    assert not app.exception
+    return app
+
+
 def answers(app: AppTest) -> list[str]:
     return html_of(app, "mera-answer")
 
@@ -35,8 +42,7 @@ def test_a_code_is_answered_beside_the_official_text():
 
 
 def test_a_definition_is_answered_beside_the_official_code():
-    app = open_page(PAGE)
-    app.segmented_control(key="direction").set_value("definition").run()
+    app = asking("definition")
     app.text_input(key="definition_words").set_value("Congestive heart failure, unspecified").run()
     expected = engines.engine().recall(definition="Congestive heart failure, unspecified")
     model, book = answers(app)
@@ -46,8 +52,7 @@ def test_a_definition_is_answered_beside_the_official_code():
 
 
 def test_words_that_no_entry_has_are_neither_right_nor_wrong():
-    app = open_page(PAGE)
-    app.segmented_control(key="direction").set_value("definition").run()
+    app = asking("definition")
     app.text_input(key="definition_words").set_value("a weak heart").run()
     assert not app.exception
     assert len(app.info) == 1
@@ -103,9 +108,7 @@ def test_ancestors_stand_beside_the_tree_of_the_icd():
 
 
 def test_chapters_are_drawn_worst_first():
-    app = open_page(PAGE)
-    app.segmented_control(key="direction").set_value("chapters").run()
-    assert not app.exception
+    app = asking("chapters")
     memory = chapter_memory(engines.engine().manifest)
     (chart,) = charts(app)
     assert chart["data"][0]["x"] == pytest.approx(sorted(100 * row.exact["code_to_definition"] for row in memory))
@@ -116,8 +119,7 @@ def test_chapters_are_drawn_worst_first():
 
 
 def test_a_quiz_from_start_to_result():
-    app = open_page(PAGE)
-    app.segmented_control(key="direction").set_value("quiz").run()
+    app = asking("quiz")
     press(app, "quiz_start")
     quiz = app.session_state["quiz"]
     assert quiz.model == engines.engine().recall_definitions([question.code for question in quiz.questions])

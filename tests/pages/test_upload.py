@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import random
 import zipfile
 from datetime import datetime
 
@@ -17,31 +15,22 @@ from mera_core.export.tables import history_csv, history_json
 from mera_core.history.history_json import DEMO_PATIENTS
 from mera_core.history.records import Patient, Visit, demo_patients
 from mera_core.icd.ontology import Code
+from mera_core.readers import read
 from pages.shared.widgets.upload import as_typed, read_uploads
+from tests.readers import shapes
+from tests.readers.test_broken_sources import PATIENTS
+from tests.uploads import Sent, zipped
 
 TWO = Patient((Visit((Code("ICD9", "428.0"),), datetime(2020, 1, 1)), Visit(("foo",))), "F", 72)
-
-
-class Sent:
-    """A file as the browser sends it."""
-
-    def __init__(self, name: str, content: bytes | str):
-        self.name, self.content = name, content.encode() if isinstance(content, str) else content
-
-    def getvalue(self) -> bytes:
-        return self.content
 
 
 def test_uploads_of_every_kind_are_read(tmp_path):
     people = [demo.patient for demo in demo_patients()[:2]]
     table = history_csv(people).encode()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("wrapped/../inner/cohort.csv", table)
     for sent in (
         Sent("cohort.csv", table),
         Sent("cohort.csv.gz", gzip.compress(table)),
-        Sent("cohort.zip", packed.getvalue()),
+        Sent("cohort.zip", zipped({"wrapped/../inner/cohort.csv": table})),
         Sent("../../cohort.csv", table),
         Sent("cohort.json", json.dumps([json.loads(history_json(person)) for person in people])),
     ):
@@ -52,34 +41,16 @@ def test_uploads_of_every_kind_are_read(tmp_path):
     assert read_uploads([Sent("demos.json", DEMO_PATIENTS.read_bytes())]).report.patients == len(demo_patients())
 
 
-def test_tables_that_belong_together_go_in_together():
-    sent = [
-        Sent(
-            "ADMISSIONS.csv",
-            "row_id,subject_id,hadm_id,admittime,dischtime,admission_type,admission_location,discharge_location,insurance,"
-            "ethnicity\n1,1,10,2101-01-01 00:00:00,2101-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n"
-            "2,1,11,2102-01-01 00:00:00,2102-01-03 00:00:00,EMERGENCY,ER,HOME,Medicare,WHITE\n",
-        ),
-        Sent(
-            "DIAGNOSES_ICD.csv",
-            "row_id,subject_id,hadm_id,seq_num,icd9_code\n1,1,10,1,4280\n2,1,11,1,25000\n3,1,11,2,5859\n",
-        ),
-        Sent("PATIENTS.csv", "row_id,subject_id,gender,dob,dod\n1,1,F,2040-01-01 00:00:00,\n"),
-    ]
-    cohort = read_uploads(sent)
+def test_tables_that_belong_together_go_in_together(tmp_path):
+    folder = shapes.mimic3(PATIENTS, tmp_path)
+    cohort = read_uploads([Sent(path.name, path.read_bytes()) for path in sorted(folder.iterdir())])
     assert cohort.report.format == "mimic3"
-    assert [[str(code) for code in visit.codes] for visit in cohort.patients[0].visits] == [
-        ["ICD9:428.0"],
-        ["ICD9:250.00", "ICD9:585.9"],
-    ]
+    assert [patient.visits for patient in cohort.patients] == [patient.visits for patient in read(folder).patients]
 
 
 def test_hostile_uploads_are_refused_in_a_sentence():
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros.csv", b"0" * 401_000_000)
     with pytest.raises(InputError, match=r"^The upload with zeros\.csv, unpacked, is above the limit"):
-        read_uploads([Sent("bomb.zip", packed.getvalue())])
+        read_uploads([Sent("bomb.zip", zipped({"zeros.csv": b"0" * 401_000_000}))])
     with pytest.raises(InputError, match="can't be unpacked"):
         read_uploads([Sent("broken.zip", b"PK\x03\x04 and no more")])
     with pytest.raises(InputError, match=r"^Two of the files are called a\.csv\.$"):
@@ -118,31 +89,6 @@ def test_what_was_saved_of_a_record_with_shifted_dates_is_read_again():
     assert "dates: shifted" in " ".join(cohort.report.lines())
 
 
-# --- archives that somebody damaged, or made to be trouble
-
-
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
-
-
-def test_no_damage_to_an_archive_is_more_than_a_sentence():
-    whole = zipped({"cohort.csv": history_csv([TWO]).encode() * 3})
-    draw, refused = random.Random(0), 0
-    for _ in range(200):
-        damaged = bytearray(whole)
-        for _ in range(draw.randint(1, 4)):
-            damaged[draw.randrange(4, len(damaged))] = draw.randrange(256)
-        try:
-            read_uploads([Sent("cohort.zip", bytes(damaged))])
-        except InputError:
-            refused += 1
-    assert refused > 20
-
-
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_archives_are_packed_in_the_usual_way_or_refused(method):
     with pytest.raises(InputError, match="can't be unpacked"):
@@ -164,9 +110,6 @@ def test_a_name_that_would_break_or_turn_a_sentence_is_told_without_it():
 def test_a_file_in_a_folder_of_another_files_name_is_refused():
     with pytest.raises(InputError, match="has the name of another file"):
         read_uploads([Sent("a.zip", zipped({"a": b"x", "a/b.csv": b"y"}))])
-
-
-# --- the report on a page
 
 
 def _page():

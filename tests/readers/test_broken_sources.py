@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mera_core.__main__ as cli
+from mera_core.common.errors import InputError
 from mera_core.history.columns import VisitColumns
 from mera_core.history.records import Patient, Visit
 from mera_core.history.visits_file import write_visits
@@ -17,6 +18,11 @@ from mera_core.readers import Cohort, detect, read
 from mera_core.readers.common.base import ImportReport
 from mera_core.writers import write
 from tests.readers import shapes
+from tests.readers import test_eicu as eicu
+from tests.readers import test_synpuf as synpuf
+from tests.readers.mimic import test_mimic3 as mimic3
+from tests.readers.mimic import test_mimic4 as mimic4
+from tests.readers.omop import test_reader as omop
 
 FIRST = datetime(2012, 3, 4, 5, 6)
 CODES = tuple(Code("ICD9", code) for code in ("428.0", "250.00", "038.9"))
@@ -39,7 +45,7 @@ FAULTS = {
     "cut gzip": (lambda content, column: gzip.compress(content)[:-20], "damaged gzip file"),
     "missing column": (
         lambda content, column: content.replace(column.encode(), b"other", 1),
-        "no column '{column}' in its first line",
+        "no column '{column}' in its",
     ),
     "UTF-16": (lambda content, column: content.decode().encode("utf-16"), "UTF-16 text (line 1)"),
     "empty": (lambda content, column: b"", "is empty"),
@@ -50,15 +56,9 @@ FAULTS = {
 
 HEADER, ROWS = b"encounter_id,patient_nbr,diag_1,diag_2,diag_3\n", b"1,10,428,250.01,?\n2,10,8,V27,401\n"
 KINDS = {  # what may be wrong with a delimited file, in one format
-    "wrong delimiter": (
-        HEADER.replace(b",", b";") + ROWS.replace(b",", b";"),
-        "line 1 is separated by semicolons",
-    ),
+    "wrong delimiter": (HEADER.replace(b",", b";") + ROWS.replace(b",", b";"), "line 1 is separated by semicolons"),
     "tabs": (HEADER.replace(b",", b"\t"), "separated by tabs"),
-    "column twice": (
-        b"encounter_id,patient_nbr,diag_1,diag_2,diag_3,diag_3\n1,1,1,1,1,1\n",
-        "line 1 has the column 'diag_3' more than once",
-    ),
+    "column twice": (HEADER[:-1] + b",diag_3\n1,1,1,1,1,1\n", "line 1 has the column 'diag_3' more than once"),
     "short line": (HEADER + b"1,10,428,250.01,?\n2,10,8\n", "line 3 has 3 cells where the header has 5"),
     "long line": (HEADER + b"1,10,428,250.01,?,7\n", "line 2 has 6 cells where the header has 5"),
     "altered gzip": (gzip.compress(HEADER + ROWS)[:-8] + b"\0" * 8, "damaged gzip"),
@@ -102,12 +102,37 @@ def test_every_kind_of_fault_is_named_by_its_line(kind, tmp_path, capsys):
     assert "diabetic_data.csv" in told and said in told
 
 
-@pytest.mark.parametrize(("format", "name"), [place for place in PLACES if place[0] != "omop"])
-def test_a_wrong_delimiter_is_named(format, name, tmp_path, capsys):
-    path = SOURCES[format][0](PATIENTS, tmp_path / "source") / name
-    path.write_bytes(path.read_bytes().replace(b",", b";"))
-    told = convert(tmp_path / "source", tmp_path, capsys)
-    assert f"{path.name}: line 1 is separated by semicolons" in told
+FOLDERS = {"mimic3": mimic3, "mimic4": mimic4, "eicu": eicu, "omop": omop, "synpuf": synpuf}
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "old", "new", "said"),
+    [
+        ("mimic3", "diagnoses_icd", "101,2,", "101,x,", "line 2, column 'seq_num': there is no whole number"),
+        ("mimic3", "admissions", "2164-10-23 21:09:00", "soon", "line 3, column 'admittime': there is no date"),
+        ("mimic3", "admissions", "1,7,102", "1,7,101", "line 3, column 'hadm_id': this hadm_id is repeated"),
+        ("mimic3", "patients", "2,8,M", "2,7,M", "line 3, column 'subject_id': this subject_id is repeated"),
+        ("mimic4", "diagnoses_icd", ",2,00845", ",b,00845", "line 3, column 'seq_num': there is no whole"),
+        ("mimic4", "diagnoses_icd", ",2,00845", ",99999999999,00845", "line 3, column 'seq_num': there is a n"),
+        ("mimic4", "admissions", "2180-05-06 22:23:00", "yesterday", "line 3, column 'admittime'"),
+        ("mimic4", "patients", ",91,", ",old,", "line 3, column 'anchor_age': there is no number"),
+        ("mimic4", "patients", "10000084,", "10000032,", "line 4, column 'subject_id': this subject_id"),
+        ("eicu", "patient", "002-2", "", "line 5, column 'uniquepid'"),
+        ("eicu", "patient", "11,900", "12,900", "line 3, column 'patientunitstayid'"),
+        ("eicu", "patient", "14,700", "14,800", "line 5, column 'patienthealthsystemstayid': this hospital"),
+        ("eicu", "patient", ",87,", ",old,", "line 2, column 'age': there is no number"),
+        ("omop", "PERSON", "1990", "1990s", "line 3, column 'year_of_birth': there is no number"),
+        ("omop", "VISIT_OCCURRENCE", "2010-01-01,,", "1/1/10,,", "line 3, column 'visit_start_date'"),
+        ("synpuf", CLAIMS[:-4], "410,20090412", "410,12/04/09", "line 3, column 'clm_admsn_dt': there is no date"),
+    ],
+)
+def test_a_wrong_value_is_named_by_file_line_and_column(tmp_path, format, name, old, new, said):
+    FOLDERS[format].folder(tmp_path)
+    (path,) = tmp_path.rglob(f"{name}.csv")
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=said) as error:
+        read(tmp_path, format)
+    assert path.name in str(error.value)
 
 
 def test_a_claim_that_stands_twice_is_one_visit(tmp_path):
@@ -221,13 +246,6 @@ def test_nan_is_nothing_in_a_table_of_floats(tmp_path):
 
 
 # --- what is not a file of ours
-
-
-def test_a_folder_of_two_formats_is_refused_by_name(tmp_path, capsys):
-    shapes.mimic3(PATIENTS, tmp_path / "source")
-    shapes.omop(PATIENTS, tmp_path / "source")
-    told = convert(tmp_path / "source", tmp_path, capsys)
-    assert "holds more than one format (mimic3" in told and "omop" in told
 
 
 def test_the_fallback_says_that_it_goes_by_names(tmp_path):

@@ -63,18 +63,3 @@ def test_one_system_can_be_asked_for(tmp_path):
     assert report.left_out["code of another system than ICD9, which was asked for"] == 5
     with pytest.raises(InputError, match="systems must be both"):
         read(tmp_path, systems="ICD11")
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"patient": PATIENT.replace("002-2", "", 1)}, "line 5, column 'uniquepid'"),
-        ({"patient": PATIENT.replace("11,900", "12,900")}, "line 3, column 'patientunitstayid'"),
-        ({"patient": PATIENT.replace("14,700", "14,800")}, "line 5, column 'patienthealthsystemstayid': this hospital"),
-        ({"patient": PATIENT.replace(",87,", ",old,")}, "line 2, column 'age': there is no number"),
-    ],
-)
-def test_faults_name_file_line_and_column(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said) as error:
-        read(folder(tmp_path, **changes), "eicu")
-    assert f"{next(iter(changes))}.csv" in str(error.value)

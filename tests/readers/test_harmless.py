@@ -51,17 +51,6 @@ def test_harmless_differences_change_nothing(whole, source, change):
     assert read(source).patients == read(whole).patients
 
 
-def test_shuffled_rows_give_the_same_visits(whole, source):
-    def backwards(content):
-        head, *rows = content.strip().split(b"\n")
-        return b"\n".join([head, *rows[::-1]]) + b"\n"
-
-    for name in ("patients", "admissions", "diagnoses_icd"):
-        changed(source, name, backwards)
-    there, here = ({patient.id: patient for patient in read(each).patients} for each in (whole, source))
-    assert here == there
-
-
 def test_a_place_far_into_a_packed_file_is_the_right_one(tmp_path):
     write_mimic4(invent(20_000, 40_000, 400_000), tmp_path, packed=False)
     path = tmp_path / "hosp/diagnoses_icd.csv"

@@ -79,9 +79,3 @@ def test_a_single_claims_file_and_other_claims(tmp_path):
     assert read(tmp_path, claims="inpatient,outpatient").report.visits == 8
     with pytest.raises(InputError, match="claims must be of"):
         read(tmp_path, claims="dental")
-
-
-def test_faults_name_file_line_and_column(tmp_path):
-    name = "DE1_0_2008_to_2010_Inpatient_Claims_Sample_1"
-    with pytest.raises(InputError, match=rf"{name}\.csv: line 3, column 'clm_admsn_dt': there is no date"):
-        read(folder(tmp_path, **{name: CLAIMS.replace("20090410,20090412", "20090410,12/04/09")}))

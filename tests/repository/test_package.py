@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import zipfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.app_server import await_answer
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 
 EXTRAS = {"": "", "train": "-train", "ray": "-ray", "test": "-dev"}
 PREDICT = """
@@ -98,8 +97,7 @@ def test_a_patient_is_ranked_by_the_command(site):
 
 
 def test_the_app_answers_and_ranks_a_demo_patient(site):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [site / "bin" / "mera", "app", "--port", str(port)]
     with subprocess.Popen(command, cwd=site.parent, env=environment(site), stdout=subprocess.DEVNULL) as server:
         try:

@@ -32,22 +32,20 @@ ID, WORD, CODE = "Zyqx-Wibble-77", "zyqxophilia", "V91.07XD"
 TRACES = (ID.lower(), "wibble", WORD, "v91.07x", "v9107x", "quorbish")
 
 SESSION = f"""
-import json, logging, os, socket, sys, threading, traceback
+import json, logging, socket, sys, threading
 logging.basicConfig(level=logging.DEBUG, filename=sys.argv[1], force=True)
 reached = []
+def watched(real):
+    def call(*given, **more):
+        if not isinstance(given[0], socket.socket) or given[0].family in (socket.AF_INET, socket.AF_INET6):
+            reached.append(repr(given))
+        return real(*given, **more)
+    return call
 for name in ("connect", "connect_ex", "sendto"):
-    def guarded(self, *arguments, real=getattr(socket.socket, name)):
-        if self.family in (socket.AF_INET, socket.AF_INET6):
-            reached.append(repr(arguments[-1]))
-        return real(self, *arguments)
-    setattr(socket.socket, name, guarded)
-def no_names(host, *rest, real=socket.getaddrinfo, **more):
-    reached.append(repr(host))
-    return real(host, *rest, **more)
-socket.getaddrinfo = no_names
+    setattr(socket.socket, name, watched(getattr(socket.socket, name)))
+socket.getaddrinfo = watched(socket.getaddrinfo)
 
-from streamlit.testing.v1 import AppTest
-import streamlit.logger
+from tests.pages.apps import open_page, press
 for logger in list(logging.root.manager.loggerDict.values()):
     if isinstance(logger, logging.Logger):
         logger.setLevel(logging.DEBUG)
@@ -59,42 +57,36 @@ TABLE = "patient_id,visit,system,code\\n{ID},0,ICD10,{CODE}\\n{ID},1,ICD9,428.0\
 BROKEN = "patient_id,visit,system,code\\n{ID},first,ICD10,{CODE}\\n"
 urls = []
 
-def page(file):
-    app = AppTest.from_file("app.py", default_timeout=120).switch_page("pages/" + file).run()
-    assert not app.exception, app.exception
-    return app
-
-def sent(app, key):
-    return next(each for each in app.file_uploader if each.key.startswith(key))
+def sent(app, key, name, text):
+    field = next(each for each in app.file_uploader if each.key.startswith(key))
+    field.set_value([(name, text.encode(), "text/csv")]).run()
 
 def over(app):
     assert not app.exception, [each.value for each in app.exception]
     urls.append(dict(app.query_params))
 
-app = page("1_Predict.py")
-sent(app, "history_files").set_value([("wibble.json", HISTORY.encode(), "application/json")]).run()
+app = open_page("1_Predict.py")
+sent(app, "history_files", "wibble.json", HISTORY)
 assert app.session_state["history"].now.patient.id == "{ID}"
 app.text_area(key="paste_text").set_value("{CODE}; {WORD}").run()
-app.button(key="paste_button").click().run()
+press(app, "paste_button")
 app.text_input(key="add_query").set_value("{WORD}").run()
-sent(app, "history_files").set_value([("wibble.csv", BROKEN.encode(), "text/csv")]).run()
+sent(app, "history_files", "wibble.csv", BROKEN)
 assert any("first" in error.value or "number" in error.value for error in app.error), app.error
 over(app)
 kept = app.session_state["history"]
 print("ranked", len(app.get("html")), flush=True)
 
 for file in ("2_Compare.py", "3_Recall.py", "5_Model_Card.py", "6_Audit.py"):
-    app = AppTest.from_file("app.py", default_timeout=120).switch_page("pages/" + file)
-    app.session_state["history"] = kept
-    app.run()
+    app = open_page(file, history=kept)
     if file.startswith("3"):
         app.segmented_control(key="direction").set_value("definition").run()
         app.text_input(key="definition_words").set_value("{WORD}").run()
     over(app)
 
-app = page("4_Cohort.py")
-sent(app, "cohort_files").set_value([("wibble.csv", TABLE.encode(), "text/csv")]).run()
-next(each for each in app.button if each.key == "cohort_score").click().run()
+app = open_page("4_Cohort.py")
+sent(app, "cohort_files", "wibble.csv", TABLE)
+press(app, "cohort_score")
 assert app.session_state["scoring"].scored
 over(app)
 
@@ -103,10 +95,11 @@ def broken(*_, **__):
     raise ValueError("no room for {ID} with {CODE} and {WORD}")
 import mera_core.engine
 mera_core.engine.Engine.rank = broken
-app = AppTest.from_file("app.py", default_timeout=120).switch_page("pages/1_Predict.py")
-app.session_state["history"] = kept
-app.run()
-assert app.exception
+try:
+    open_page("1_Predict.py", history=kept)
+    sys.exit("no error was shown")
+except AssertionError:
+    pass
 thread = threading.Thread(target=broken)
 thread.start(); thread.join()
 
@@ -308,7 +301,7 @@ def test_nothing_of_ours_opens_a_connection():
 
 def test_files_that_are_laid_down_for_reading_are_private_and_gone_afterwards(tmp_path, monkeypatch):
     from pages.shared.widgets import upload
-    from tests.common.test_limits import Sent
+    from tests.uploads import Sent
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     modes = []

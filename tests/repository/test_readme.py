@@ -132,19 +132,6 @@ def check_options(module: str, arguments: list[str]) -> None:
     commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
-def test_a_wrong_command_is_found():
-    with pytest.raises(Exception, match="--no-such"):
-        check_options("mera_core", ["rank", "history.json", "--no-such"])
-    with pytest.raises(AssertionError, match="no command"):
-        check_options("training", ["memorise"])
-    with pytest.raises(AssertionError, match="no target"):
-        check_make(["tset"])
-
-
-def test_the_two_commands_come_first():
-    assert [text for _, text in blocks("bash")[:2]] == ["make app\n", "make test\n"]
-
-
 def test_links_pictures_and_files_that_are_named_exist():
     named = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     named += re.findall(r"`((?:app\.py|[\w.-]+/[\w./-]*))`", README)

@@ -12,20 +12,11 @@ from pathlib import Path
 import pytest
 
 from mera_core import scoring
-from mera_core.checkpoint.folder import save_checkpoint
 from mera_core.common.errors import InputError
 from mera_core.history.records import write_visits
 from mera_core.scoring import on_ray, store
 from mera_core.scoring.workers import Spec
 from tests.conftest import ROOT, invented_patients
-from tests.tiny import tiny_manifest, tiny_model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save_checkpoint(tiny_model(), tiny_manifest(), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +31,11 @@ def command(source: Path, out: Path, checkpoint: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "mera_core", "score", *asked, *more]
 
 
-def test_two_workers_of_ray_give_the_same_bytes(source, checkpoint, tmp_path):
-    job = scoring.Job(source, tmp_path / "local.parquet", scoring.Settings(part=20), "table", checkpoint)
+def test_two_workers_of_ray_give_the_same_bytes(source, random_checkpoint, tmp_path):
+    job = scoring.Job(source, tmp_path / "local.parquet", scoring.Settings(part=20), "table", random_checkpoint)
     scoring.run(job)
     out = tmp_path / "ray.parquet"
-    ray = command(source, out, checkpoint, "--engine", "ray", "--workers", "2", "--json")
+    ray = command(source, out, random_checkpoint, "--engine", "ray", "--workers", "2", "--json")
     environment = {**os.environ, "RAY_worker_niceness": "0"}  # at Ray's own 15, workers of a busy machine starve
     done = subprocess.run(ray, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
@@ -54,9 +45,9 @@ def test_two_workers_of_ray_give_the_same_bytes(source, checkpoint, tmp_path):
     assert store.left_out_file(out).read_bytes() == store.left_out_file(job.out).read_bytes()
 
 
-def test_a_worker_that_finds_another_checkpoint_says_so(source, checkpoint):
+def test_a_worker_that_finds_another_checkpoint_says_so(source, random_checkpoint):
     """What an actor does, without Ray: its error comes back as a result, which ends the run."""
-    spec = Spec(checkpoint, "tiny 000000000000", scoring.Settings(part=20))
+    spec = Spec(random_checkpoint, "tiny 000000000000", scoring.Settings(part=20))
     worker = on_ray._Worker(spec)
     answer = pickle.loads(worker({"part": b""})["scored"])
     assert isinstance(answer, InputError)
@@ -64,10 +55,10 @@ def test_a_worker_that_finds_another_checkpoint_says_so(source, checkpoint):
     assert str(answer).endswith("and the run is of tiny 000000000000.")
 
 
-def test_without_ray_it_says_how_to_get_it(source, checkpoint, tmp_path, monkeypatch):
+def test_without_ray_it_says_how_to_get_it(source, random_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"Ray is not installed; pip install -r requirements-ray\.txt"):
-        scoring.Job(source, tmp_path / "p.parquet", scoring.Settings(part=20), "table", checkpoint, "ray", 2)
+        scoring.Job(source, tmp_path / "p.parquet", scoring.Settings(part=20), "table", random_checkpoint, "ray", 2)
 
 
 def test_no_word_leaves_this_machine(monkeypatch):

@@ -10,8 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +170,8 @@ def test_the_size_of_parts_and_batches_changes_no_figure(job):
     first = pq.read_table(job.out).to_pandas()
     scoring.run(replace(of(job, part=1000, rows=64), out=job.out.with_name("other.parquet")))
     other = pq.read_table(job.out.with_name("other.parquet")).to_pandas()
-    assert first.drop(columns=["score", "share", "probability"]).equals(
-        other.drop(columns=["score", "share", "probability"])
-    )
+    figures = ["score", "share", "probability"]
+    assert first.drop(columns=figures).equals(other.drop(columns=figures))
     np.testing.assert_allclose(first["score"], other["score"], atol=1e-5)
 
 
@@ -256,14 +258,6 @@ def test_patients_are_told_apart_by_what_their_histories_hold(patients):
     assert len(told) == 7
 
 
-def test_a_part_is_its_people_in_their_order(patients):
-    columns = VisitColumns.of(patients)
-    parts = [scoring.slice_of(columns, number, 32) for number in range(5)]
-    assert [person for part in parts for person in part.columns.patients()] == patients
-    assert [part.first for part in parts] == [0, 32, 64, 96, 128]
-    assert all(len(part.columns.codes) <= len(columns.codes) for part in parts)
-
-
 def test_the_folder_of_parts_is_one_runs_alone(job, monkeypatch):
     folder = store.parts_folder(job.out)
     folder.mkdir()
@@ -295,14 +289,53 @@ def test_settings_refuse_what_contradicts_itself():
 # --- processes that die
 
 
+def dying(job: scoring.Job, number: int, after: bool) -> None:
+    """A run whose process is gone before or after its n-th step, each of which leaves the folder in another state."""
+    steps = count(1)
+
+    def counted(real: Callable) -> Callable:
+        def step(*arguments, **named):
+            last = next(steps) == number
+            if last and not after:
+                os._exit(9)
+            try:
+                return real(*arguments, **named)
+            finally:  # the removal of what is not there is a step as well
+                if last:
+                    os._exit(9)
+
+        return step
+
+    os.replace, os.unlink = counted(os.replace), counted(os.unlink)
+    scoring.run(job)
+
+
+def status_of_fork(*call) -> int:
+    process = get_context("fork").Process(target=call[0], args=call[1:])
+    process.start()
+    process.join()
+    return process.exitcode
+
+
 @pytest.mark.slow
-def test_killed_before_and_after_each_rename_and_removal_the_result_is_the_same(source, checkpoint, tmp_path):
-    paths = map(str, (source, tmp_path / "p.parquet", checkpoint))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.scoring.killed_scoring", *paths], cwd=ROOT, capture_output=True, text=True
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_before_or_after_each_rename_and_removal_the_result_is_the_same(source, checkpoint, tmp_path, after):
+    job, whole = (
+        scoring.Job(source, tmp_path / name, scoring.Settings(part=60), "table", checkpoint)
+        for name in ("p.parquet", "whole.parquet")
     )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) >= 20
+    scoring.run(whole)
+    pairs, number = [(job.out, whole.out), tuple(store.left_out_file(each.out) for each in (job, whole))], 1
+    while status_of_fork(dying, job, number, after):
+        assert status_of_fork(scoring.run, job) == 0, f"no restart after step {number}"
+        assert all(one.read_bytes() == other.read_bytes() for one, other in pairs), (
+            f"another result after step {number}"
+        )
+        assert set(tmp_path.iterdir()) == {*pairs[0], *pairs[1]}, f"something is left after step {number}"
+        for one, _ in pairs:
+            one.unlink()
+        number += 1
+    assert number > 10
 
 
 def test_a_killed_command_leaves_no_worker_and_goes_on(job, source, checkpoint, tmp_path):

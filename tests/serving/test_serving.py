@@ -24,11 +24,6 @@ from tests.tiny import CODES, tiny_engine, tiny_model
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return tiny_engine()
-
-
-@pytest.fixture(scope="module")
 def patients(engine) -> list[Patient]:
     return [patient for patient in invented_patients(120) if engine.read_history(patient)[0].visits]
 
@@ -99,20 +94,6 @@ def test_variants_of_a_long_history_share_its_beginning_in_each_turn(engine, que
     assert len(begun) == -(-(len(direct.margins) - 1) // 15) > 2 and len(set(begun)) == 1
     np.testing.assert_allclose(shared.margins, direct.margins, atol=1e-5)
     assert (shared.parts, shared.rows) == (direct.parts, direct.rows)
-
-
-def test_a_cohort_goes_through_the_queue_beside_others(engine, patients, queue):
-    shared = SharedEngine(engine, queue)
-    scoring, alone = CohortScoring(shared, patients), CohortScoring(engine, patients)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: scoring.step(len(patients)))
-        for _ in range(5):
-            same(shared.rank(patients[0]), engine.rank(patients[0]))
-        running.result(60)
-    alone.step(len(patients))
-    for one, other in zip(scoring.scored, alone.scored, strict=True):
-        assert one.labels.tolist() == other.labels.tolist()
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
 
 
 def test_the_model_is_used_by_the_worker_alone(patients, queue):

@@ -52,14 +52,6 @@ def in_line(queue: TurnQueue, count: int) -> None:
     until(lambda: len(queue._turns) == count)
 
 
-def test_results_come_back_in_order_and_to_whoever_asked(others):
-    with closing(TurnQueue()) as queue:
-        asked = [others.submit(queue.ask, [lambda n=n: 2 * n for n in range(base, base + 30)]) for base in range(20)]
-        for base, each in enumerate(asked):
-            assert each.result(10) == [2 * n for n in range(base, base + 30)]
-        assert queue.ask([]) == []
-
-
 def test_a_session_with_very_much_to_do_lets_each_other_one_in_after_its_next_turn(others):
     done: list[str] = []
     with closing(TurnQueue()) as queue:
@@ -179,6 +171,4 @@ def test_nothing_of_a_request_is_kept():
         gone = weakref.ref(patient)
         found = queue.ask([lambda patient=patient: [patient]])
         del patient, found
-        time.sleep(0.05)
-        gc.collect()
-        assert gone() is None
+        until(lambda: gc.collect() >= 0 and gone() is None)

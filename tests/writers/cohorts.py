@@ -29,8 +29,8 @@ ages = st.none() | st.floats(0, 120)
 
 
 @st.composite
-def visits(draw: st.DrawFn, time: datetime | None) -> Visit:
-    codes = draw(st.lists(st.sampled_from(CODES), unique=True, max_size=4))
+def visits(draw: st.DrawFn, time: datetime | None, written: st.SearchStrategy) -> Visit:
+    codes = draw(st.lists(written, unique=True, max_size=4))
     positions = sorted(draw(st.lists(st.integers(-2, 99), min_size=len(codes), max_size=len(codes))))
     words = draw(st.dictionaries(names, text, max_size=2))
     if draw(st.booleans()):
@@ -39,11 +39,11 @@ def visits(draw: st.DrawFn, time: datetime | None) -> Visit:
 
 
 @st.composite
-def patients(draw: st.DrawFn, identity: str) -> Patient:
-    """Dates never fall, and any of them may be missing."""
+def patients(draw: st.DrawFn, identity: str, written: st.SearchStrategy = st.sampled_from(CODES)) -> Patient:
+    """Dates never fall, and any of them may be missing. written: draws a code."""
     dates = sorted(draw(st.lists(times, min_size=1, max_size=4)))
     known = [time if draw(st.integers(0, 3)) else None for time in dates]
-    stays = tuple(draw(visits(time)) for time in known)
+    stays = tuple(draw(visits(time, written)) for time in known)
     last = stays[-1].age
     return Patient(
         stays,
@@ -64,9 +64,7 @@ def small() -> Cohort:
     """Three patients, five visits, six codes; one visit without codes, one without a date, one id that is no number."""
     first = Patient(
         (
-            Visit(
-                [Code("ICD9", "428.0"), Code("ICD9", "E802.1")], datetime(2010, 1, 1, 8), 70.0, {"stay": "3"}, (1, 4)
-            ),
+            Visit(CODES[:2], datetime(2010, 1, 1, 8), 70.0, {"stay": "3"}, (1, 4)),
             Visit([Code("ICD10", "I50.22")], datetime(2016, 3, 1), 76.16, {"discharge": "home"}),
             Visit([], datetime(2016, 4, 1), 76.25),
         ),

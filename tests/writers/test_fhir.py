@@ -54,11 +54,7 @@ def test_a_cohort_of_nobody_is_a_bundle_without_entries(tmp_path):
 
 def test_a_bulk_folder_has_a_file_for_each_type(tmp_path):
     write(small(), tmp_path / "out", "fhir")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "Patient.ndjson",
-        "Encounter.ndjson",
-        "Condition.ndjson",
-    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{kind}.ndjson" for kind in MODELS}
     encounter = lines(tmp_path / "out/Encounter.ndjson")[0]
     assert encounter["status"] == "finished"
     assert encounter["class"]["code"] == "IMP"  # its length of stay is known
@@ -66,13 +62,8 @@ def test_a_bulk_folder_has_a_file_for_each_type(tmp_path):
     assert [each["rank"] for each in encounter["diagnosis"]] == [1, 4]
     condition = lines(tmp_path / "out/Condition.ndjson")[0]
     assert condition["encounter"] == {"reference": f"Encounter/{encounter['id']}"}
-    assert condition["code"]["coding"] == [
-        {
-            "system": "http://hl7.org/fhir/sid/icd-9-cm",
-            "code": "428.0",
-            "display": "Congestive heart failure, unspecified",
-        }
-    ]
+    coding = {"system": "http://hl7.org/fhir/sid/icd-9-cm", "code": "428.0"}
+    assert condition["code"]["coding"] == [coding | {"display": "Congestive heart failure, unspecified"}]
 
 
 @pytest.mark.parametrize(("identity", "same"), [("a-1.B", True), ("x" * 64, True), ("x" * 65, False), ("a b", False)])

@@ -4,7 +4,6 @@ import random
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mera_core.common.errors import InputError
@@ -12,6 +11,8 @@ from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.readers import read
 from mera_core.readers.common.parquet import damage_told, schema_of, sound
 from mera_core.writers import write
+from tests.readers import shapes
+from tests.readers.test_broken_sources import PATIENTS as CODED
 
 CHANGES = 150
 PATIENTS = [
@@ -31,21 +32,7 @@ def meds(folder: Path) -> tuple[Path, Path, str]:
 
 
 def omop(folder: Path) -> tuple[Path, Path, str]:
-    pq.write_table(
-        pa.table({"person_id": list(range(9)), "gender_concept_id": [8507] * 9, "year_of_birth": [1950] * 9}),
-        folder / "person.parquet",
-    )
-    day = ["2020-01-01"] * 9
-    visits = {"visit_occurrence_id": list(range(9)), "person_id": list(range(9)), "visit_start_date": day}
-    pq.write_table(pa.table(visits), folder / "visit_occurrence.parquet")
-    conditions = {
-        "person_id": list(range(9)),
-        "visit_occurrence_id": list(range(9)),
-        "condition_start_date": day,
-        "condition_concept_id": [0] * 9,
-        "condition_source_value": ["428.0", "I50.22", "é"] * 3,
-    }
-    pq.write_table(pa.table(conditions), folder / "condition_occurrence.parquet")
+    shapes.omop(CODED, folder, packed=True)
     return folder, folder / "condition_occurrence.parquet", "omop"
 
 

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -116,19 +114,15 @@ def test_the_forms_in_which_resources_come(tmp_path, name):
     [
         (ICD10, "I50.22", "ICD10:I50.22"),
         ("http://hl7.org/fhir/sid/icd-10-cm/", "I5022", "ICD10:I50.22"),
-        ("https://hl7.org/fhir/sid/icd-10-cm", "i50.22", "ICD10:I50.22"),
         ("http://hl7.org/fhir/sid/icd-10-cm|2024", "I50.22", "ICD10:I50.22"),
         ("urn:oid:2.16.840.1.113883.6.90", "E80.21", "ICD10:E80.21"),
-        ("http://hl7.org/fhir/sid/icd-10", "I10", "ICD10:I10"),
         ("http://fhir.de/CodeSystem/bfarm/icd-10-gm", "I10", "ICD10:I10"),
-        (ICD9, "E802.1", "ICD9:E802.1"),
         ("http://hl7.org/fhir/sid/icd-9-cm/diagnosis", "428.0", "ICD9:428.0"),
         ("http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd9", "E8021", "ICD9:E802.1"),
         ("http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-diagnosis-icd10", "E8021 ", "ICD10:E80.21"),
         ("http://terminology.hl7.org/CodeSystem/ICD-9CM-diagnosiscodes", "E802.1", "ICD9:E802.1"),
         ("urn:oid:2.16.840.1.113883.6.103|2015", "E802.1", "ICD9:E802.1"),
         ("ICD-10-CM", "E80.21", "ICD10:E80.21"),
-        ("urn:icd-9-cm", "E802.1", "ICD9:E802.1"),
         ("http://hospital.example/fhir/CodeSystem/icd10cm", "E80.21", "ICD10:E80.21"),
         ("", "I50.22", "ICD10:I50.22"),
     ],
@@ -137,23 +131,17 @@ def test_code_systems(tmp_path, system, code, read_as):
     assert codes(read_one(tmp_path, patient(), encounter(), condition(code=code, system=system))) == [[read_as]]
 
 
+ELSEWHERE = "code of a system other than ICD and SNOMED CT"
+
+
 @pytest.mark.parametrize(
     ("system", "code", "reason"),
     [
         (SNOMED, "73211009", "SNOMED code, and no map given"),
-        ("http://hl7.org/fhir/sid/icd-9-cm/procedure", "88.54", "code of a system other than ICD and SNOMED CT"),
-        (
-            "http://mimic.mit.edu/fhir/CodeSystem/mimic-procedure-icd9",
-            "8854",
-            "code of a system other than ICD and SNOMED CT",
-        ),
-        (
-            "http://terminology.hl7.org/CodeSystem/ICD-9CM-procedurecodes",
-            "88.54",
-            "code of a system other than ICD and SNOMED CT",
-        ),
-        ("http://hl7.org/fhir/sid/icd-11", "BD10", "code of a system other than ICD and SNOMED CT"),
-        ("http://loinc.org", "1-8", "code of a system other than ICD and SNOMED CT"),
+        ("http://hl7.org/fhir/sid/icd-9-cm/procedure", "88.54", ELSEWHERE),
+        ("http://mimic.mit.edu/fhir/CodeSystem/mimic-procedure-icd9", "8854", ELSEWHERE),
+        ("http://terminology.hl7.org/CodeSystem/ICD-9CM-procedurecodes", "88.54", ELSEWHERE),
+        ("http://hl7.org/fhir/sid/icd-11", "BD10", ELSEWHERE),
         (ICD10, "", "no code recorded"),
         (ICD10, "B24", "code not in the ICD code set"),
     ],
@@ -410,75 +398,41 @@ def test_who_a_patient_is(tmp_path):
         (['{"resourceType": "Patient"}', "{broken"], r"a\.ndjson: line 2 is not JSON"),
         (['{"resourceType": "Patient"}', '{"resourceType": "Cond'], r"a\.ndjson: line 2 is not JSON"),
         (['{"resourceType": "Patient"}', "[]", '{"id": "x"}'], "line 3 is no FHIR resource: it names no resourceType"),
-        ([json.dumps(condition(recordedDate="01/02/2020"))], "line 1: recordedDate is no FHIR date"),
-        ([json.dumps(condition(recordedDate="2020-02-31"))], "line 1: recordedDate is no date of the calendar"),
-        ([json.dumps(condition() | {"code": "I10"})], "line 1: code must be a CodeableConcept"),
-        ([json.dumps(condition() | {"subject": "Patient/p"})], "line 1: subject must be a reference"),
-        ([json.dumps(encounter() | {"period": "2020"})], "line 1: period must be an object"),
-        (
-            [json.dumps(encounter(diagnosis=[RANKED | {"rank": 99_999_999_999}]))],
-            "line 1: diagnosis.rank must be a whole",
-        ),
-        (
-            [json.dumps(encounter(diagnosis=[RANKED | {"rank": float("nan")}]))],
-            "line 1: diagnosis.rank must be a whole",
-        ),
-        ([json.dumps({"resourceType": "Bundle", "entry": "x"})], "line 1: the Bundle's entry must be a list"),
-        ([json.dumps({"resourceType": "Bundle", "entry": [{"resource": 5}]})], "line 1, entry 1 is no FHIR resource"),
+        ([condition(recordedDate="01/02/2020")], "line 1: recordedDate is no FHIR date"),
+        ([condition(recordedDate="2020-02-31")], "line 1: recordedDate is no date of the calendar"),
+        ([condition() | {"code": "I10"}], "line 1: code must be a CodeableConcept"),
+        ([condition() | {"subject": "Patient/p"}], "line 1: subject must be a reference"),
+        ([encounter() | {"period": "2020"}], "line 1: period must be an object"),
+        ([encounter(diagnosis=[RANKED | {"rank": 99_999_999_999}])], "line 1: diagnosis.rank must be a whole"),
+        ([encounter(diagnosis=[RANKED | {"rank": float("nan")}])], "line 1: diagnosis.rank must be a whole"),
+        ([{"resourceType": "Bundle", "entry": "x"}], "line 1: the Bundle's entry must be a list"),
+        ([{"resourceType": "Bundle", "entry": [{"resource": 5}]}], "line 1, entry 1 is no FHIR resource"),
         (['{"resourceType": "Condition", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"], "nested too deeply"),
         (['{"resourceType": "Patient", "id": "\\ud800"}'], "line 1 is not UTF-8 text"),
     ],
 )
 def test_malformed_input_is_named(tmp_path, lines, message):
-    (tmp_path / "a.ndjson").write_text("\n".join(lines))
+    texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (tmp_path / "a.ndjson").write_text("\n".join(texts))
     with pytest.raises(InputError, match=message):
         read(tmp_path / "a.ndjson", "fhir")
 
 
-def test_malformed_files_are_named(tmp_path, monkeypatch):
+def test_malformed_files_are_named(tmp_path):
     content = "\n".join(json.dumps(resource) for resource in ONE * 2000).encode()
     (tmp_path / "a.ndjson.gz").write_bytes(gzip.compress(content)[:-200])
-    with pytest.raises(InputError, match=r"a\.ndjson\.gz is damaged after line \d+"):
-        read(tmp_path / "a.ndjson.gz", "fhir")
     (tmp_path / "b.json").write_text(json.dumps(bundle(*ONE), indent=1)[:-40])
-    with pytest.raises(InputError, match=r"b\.json is not JSON: .* at line \d+, column \d+"):
-        read(tmp_path / "b.json")
-    (tmp_path / "c.xml").write_text("<Bundle xmlns='http://hl7.org/fhir'/>")
-    with pytest.raises(InputError, match=r"c\.xml is XML"):
-        read(tmp_path / "c.xml")
     (tmp_path / "xml").mkdir()
-    (tmp_path / "c.xml").rename(tmp_path / "xml/c.xml")
-    with pytest.raises(InputError, match=r"c\.xml is XML; FHIR is read as JSON or NDJSON"):
-        read(tmp_path / "xml")
+    (tmp_path / "xml/c.xml").write_text("<Bundle xmlns='http://hl7.org/fhir'/>")
+    for name, said in (
+        ("a.ndjson.gz", r"a\.ndjson\.gz is damaged after line \d+"),
+        ("b.json", r"b\.json is not JSON: .* at line \d+, column \d+"),
+        ("xml/c.xml", r"c\.xml is XML"),
+        ("xml", r"c\.xml is XML; FHIR is read as JSON or NDJSON"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read(tmp_path / name, "fhir" if name.endswith("gz") else "auto")
     put(tmp_path / "xml/a.json", bundle(*ONE))
     assert read(tmp_path / "xml").report.aside["FHIR files as XML, not read"] == 1
     (tmp_path / "d.ndjson").write_bytes(b"\xef\xbb\xbf" + content[:2000].rsplit(b"\n", 1)[0].replace(b"\n", b"\r\n"))
     assert codes(read(tmp_path / "d.ndjson"))[0] == ["ICD10:I50.22"]
-    monkeypatch.setenv("MERA_LIMIT_FHIR_LINE_BYTES", "100")
-    with pytest.raises(InputError, match=r"d\.ndjson: line 2 is above the limit fhir_line_bytes"):
-        read(tmp_path / "d.ndjson")
-    monkeypatch.setenv("MERA_LIMIT_FHIR_DOCUMENT_BYTES", "100")
-    with pytest.raises(InputError, match=r"b\.json holds more than 100 bytes"):
-        read(tmp_path / "b.json")
-
-
-@pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
-def test_synthea_is_accounted_for_to_the_last_condition(tmp_path):
-    folder = Path(os.environ["MERA_DATA"]) / "synthea_fhir_r4"
-    own = [
-        entry["resource"]
-        for path in sorted(folder.glob("*.json.gz"))
-        for entry in json.loads(gzip.decompress(path.read_bytes()))["entry"]
-    ]
-    counts = {kind: sum(each["resourceType"] == kind for each in own) for kind in ("Patient", "Encounter", "Condition")}
-    report = read(folder).report
-    assert (report.patients, report.visits) == (counts["Patient"], counts["Encounter"]) == (3, 60)
-    assert (report.rows, report.codes) == (counts["Condition"], 0)
-    assert report.left_out == {"SNOMED code, and no map given": report.rows}
-    conditions = [each for each in own if each["resourceType"] == "Condition"]
-    commonest = conditions[0]["code"]["coding"][0]["code"]
-    (tmp_path / "map.csv").write_text(f"snomed,system,code\n{commonest},ICD10,I10\n")
-    mapped = read(folder, "fhir", snomed_map=tmp_path / "map.csv").report
-    told = [each["code"]["coding"][0]["code"] for each in conditions]
-    assert mapped.approximate == told.count(commonest)
-    assert mapped.codes == told.count(commonest) - mapped.left_out["named twice in one visit"] > 0

@@ -1,17 +1,13 @@
 """The MEDS reader, on small datasets in the shape of each public converter, and on the MIMIC-IV demo."""
 
-import os
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import permutations
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from mera_core.common.errors import InputError
-from mera_core.icd.ontology import Code
 from mera_core.readers import detect, read
 from mera_core.readers.meds.codes import Kind, event_of
 
@@ -215,22 +211,6 @@ def test_a_negative_stay_is_told(tmp_path):
     assert "1 visits end before they begin; they are kept, the length of stay is not" in cohort.report.remarks
 
 
-def test_an_admission_around_one_that_is_over_still_holds_its_diagnoses(tmp_path):
-    days = [datetime(2150, 3, day) for day in range(1, 12)]
-    rows = [
-        (1, days[0], "HOSPITAL_ADMISSION//URGENT//UNK", 70),
-        (1, days[2], "Visit//OP//start", 71),
-        (1, days[2], "ICD10CM/E11.9", None),
-        (1, days[2], "Visit//OP//end", 71),
-        (1, days[4], "ICD10CM/I10", None),
-        (1, days[9], "HOSPITAL_DISCHARGE//HOME", 70),
-        (1, days[10], "ICD10CM/I50.22", None),
-    ]
-    cohort = read(put(tmp_path / "a.parquet", table(rows, COLUMNS[:4])))
-    assert codes(cohort) == [["ICD10:I10"], ["ICD10:E11.9"], ["ICD10:I50.22"]]
-    assert [visit.time.day for visit in cohort.patients[0].visits] == [1, 3, 11]
-
-
 @pytest.mark.parametrize(
     ("text", "system", "code"),
     [
@@ -273,14 +253,16 @@ def test_what_is_no_diagnosis_is_not_read(text):
     assert event_of(text).kind == Kind.OTHER
 
 
+def test_a_folder_without_shards_is_told(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="holds no MEDS data"):
+        read(tmp_path, "meds")
+
+
 def test_a_diagnosis_in_words_and_one_named_in_both_systems_are_counted(tmp_path):
     day = datetime(2020, 1, 1)
-    report = read(
-        put(
-            tmp_path / "a.parquet",
-            events((day, "DIAGNOSIS//Sepsis"), (day, "DIAGNOSIS//ICD//9//486, J18.9"), (day, "DIAGNOSIS//ICD//9//")),
-        )
-    ).report
+    told = events((day, "DIAGNOSIS//Sepsis"), (day, "DIAGNOSIS//ICD//9//486, J18.9"), (day, "DIAGNOSIS//ICD//9//"))
+    report = read(put(tmp_path / "a.parquet", told)).report
     assert (report.rows, report.codes) == (4, 1)
     assert dict(report.left_out) == {
         "diagnosis in words, without a code": 1,
@@ -348,26 +330,13 @@ def test_other_types_and_layouts_of_the_same_events(tmp_path):
         assert detect(tmp_path / f"{number}")[0] == "meds"
 
 
-def test_times_with_a_zone_are_read_in_utc(tmp_path):
-    time = pa.array([datetime(2020, 1, 1, 12, tzinfo=UTC)], pa.timestamp("us", "America/New_York"))
-    content = events((None, "ICD10CM/I10"))
-    path = put(tmp_path / "a.parquet", content.set_column(1, "time", time))
-    assert read(path).patients[0].visits[0].time == datetime(2020, 1, 1, 12)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t: t.drop_columns(["time"]), "x.parquet has no column 'time'"),
-        (lambda t: t.set_column(1, "time", pa.array(["2020"] * len(t))), "has time as string; it must be a timestamp"),
-        (lambda t: t.set_column(2, "code", pa.array(range(len(t)))), "has code as int64; it must be text"),
         (lambda t: t.set_column(0, "subject_id", pa.nulls(len(t), pa.int64())), "an event without a subject_id"),
         (lambda t: t.set_column(0, "subject_id", pa.array([date(2020, 1, 1)] * len(t))), "must be a whole number"),
         (lambda t: t.set_column(3, "hadm_id", pa.array([0.5] * len(t))), "a hadm_id that is no whole number"),
-        (
-            lambda t: t.append_column("seq_num", pa.array([99_999_999_999] * len(t))),
-            "a seq_num that is no whole number",
-        ),
         (lambda t: t.append_column("seq_num", pa.array([1.5] * len(t))), "a seq_num that is no whole number up to"),
         (lambda t: t.append_column("events", pa.nulls(len(t))), "MEDS 0.2 with events nested"),
     ],
@@ -376,53 +345,3 @@ def test_what_can_not_be_read_is_named(tmp_path, change, message):
     put(tmp_path / "data/x.parquet", change(table(MIMIC)))
     with pytest.raises(InputError, match=message):
         read(tmp_path, "meds")
-
-
-def test_damaged_and_missing_files(tmp_path):
-    whole = put(tmp_path / "data/train/0.parquet", table(MIMIC)).read_bytes()
-    (tmp_path / "data/train/0.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"0\.parquet is a damaged parquet file, or none"):
-        read(tmp_path)
-    (tmp_path / "data/train/0.parquet").unlink()
-    with pytest.raises(InputError, match="holds no MEDS data"):
-        read(tmp_path, "meds")
-    dataset(tmp_path, table(MIMIC))
-    (tmp_path / "metadata").mkdir()
-    (tmp_path / "metadata/codes.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(InputError, match=r"codes\.parquet is a damaged parquet file"):
-        read(tmp_path)
-
-
-@pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
-def test_the_mimic_demo_is_accounted_for_to_the_last_row():
-    folder = Path(os.environ["MERA_DATA"]) / "mimic_iv_demo_meds"
-    rows = pa.concat_tables([pq.read_table(path) for path in sorted((folder / "data").rglob("*.parquet"))])
-    own = rows.filter(pc.starts_with(rows.column("code"), "DIAGNOSIS//ICD//"))
-    stays = rows.filter(pc.starts_with(rows.column("code"), "HOSPITAL_ADMISSION"))
-    cohort = read(folder)
-    report = cohort.report
-    assert report.rows == own.num_rows == 541
-    assert report.codes + report.left_out.total() == report.rows
-    assert report.patients == len(set(rows.column("subject_id").to_pylist())) == 20
-    assert report.visits == len(set(stays.column("hadm_id").to_pylist())) == 37
-    expected = {(row["subject_id"], row["hadm_id"], row["code"].split("//", 2)[2]) for row in own.to_pylist()}
-    assert report.codes == len(expected)
-    times = {row["time"]: row["subject_id"] for row in stays.to_pylist()}
-    read_codes = {
-        (int(patient.id), visit.time, f"{code.system[3:]}//{code.code.replace('.', '')}")
-        for patient in cohort.patients
-        for visit in patient.visits
-        for code in visit.codes
-    }
-    stay_time = {row["hadm_id"]: row["time"] for row in stays.to_pylist()}
-    assert read_codes == {(subject, stay_time[stay], code) for subject, stay, code in expected}
-    assert len(times) == 37
-    assert Code("ICD9", "428.0") in {code for patient in cohort.patients for v in patient.visits for code in v.codes}
-
-
-@pytest.mark.skipif("MERA_DATA" not in os.environ, reason="MERA_DATA names no folder with the real data sets")
-def test_the_mimic_demo_without_its_visit_column_has_the_same_visits(tmp_path):
-    folder = Path(os.environ["MERA_DATA"]) / "mimic_iv_demo_meds"
-    for path in (folder / "data").rglob("*.parquet"):
-        put(tmp_path / path.relative_to(folder), pq.read_table(path).drop_columns(["hadm_id"]))
-    assert read(tmp_path).patients == read(folder).patients

@@ -114,25 +114,6 @@ def test_older_releases_keep_patients_in_core_and_call_race_ethnicity(tmp_path):
     assert read(tmp_path).patients == read(folder(tmp_path / "new")).patients
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",b,00845")}, "line 3, column 'seq_num': there is no whole"),
-        (
-            {"diagnoses_icd": DIAGNOSES.replace(",2,00845", ",99999999999,00845")},
-            "line 3, column 'seq_num': there is a n",
-        ),
-        ({"admissions": ADMISSIONS.replace("2180-05-06 22:23:00", "yesterday")}, "line 3, column 'admittime'"),
-        ({"patients": PATIENTS.replace(",91,", ",old,")}, "line 3, column 'anchor_age': there is no number"),
-        ({"patients": PATIENTS + "10000032,M,52,2180,2014 - 2016,\n"}, "line 5, column 'subject_id': this subject_id"),
-    ],
-)
-def test_faults_name_file_line_and_column(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said) as error:
-        read(folder(tmp_path, **changes), "mimic4")
-    assert f"{next(iter(changes))}.csv" in str(error.value)
-
-
 def test_mimic3_beside_it_is_another_data_set(tmp_path):
     folder(tmp_path, "hosp")
     shapes.mimic3([Patient([Visit([Code("ICD9", "428.0")], datetime(2100, 1, 1))], "F", None, "1")], tmp_path)

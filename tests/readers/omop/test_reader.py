@@ -141,38 +141,14 @@ def test_version_5_3_and_the_preferred_system(tmp_path):
         read(tmp_path, prefer="SNOMED")
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"PERSON": PERSON.replace("1990", "1990s")}, "line 3, column 'year_of_birth': there is no number"),
-        ({"VISIT_OCCURRENCE": VISITS.replace("2010-01-01,,", "1/1/10,,")}, "line 3, column 'visit_start_date'"),
-    ],
-)
-def test_faults_name_file_line_and_column(tmp_path, changes, said):
-    with pytest.raises(InputError, match=said) as error:
-        read(folder(tmp_path, **changes), "omop")
-    assert f"{next(iter(changes))}.csv" in str(error.value)
-
-
-def test_a_condition_goes_to_the_visit_around_the_one_that_is_over(tmp_path):
-    """An outpatient contact within an inpatient stay: what is dated after it is of the stay still, and no visit of its own."""
-    visits = VISITS + "13,1,9202,2012-03-02,,2012-03-02,\n14,1,9202,2012-03-03,,2012-03-03,\n"
-    report = read(folder(tmp_path, VISIT_OCCURRENCE=visits)).report
-    (patient,) = read(tmp_path).patients
-    assert [len(visit.codes) for visit in patient.visits] == [0, 5, 0, 0, 2]
-    assert any("1 visits are made of conditions" in said for said in report.remarks)
-
-
 def test_values_that_are_padded_in_parquet_are_the_same(tmp_path):
     plain = read(folder(tmp_path)).patients
     (tmp_path / "b").mkdir()
     for path in tmp_path.glob("*.csv"):
-        table = pd.read_csv(
-            path, sep="\t" if path.name.startswith("CONCEPT") else ",", dtype=str, quoting=csv.QUOTE_NONE
-        )
-        table.map(lambda text: f"{text}  " if isinstance(text, str) else text).to_parquet(
-            tmp_path / "b" / f"{path.stem.lower()}.parquet"
-        )
+        separator = "\t" if path.name.startswith("CONCEPT") else ","
+        table = pd.read_csv(path, sep=separator, dtype=str, quoting=csv.QUOTE_NONE)
+        padded = table.map(lambda text: f"{text}  " if isinstance(text, str) else text)
+        padded.to_parquet(tmp_path / "b" / f"{path.stem.lower()}.parquet")
     assert read(tmp_path / "b").patients == plain
 
 

@@ -43,9 +43,6 @@ def tiny_table(tmp_path) -> Path:
     return path
 
 
-# --- the published table
-
-
 def test_the_committed_table_is_what_its_kept_runs_say() -> None:
     """Every row and seed of the published table has been run with the very settings that stand in its YAML."""
     found = json.loads((EVIDENCE / "ablations.json").read_text("utf-8"))
@@ -84,9 +81,6 @@ def test_a_table_that_can_not_be_run_is_refused_before_the_night(tmp_path, chang
         Table.load(tmp_path / "none.yaml")
 
 
-# --- what an interval says
-
-
 def test_a_verdict_needs_an_interval_that_leaves_out_nothing() -> None:
     clear_fall, clear_rise = (estimate(value, np.full(50, value)) for value in (-0.05, 0.05))
     open_ = estimate(-0.05, np.linspace(-0.2, 0.1, 50))
@@ -110,9 +104,6 @@ def test_a_run_that_another_process_is_at_is_left_to_it(tmp_path) -> None:
         assert first and not second
     with claimed(lock) as again:
         assert again
-
-
-# --- a whole small table
 
 
 def test_a_table_is_filled_run_by_run_and_goes_on(tiny_table, invented_cohort, tmp_path, monkeypatch) -> None:

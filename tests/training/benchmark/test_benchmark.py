@@ -119,9 +119,6 @@ def test_a_childs_seconds_are_measured_and_its_failure_told():
         child_seconds([sys.executable, "-c", "import sys; print('no such luck', file=sys.stderr); sys.exit(3)"])
 
 
-# --- what each section measures
-
-
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A checkpoint of random weights, 64 wide as 4 bits need, that ranks 61 codes."""
@@ -179,9 +176,6 @@ def test_lists_agree_as_far_as_their_places_do():
     assert precisions.rank_correlation(one, one) == 1 and precisions.rank_correlation(one, one[:, ::-1]) == -1
     assert precisions.rank_correlation(one, other) == pytest.approx((0.8 + 1) / 2)
     assert precisions.in_common(one, other, first=1) == 0.5 and precisions.in_common(one, other, first=2) == 1
-
-
-# --- 7B shapes
 
 
 def test_without_a_gpu_or_time_every_row_says_so(monkeypatch):

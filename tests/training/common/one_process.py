@@ -57,24 +57,22 @@ class Gradients(TrainerCallback):
                     self.kept[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
 
 
-def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -> dict:
-    """What a run of stage 2 logged at each step, its first gradients, and its final weights."""
+def stage_2(patients: int = PATIENTS, **settings):
+    """A small model, its data, the settings and the loss of a run of stage 2."""
     values = {"start_weight": 0.25, "rest_weight": 0.5, "drop": 0.2, "rehearsal_hierarchy": 0.0}
     config = RankConfig(**(SETTINGS | values | settings))
     model = small_model(config)
+    rank.set_attention_dropout(model.backbone, config.attention_dropout)
     questions = QuestionSampler(model.vocabulary, BOOK, list(CODES))
     data = HistoryBatches(cohort(patients), CODES, Encoder(model.vocabulary, SequenceConfig()), config, questions)
     hierarchy = Hierarchy.from_ontology(CODES, BOOK)
-    optimizer = rank.rank_optimizer(model, config)
-    return ran(
-        model,
-        data,
-        config,
-        out,
-        lambda m, batch: rank.rank_loss(m, batch, hierarchy, config),
-        optimizer,
-        extra_callbacks,
-    )
+    return model, data, config, lambda m, batch: rank.rank_loss(m, batch, hierarchy, config)
+
+
+def train(out: Path, extra_callbacks=(), patients: int = PATIENTS, **settings) -> dict:
+    """What a run of stage 2 logged at each step, its first gradients, and its final weights."""
+    model, data, config, loss = stage_2(patients, **settings)
+    return ran(model, data, config, out, loss, rank.rank_optimizer(model, config), extra_callbacks)
 
 
 def train_stage_1(out: Path, **settings) -> dict:

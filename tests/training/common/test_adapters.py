@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from mera_core.checkpoint.folder import load_checkpoint, read_manifest
-from mera_core.checkpoint.verify import ADAPTERS
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.icd.ontology import Ontology
@@ -163,26 +160,6 @@ def gradients(model: MeraModel) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("family", ["llama", "t5"])
-def test_gradients_on_4_bits_are_those_on_what_the_bits_stand_for(folders, family) -> None:
-    model, _ = memorize.build(first(folders[family], tuning="qlora", lora_dropout=0.0), BOOK)
-    with torch.no_grad():  # so that every adapter matters
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.02)
-    fixed_loss(model.eval())  # a look in eval mode between steps, as at validation patients
-    plain = copy.deepcopy(model)
-    plain.backbone.dequantize()
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for name, parameter in plain.named_parameters():
-        parameter.requires_grad_(name in trained)
-    one, other = gradients(model), gradients(plain)
-    assert one.keys() == other.keys() and any("layers.0" in name or "block.0" in name for name in one)
-    for name, gradient in one.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(gradient, other[name], atol=1e-4 * float(other[name].abs().max())), name
-
-
 def test_gradients_are_the_same_with_checkpointing(folders) -> None:
     found = []
     for checkpointing in (False, True):
@@ -317,19 +294,3 @@ def test_targets_that_are_not_there_are_refused(folders) -> None:
 def test_paged_state_needs_a_gpu(folders, tmp_path) -> None:
     with pytest.raises(InputError, match="there is no GPU"):
         memorize.run(first(folders["llama"], optimizer="paged_adamw_8bit", epochs=0.1), tmp_path / "out")
-
-
-def test_peft_reads_the_folder_too(lora, folders) -> None:
-    """The files are peft's own: its library finds the same adapters in them."""
-    from peft import PeftModel
-
-    ours, manifest = adapters.load(lora)
-    base = AutoModelForCausalLM.from_pretrained(folders["llama"])
-    base.resize_token_embeddings(ours.backbone.config.vocab_size, mean_resizing=False)
-    theirs = PeftModel.from_pretrained(base, lora).eval()
-    ids = torch.tensor([[9, 30, ours.vocabulary.eov + 3, 7]])
-    with torch.inference_mode():
-        found = theirs(input_ids=ids).logits[0, -1, : len(ours.vocabulary)]
-        assert torch.allclose(found, ours.logits(ours.hidden(ids)[0, -1], slice(0, len(ours.vocabulary))), atol=1e-4)
-    assert json.loads((lora / ADAPTERS).read_text())["r"] == 16
-    assert replace(manifest, files={}).method["adapters"]["precision"] == "float32"

@@ -134,9 +134,6 @@ def test_memorize_rank_save_load_rank(folders, family, invented_cohort, tmp_path
     assert (tables[0] is tables[1]) == (family not in UNTIED)
 
 
-# --- refused
-
-
 def test_an_architecture_that_scales_its_logits_is_refused(tmp_path) -> None:
     tokenizer = tokenizer_of("bytes")
     config = AutoConfig.for_model("granite", vocab_size=len(tokenizer), logits_scaling=8.0, **SIZES)
@@ -162,9 +159,6 @@ def test_histories_longer_than_the_backbone_reads_are_refused(folders, tmp_path)
     memorize.run(MemorizeConfig(backbone=str(folders["llama"]), epochs=0.1, save_every=0), tmp_path / "stage1")
     with pytest.raises(InputError, match=r"max_tokens is 600, and .* reads 512 tokens"):
         rank.load_start(RankConfig(start=str(tmp_path / "stage1"), data="x", max_tokens=600))
-
-
-# --- many rows
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import yaml
 
 from mera_core.checkpoint.folder import read_manifest
-from tests.conftest import ROOT
 from training import __main__ as cli
 
 
@@ -111,13 +109,6 @@ def test_what_a_user_can_mend_is_one_sentence_and_status_2(
     places = {"tmp": tmp_path, "cohort": invented_cohort, "stage1": tiny_stage1, "tiny": tiny_checkpoint}
     assert message in call(*(word.format(**places) for word in words.split()))
     assert not (tmp_path / "out").exists()
-
-
-def test_from_a_shell_too() -> None:
-    command = [sys.executable, "-m", "training", "evaluate", "--checkpoint", "nowhere", "--data", "nothing"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.strip() == "There is no checkpoint folder nowhere."
 
 
 @pytest.mark.parametrize("command", ["memorize", "rank", "merge", "export", "fit-cut"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.history.records import Patient, Visit
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_port
 from tests.tiny import tiny_model
 from tests.training.common.one_process import PATIENTS, train, train_stage_1
 from training.common import trainer
@@ -24,12 +23,6 @@ from training.common.config import MemorizeConfig, RankConfig
 CONFIGS = ROOT / "training" / "configs" / "accelerate"
 STEPS = 2 * -(-PATIENTS // 8)
 LORA = {"tuning": "lora", "lora_rank": 4, "lora_dropout": 0.0}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def accelerate(kind: str, *command: str) -> subprocess.CompletedProcess:
@@ -146,13 +139,6 @@ def test_the_documented_command_makes_one_checkpoint(tiny_stage1, invented_cohor
     assert sorted(p.name for p in tmp_path.iterdir()) == ["logs", "model", "rank.yaml"]
 
 
-def test_a_pass_with_fewer_patients_than_parts_asks_nothing_of_the_others(tmp_path) -> None:
-    """22 patients in steps of 16 parts: the second step leaves ten parts without a patient."""
-    result = train(tmp_path / "out", batch_size=1, accumulate=16, epochs=1)
-    whole = train(tmp_path / "whole", batch_size=16, epochs=1)
-    assert result["loss"] == pytest.approx(whole["loss"], abs=1e-5)
-
-
 def test_what_fsdp_can_not_do_is_refused_in_words(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     model = tiny_model()
@@ -202,12 +188,3 @@ def test_a_run_goes_on_with_its_own_settings_only(tmp_path) -> None:
     for other in ({"learning_rate": 2e-3, "batch_size": 8}, {"learning_rate": 1e-3, "batch_size": 4}):
         with pytest.raises(InputError, match=r"other settings \((learning_rate|sequences a step)\)"):
             trainer._resume_from(steps, RankConfig(**other))
-
-
-def test_the_supplied_configurations_name_what_accelerate_knows() -> None:
-    from accelerate.commands.config.config_args import ClusterConfig
-
-    for kind, distributed in (("ddp", "MULTI_GPU"), ("fsdp2", "FSDP")):
-        config = ClusterConfig.from_yaml_file(CONFIGS / f"{kind}.yaml")
-        assert config.distributed_type.value == distributed and config.num_machines == 1
-    assert config.fsdp_config["fsdp_version"] == 2

@@ -83,9 +83,6 @@ def test_no_history_at_all_is_refused() -> None:
         histories_and_truth(tiny_engine(), [Patient([Visit([OUTSIDE]), Visit([CODES[0]])], id="a")])
 
 
-# --- what a run knows
-
-
 @pytest.fixture(scope="module")
 def cohort() -> list[Patient]:
     """Everyone has 428.0 and 401.9; test patients have V58.61 as well, and nobody else has."""

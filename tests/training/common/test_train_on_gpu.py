@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from typer.testing import CliRunner
 
 from mera_core.__main__ import app as core
 from mera_core.engine import Engine
-from mera_core.history.records import Patient, Visit
+from mera_core.history.records import Patient, Visit, resolve
 from mera_core.icd.ontology import Ontology
 from tests.conftest import invented_patients
+from tests.readers import shapes
 from tests.training.families import small_book, write_backbone
 from training.__main__ import app as training
 from training.common.config import MemorizeConfig, RankConfig
@@ -50,23 +53,12 @@ def test_every_configuration_that_is_named_is_there() -> None:
     assert len(named) > 8 and all((CONFIGS / name).is_file() for name in named)
 
 
-def write_mimic3(folder: Path) -> None:
-    """The invented patients in the three tables of MIMIC-III, a visit each half year."""
-    people, stays, diagnoses = ["SUBJECT_ID,GENDER,DOB"], ["SUBJECT_ID,HADM_ID,ADMITTIME,DISCHTIME"], []
-    for person, patient in enumerate(invented_patients(150), start=1):
-        people.append(f"{person},{patient.sex},2100-01-01 00:00:00")
-        for number, visit in enumerate(patient.visits):
-            year, month, stay = 2150 + number // 2, 1 + 6 * (number % 2), 10 * person + number
-            stays.append(f"{person},{stay},{year}-{month:02}-01 08:00:00,{year}-{month:02}-05 12:00:00")
-            for place, code in enumerate(visit.codes, start=1):
-                diagnoses.append(f'{person},{stay},{place},"{str(code).replace(".", "")}"')
-    folder.mkdir(parents=True)
-    for name, lines in (
-        ("PATIENTS", people),
-        ("ADMISSIONS", stays),
-        ("DIAGNOSES_ICD", ["SUBJECT_ID,HADM_ID,SEQ_NUM,ICD9_CODE", *diagnoses]),
-    ):
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+def dated(patients: list[Patient]) -> list[Patient]:
+    """The patients with numbers for names and a visit each half year."""
+    known = [resolve(patient, Ontology.load())[0] for patient in patients]
+    times = [datetime(2030 + n // 2, 1 + 6 * (n % 2), 1, 8) for n in range(9)]
+    visits = [tuple(replace(v, time=time) for v, time in zip(p.visits, times, strict=False)) for p in known]
+    return [replace(p, id=str(n), visits=visits[n]) for n, p in enumerate(known)]
 
 
 @pytest.fixture
@@ -74,7 +66,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the guide's own command lines work: tiny backbone, MIMIC-shaped tables, configurations cut down."""
     monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
     write_backbone(tmp_path / "models" / "llama-2-7b", "llama")
-    write_mimic3(tmp_path / "path" / "to" / "mimic-iii")
+    shapes.mimic3(dated(invented_patients(150)), tmp_path / "path" / "to" / "mimic-iii")
     folder = tmp_path / "training" / "configs"
     folder.mkdir(parents=True)
     for stage, small in SMALL.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,55 +9,25 @@ import torch
 from safetensors.torch import load_file
 
 from mera_core.common.errors import InputError
-from mera_core.history.records import Patient, Visit
-from mera_core.icd.ontology import Ontology
-from mera_core.model.losses import Hierarchy
-from mera_core.model.sequence import Encoder, SequenceConfig
-from tests.tiny import CODES, tiny_model, tiny_vocabulary
-from tests.training.common.one_process import KillAt, Killed
+from tests.training.common.one_process import KillAt, Killed, stage_2
 from training.common import trainer
-from training.common.config import RankConfig
 from training.common.trainer import COMPLETE, last_complete, run_trainer
-from training.memorize.questions import QuestionSampler
 from training.rank import run as rank
-from training.rank.batches import HistoryBatches
 
-BOOK = Ontology.load()
-NODES = sorted({node for code in CODES for node in (code, *BOOK.ancestors(code))})
 SETTINGS = {"batch_size": 4, "epochs": 2, "save_every": 4, "log_every": 100, "learning_rate": 1e-2, "rehearsal": 4}
 
 
-def cohort() -> list[Patient]:
-    draw = random.Random(4)
-    return [Patient([Visit(draw.sample(CODES, 2)) for _ in range(draw.randint(2, 3))], id=str(n)) for n in range(24)]
-
-
 def parts(**settings):
-    """A fresh model, its data and loss: 12 steps with shuffling, dropping, dropout and random candidates."""
-    config = RankConfig(**(SETTINGS | {"drop": 0.2, "attention_dropout": 0.2} | settings))
-    vocabulary = tiny_vocabulary(NODES)
-    model = tiny_model(CODES, vocabulary)
-    rank.set_attention_dropout(model.backbone, config.attention_dropout)
-    data = HistoryBatches(
-        cohort(), CODES, Encoder(vocabulary, SequenceConfig()), config, QuestionSampler(vocabulary, BOOK, NODES)
-    )
-    hierarchy = Hierarchy.from_ontology(CODES, BOOK)
-    return model, data, config, hierarchy
+    """A fresh model, its data, settings and loss: 12 steps with shuffling, dropping, dropout and random candidates."""
+    return stage_2(24, **(SETTINGS | {"drop": 0.2, "attention_dropout": 0.2} | settings))
 
 
 def trained(out: Path, kill_at: int | None = None, frozen: bool = False, **settings) -> dict[str, torch.Tensor]:
-    model, data, config, hierarchy = parts(**settings)
+    model, data, config, loss = parts(**settings)
     model.backbone.model.layers.requires_grad_(not frozen)
-    run(model, data, config, hierarchy, out, [KillAt(kill_at)] if kill_at else [])
+    callbacks = [KillAt(kill_at)] if kill_at else []
+    run_trainer(model, data, config, out, loss, rank.rank_optimizer(model, config), callbacks)
     return copy_of(model)
-
-
-def run(model, data, config, hierarchy, out: Path, callbacks=(), optimizer=None, **options) -> None:
-    assert len(data) == 12
-    torch.manual_seed(config.seed)
-    optimizer = optimizer or rank.rank_optimizer(model, config)
-    loss = lambda m, b: rank.rank_loss(m, b, hierarchy, config)  # noqa: E731
-    run_trainer(model, data, config, out, loss, optimizer, callbacks, **options)
 
 
 def copy_of(model) -> dict[str, torch.Tensor]:
@@ -66,9 +35,7 @@ def copy_of(model) -> dict[str, torch.Tensor]:
 
 
 def assert_equal(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +89,11 @@ def test_finished_steps_are_cleared_and_the_log_stands_beside_the_folder(tmp_pat
 
 
 def test_parameter_groups_learn_at_their_own_rates(tmp_path) -> None:
-    model, data, config, hierarchy = parts(save_every=0)
+    model, data, config, loss = parts(save_every=0)
     before = copy_of(model)
     groups = [{"params": list(model.backbone.parameters()), "lr": 0.0, "weight_decay": 0.0}]
     groups.append({"params": list(model.head.parameters()), "lr": 1e-2})
-    run(model, data, config, hierarchy, tmp_path / "out", optimizer=torch.optim.AdamW(groups))
+    run_trainer(model, data, config, tmp_path / "out", loss, torch.optim.AdamW(groups))
     moved = {name for name, weight in copy_of(model).items() if not torch.equal(weight, before[name])}
     assert "head.bias" in moved and not any(name.startswith("backbone") for name in moved)
 
@@ -143,10 +110,10 @@ def test_frozen_weights_are_not_written_and_a_killed_run_still_ends_alike(tmp_pa
 def test_attention_is_the_one_asked_for(tmp_path) -> None:
     losses = {}
     for kind in ("eager", "sdpa"):
-        model, data, config, hierarchy = parts(attention=kind, attention_dropout=0.0)
+        model, data, config, loss = parts(attention=kind, attention_dropout=0.0)
         trainer.prepare_backbone(model, config)
         assert model.backbone.config._attn_implementation == kind
-        losses[kind] = rank.rank_loss(model.eval(), data[0] | {"questions": []}, hierarchy, config).item()
+        losses[kind] = loss(model.eval(), data[0] | {"questions": []}).item()
     assert losses["eager"] == pytest.approx(losses["sdpa"], rel=1e-5)
     model, _, config, _ = parts(attention="lightning")
     with pytest.raises(InputError, match='The setting attention is "lightning"'):
@@ -155,10 +122,10 @@ def test_attention_is_the_one_asked_for(tmp_path) -> None:
 
 def test_a_kept_run_is_not_trained_again(tmp_path, unbroken) -> None:
     """Until its caller has written the result, a finished run's last step stays."""
-    model, *rest = parts()
-    run(model, *rest, tmp_path / "out", keep_steps=True)
+    model, data, config, loss = parts()
+    run_trainer(model, data, config, tmp_path / "out", loss, rank.rank_optimizer(model, config), keep_steps=True)
     assert last_complete(tmp_path / "out" / "steps").name == "checkpoint-12"
     assert_equal(copy_of(model), unbroken)
-    again, data, config, _ = parts()
+    again, data, *_ = parts()
     run_trainer(again, data, config, tmp_path / "out", None, rank.rank_optimizer(again, config))  # no loss is asked for
     assert_equal(copy_of(again), unbroken)

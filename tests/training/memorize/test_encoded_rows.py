@@ -39,6 +39,14 @@ def with_all_above(codes=CODES) -> list:
 
 
 @pytest.fixture
+def few_codes(monkeypatch) -> list:
+    """Forty codes, which stage 1 takes for the whole book."""
+    codes = BOOK.billable("ICD9")[:40]
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+    return codes
+
+
+@pytest.fixture
 def model():
     codes = with_all_above()
     return tiny_model(codes, tiny_vocabulary(codes))
@@ -155,11 +163,6 @@ def test_hierarchy_questions_are_answered_by_what_is_above_the_code_asked_about(
             assert order[answer] == BOOK.ancestor_at(code, level) != BOOK.parse("401", "ICD9")
             seen += 1
     assert seen > 4
-
-
-def test_no_hierarchy_no_questions_about_it(model):
-    data = batches(model, list(model.vocabulary.ids), hierarchy_share=0.0)
-    assert all(set(data[number]) == {"parts"} for number in range(len(data)))
 
 
 def test_what_comes_after_has_a_share_of_the_rates():
@@ -292,9 +295,8 @@ def test_other_questions_can_be_tried_on_the_same_encoded_rows(model, tmp_path):
         memorize.learn_encoded(other, codes, sampler, replace(config, learning_rate=0.1), BOOK, tmp_path / "first")
 
 
-def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monkeypatch):
-    codes = BOOK.billable("ICD9")[:40]
-    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, few_codes):
+    codes = few_codes
     config = replace(
         SETTINGS, word_pieces=500, epochs=2, encoded_epochs=2.0, batch_size=16, save_every=0, hierarchy_share=0.0
     )
@@ -316,9 +318,8 @@ def test_stage_1_goes_on_from_an_earlier_one_with_what_it_missed(tmp_path, monke
 
 
 @pytest.mark.parametrize("passes", [0.0, 1.0])
-def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, monkeypatch, passes):
-    codes = BOOK.billable("ICD9")[:40]
-    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: {c: BOOK.definition(c) for c in codes})
+@pytest.mark.usefixtures("few_codes")
+def test_a_folder_of_somebody_else_beside_the_run_stays(tmp_path, passes):
     note = tmp_path / "out-encoded" / "note.txt"
     note.parent.mkdir()
     note.write_text("mine", encoding="utf-8")

@@ -25,9 +25,6 @@ A, B = icd9("428.0", "427.31")  # circulatory
 C = icd9("486")[0]  # respiratory
 
 
-# --- 1: branches
-
-
 def test_new_codes_are_divided_by_whether_the_history_holds_their_chapter() -> None:
     # Labels 0, 1 are of chapter 0, label 2 of chapter 1. The history holds 0; the next visit 0 (recurrent), 1, 2.
     truth = Truth.from_sets([[0, 1, 2], [2]], [[0], [2]], 3)
@@ -68,9 +65,6 @@ def test_branches_of_two_checkpoints(tiny_checkpoint, invented_cohort) -> None:
     assert json.loads(json.dumps(out)) == out
     with pytest.raises(InputError, match="same number of checkpoints"):
         branches.run({"one": [tiny_checkpoint], "two": []}, str(invented_cohort), "table")
-
-
-# --- 2: growth
 
 
 def test_the_label_space_is_padded_with_billable_codes_of_the_books() -> None:
@@ -141,9 +135,6 @@ def test_precision_falls_and_recall_rises_as_the_cut_lets_more_codes_through(tin
     assert max(p["precision"] for p in points[:-1]) > points[-1]["precision"]
 
 
-# --- 3: order
-
-
 def test_code_order_holds_no_priority_and_loses_no_code() -> None:
     one = Patient([Visit([B, A, C]), Visit([C, A])], id="7", sex="M")
     sorted_one = order.in_code_order(one)
@@ -159,9 +150,6 @@ def test_recall_of_the_principal_diagnosis_by_hand() -> None:
     assert figures["principal_recall@1"].value == pytest.approx(1 / 3)
     assert figures["principal_recall@5"].value == pytest.approx(2 / 3)
     assert figures["principal_reciprocal_rank"].value == pytest.approx((1 + 1 / 3 + 0) / 3)
-
-
-# --- 4: travel
 
 
 def test_codes_are_rolled_up_to_categories_of_icd_9() -> None:

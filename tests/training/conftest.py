@@ -1,4 +1,4 @@
-"""What the tests of families and adapters share: tiny backbones, written once, and a code set of a hundred nodes."""
+"""What the tests of families, adapters and plans share: tiny backbones, written once, and a code set of a hundred nodes."""
 
 from __future__ import annotations
 
