@@ -77,13 +77,12 @@ def rank(
             row["definition"],
             f"{row['score']:.2f}",
             f"{row['share']:.1%}",
-            f"{row['probability']:.1%}" if "probability" in row else "",
             "predicted" if row["above_cut"] else "below the cut-off",
             "seen before" if row["recurrent"] else "new",
         ]
         for row in result["ranking"]
     ]
-    _print_table(["", "system", "code", "definition", "score", "share", "probability", "", ""], rows)
+    _print_table(["", "system", "code", "definition", "score", "share", "", ""], rows)
     print(f"Ordered {ORDERS[order]}." if order == "probability" else f"This is {ORDERS[order]}.")
     print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
     for note in result["notes"]:

@@ -172,13 +172,13 @@ class Population:
             if len(counts) != len(order) or len(tail) not in (0, len(TAIL)):
                 raise ValueError
             ages, sexes = (tuple(map(int, values[name])) for name in ("ages", "sexes"))
-            numbers = [float(values[name]) for name in ("centre", "between", "within")]
+            centre, between, within = (float(values[name]) for name in ("centre", "between", "within"))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 "The description of the training population does not fit the checkpoint's codes."
             ) from error
         codes = {code: count for code, count in zip(order, counts, strict=True) if count}  # as `fit` saw them
-        return cls(codes, ages, sexes, *numbers, tail)
+        return cls(codes, ages, sexes, centre, between, within, tail)
 
 
 def _codes(history: Patient) -> tuple[Code, ...]:
