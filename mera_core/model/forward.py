@@ -130,8 +130,9 @@ def _past(model: MeraModel, cache: DynamicCache, tokens: int, rows: int) -> Dyna
     """The keys and values of the first `tokens` of a cached sequence, for each of some rows."""
     past = DynamicCache(config=model.backbone.config)
     for number, layer in enumerate(cache.layers):
-        held = (layer.keys, layer.values)  # type: ignore[union-attr]
-        past.update(*(each[:, :, :tokens].expand(rows, -1, -1, -1) for each in held), number)
+        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
+        first = slice(0, tokens)
+        past.update(keys[:, :, first].expand(rows, -1, -1, -1), values[:, :, first].expand(rows, -1, -1, -1), number)
     return past
 
 

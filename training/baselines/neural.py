@@ -116,12 +116,12 @@ class NeuralBaseline:
         known = sorted({code for past in pasts for visit in past.visits for code in visit.codes})
         self._codes = {code: number for number, code in enumerate(known, 1)}
 
-    def _empty_network(self) -> nn.Module:
+    def _empty_network(self) -> Any:
         return ARCHITECTURES[self.architecture](
             len(self._codes), len(self.labels), self.chosen.width, self.chosen.dropout
         )
 
-    def _built(self, wanted: Sequence[Sequence[int]]) -> nn.Module:
+    def _built(self, wanted: Sequence[Sequence[int]]) -> Any:
         """A network whose output starts at the labels' base rates."""
         network = self._empty_network()
         counts = np.bincount([label for labels in wanted for label in labels], minlength=len(self.labels))
@@ -200,7 +200,7 @@ class RecordNetwork(NeuralBaseline):
     def _learn_features(self, patients: Sequence[Patient], pasts: Sequence[Patient]) -> None:
         self._record = RecordFeatures.fit(patients, self._keys.visit, self._keys.patient)
 
-    def _empty_network(self) -> nn.Module:
+    def _empty_network(self) -> Any:
         return BagOfFeatures(len(self._record.index), len(self.labels), self.chosen.width, self.chosen.dropout)
 
     def _read(self, pasts: Sequence[Patient]) -> list[Row]:

@@ -200,7 +200,8 @@ def _measured(
     }
     figures: dict[str, dict[str, Estimate]] = {}
     for name, part in parts.items():
-        truth, each = part.ours.truth, []
+        truth = part.ours.truth
+        by_seed: list[dict[str, Estimate]] = []
         for seed, cut in enumerate(cuts):
             whole, new = (scored[goal][seed][name] for goal in GOALS)
             of_lists = figures_of(listed(WHOLE_LIST, seed, name), truth, part.bootstrap, cut.sets(whole), KS)
@@ -211,11 +212,11 @@ def _measured(
                 comparable=new,
                 probability=probability(new) if probability else None,
             )
-            each.append(of_lists | prefixed(of_new))
-        figures[name] = {key: over_seeds([one[key] for one in each]) for key in each[0]}
+            by_seed.append(of_lists | prefixed(of_new))
+        figures[name] = {key: over_seeds([one[key] for one in by_seed]) for key in by_seed[0]}
         out[name] = {
             "metrics": {key: one.to_dict() for key, one in figures[name].items()},
-            "by_seed": {key: [one[key].value for one in each] for key in SHOWN},
+            "by_seed": {key: [one[key].value for one in by_seed] for key in SHOWN},
         }
     return out, figures
 

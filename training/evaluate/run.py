@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mera_core.cohort.targets import Targets
+from mera_core.cohort.targets import Ready, Targets
 from mera_core.common.errors import InputError
 from mera_core.engine import Engine
 from mera_core.evaluation import metrics
@@ -105,8 +105,9 @@ def unlike_training(ours: Scored, bootstrap: Bootstrap) -> dict[str, Any] | None
     if ours.engine.population is None:
         return None
     targets = Targets(ours.engine)
-    notes = [targets.ready(patient, hold_out=True).notes for patient in ours.patients]
-    return bootstrap.mean(np.array([any(n.kind == "unlike_training" for n in each) for each in notes], float)).to_dict()
+    found = [targets.ready(patient, hold_out=True) for patient in ours.patients]
+    unlike = [isinstance(one, Ready) and any(n.kind == "unlike_training" for n in one.notes) for one in found]
+    return bootstrap.mean(np.array(unlike, float)).to_dict()
 
 
 def _judged(cohort: Cohort, engine: Engine, part: str, paper: bool) -> tuple[list[Patient], str]:

@@ -59,7 +59,7 @@ def target_losses(
     With `config.target_chunk_size` the scores [N, C] never exist at once, nor does their gradient: they are computed for a
     few targets at a time, and again for the gradient.
     """
-    asked = {name: batch[name] for name in ("positive", "known", "told", "taught") if name in batch}
+    asked: dict[str, Tensor] = {name: batch[name] for name in ("positive", "known", "told", "taught") if name in batch}
     size, total = config.target_chunk_size, len(states)
     if not size or total <= size:
         return _losses(model, states, batch["seen"], asked, hierarchy, config)

@@ -122,7 +122,7 @@ def fit(features: Features, records: Sequence[Record], config: TeacherConfig, se
     return network.eval()
 
 
-def bag_of(features: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def bag_of(features: Sequence[Sequence[int] | np.ndarray]) -> tuple[Tensor, Tensor]:
     """Indices, one after the other, and where each history's begin."""
     sizes = np.cumsum([0, *(len(each) for each in features[:-1])])
     flat = np.concatenate([np.asarray(each, np.int64) for each in features])
