@@ -182,7 +182,6 @@ def test_rank_refuses_what_is_no_checkpoint(refused, tmp_path):
         (["score", "x.csv", "--out", "t.xlsx"], "--out must end in .parquet or .csv"),
         (["score", "x.csv", "--out", "nowhere/t.csv"], "no folder nowhere"),
         (["score", "x.csv", "--out", "t.csv", "--top", "0"], "--top"),
-        (["score", "x.csv", "--out", "t.csv", "--to", "fhir"], "--to must be predictions or meds"),
         (["score", "x.csv", "--out", "t.csv", "--engine", "spark"], "--engine must be local or ray"),
         (["score", "x.csv", "--out", "t.csv", "--address", "auto"], "needs --engine ray"),
         (["score", "x.csv", "--out", "t.csv", "--option", "a"], "--option must be NAME=VALUE"),
