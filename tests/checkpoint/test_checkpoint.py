@@ -107,6 +107,13 @@ def test_what_is_missing_is_named(folder, name, said) -> None:
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize("name", ["more.safetensors", "notes.txt"])
+def test_a_file_that_the_manifest_does_not_name_is_refused(folder, name) -> None:
+    (folder / name).write_text("x")
+    with pytest.raises(InputError, match=f"a file that does not belong to it: {name}"):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(content, "can't be read as JSON") for content in (b"{", b"", b"\xff\xfe\x00", b'{"format": 1')]
