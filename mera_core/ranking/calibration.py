@@ -163,7 +163,10 @@ class Calibrations:
         if (np.minimum(true, size - true) < LEAST_TRUE).any():
             return cls(both, both)
         try:
-            return cls(*(Calibration.fit(margin, positive, seed, held == group) for group in (False, True)))
+            return cls(
+                new=Calibration.fit(margin, positive, seed, ~held),
+                recorded=Calibration.fit(margin, positive, seed, held),
+            )
         except InputError:  # all that came true is of a few patients
             return cls(both, both)
 
@@ -200,12 +203,13 @@ class Calibrations:
         if "kind" in values:
             both = Calibration.from_dict(values)
             return cls(both, both)
-        curves = [values.get(name) for name in ("new", "recorded")]
-        if not all(isinstance(curve, Mapping) for curve in curves) or values.keys() - {"new", "recorded", "cut"}:
+        new, recorded = values.get("new"), values.get("recorded")
+        known = values.keys() <= {"new", "recorded", "cut"}
+        if not (isinstance(new, Mapping) and isinstance(recorded, Mapping) and known):
             raise InputError(
                 'The calibration of the checkpoint can\'t be read: it must hold "new", "recorded" and "cut".'
             )
-        return cls(*map(Calibration.from_dict, curves), values.get("cut", 0.0))
+        return cls(Calibration.from_dict(new), Calibration.from_dict(recorded), values.get("cut", 0.0))
 
 
 @dataclass(frozen=True, eq=False)
