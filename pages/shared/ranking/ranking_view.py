@@ -35,6 +35,7 @@ NOTE_TITLES = {
     "rolled_up": "read as a broader code",
     "mapped": "translated between ICD-9 and ICD-10",
     "truncated": "shortened",
+    "details": "with details that this model does not read",
 }
 _URGENT = ("unread", "ambiguous", "truncated")  # the model never saw it
 
