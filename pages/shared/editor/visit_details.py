@@ -15,7 +15,9 @@ from pages.shared.editor.detail_options import SEVERAL, choices, chosen, key_wor
 from pages.shared.editor.history_edits import set_detail
 
 NOT_TOLD = "Not told"
-WIDTH = 205  # pixels: two fields in a row of a card on a desk
+SHORT = (
+    15  # characters of a choice that half of a card's width shows; fields with longer ones take all of it (style.css)
+)
 
 
 def edit_details(person: Patient, number: int, slot: str) -> None:
@@ -34,7 +36,7 @@ def edit_details(person: Patient, number: int, slot: str) -> None:
     if not part.open:  # some twenty fields a visit are drawn only where someone looks
         return
     with part:
-        with st.container(horizontal=True, gap="small"):
+        with st.container(key=slot_key(f"told_{number}", slot)):
             for key, options in offered.items():
                 _choice(person, number, key, options, slot)
             for key in in_words:
@@ -55,9 +57,10 @@ def edit_details(person: Patient, number: int, slot: str) -> None:
 def _choice(person: Patient, number: int, key: str, options: dict[str, str], slot: str) -> None:
     """A list of the values that the checkpoint knows; what the visit has already stands in it too."""
     values = chosen(person.visits[number], key, options)
-    options = with_own(key, options, values)
     several = key in SEVERAL or len(values) > 1
-    field = slot_key(f"{'details' if several else 'detail'}_of_{number}_{key}", slot)
+    wide = "_wide" if several or max(map(len, options.values())) > SHORT else ""
+    field = slot_key(f"{'details' if several else 'detail'}{wide}_of_{number}_{key}", slot)
+    options = with_own(key, options, values)
     st.session_state[field] = values if several else next(iter(values), None)
 
     def told() -> None:
@@ -67,18 +70,17 @@ def _choice(person: Patient, number: int, key: str, options: dict[str, str], slo
     if several:
         st.multiselect(
             key_words(key), list(options), format_func=options.get, key=field, on_change=told, placeholder=NOT_TOLD,
-            width="stretch",
         )  # fmt: skip
     else:
         st.selectbox(
             key_words(key), list(options), format_func=options.get, key=field, on_change=told, placeholder=NOT_TOLD,
-            index=None, width=WIDTH,
+            index=None
         )  # fmt: skip
 
 
 def _text(person: Patient, number: int, key: str, slot: str) -> None:
     """A detail that the checkpoint reads in words."""
-    field = slot_key(f"detail_of_{number}_{key}", slot)
+    field = slot_key(f"detail_wide_of_{number}_{key}", slot)
     st.session_state[field] = person.visits[number].details.get(key, "")
     st.text_input(
         key_words(key),
@@ -86,5 +88,4 @@ def _text(person: Patient, number: int, key: str, slot: str) -> None:
         placeholder=NOT_TOLD,
         max_chars=80,
         on_change=lambda: change(set_detail(patient(slot), number, key, st.session_state[field].strip()), slot),
-        width=WIDTH,
     )
