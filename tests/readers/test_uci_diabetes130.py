@@ -88,7 +88,7 @@ def test_words_of_a_visit_only_where_known(cohort):
         ("glucose", "above 200"),
         ("insulin", "up"),
         ("diabetes_medication", "yes"),
-        ("payer", "MC"),
+        ("payer", "medicare"),
         ("drugs", "metformin steady, glipizide down"),
     ]
     unknown = {"admission", "source", "discharge", "specialty", "a1c", "glucose", "payer", "drugs"}
