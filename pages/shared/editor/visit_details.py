@@ -29,11 +29,11 @@ def edit_details(person: Patient, number: int, slot: str) -> None:
     if not offered and not in_words:
         return
     visit = person.visits[number]
-    count = f" · {counted(len(visit.details), 'detail')}" if visit.details else ""
-    part = st.expander(
-        f"More about this visit{count}", key=slot_key(f"more_{number}", slot), type="compact", on_change="rerun"
-    )
+    # Its label stays the same: another one would close it.
+    part = st.expander("More about this visit", key=slot_key(f"more_{number}", slot), type="compact", on_change="rerun")
     if not part.open:  # some twenty fields a visit are drawn only where someone looks
+        if visit.details:
+            st.caption(f"{counted(len(visit.details), 'detail')} told.")
         return
     with part:
         with st.container(key=slot_key(f"told_{number}", slot)):
