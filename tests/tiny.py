@@ -51,7 +51,7 @@ def tiny_model(
     torch.manual_seed(seed)
     backbone = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=padded_rows(len(vocabulary)),
+            vocab_size=padded_rows(vocabulary.rows),
             hidden_size=hidden_size,
             intermediate_size=2 * hidden_size,
             num_hidden_layers=1,

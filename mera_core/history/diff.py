@@ -27,6 +27,11 @@ def history_changes(before: Patient, after: Patient) -> str:
         said.append(f"{_visits(len(after.visits))} instead of {len(before.visits)}")
     elif not said and [v.codes for v in before.visits] != [v.codes for v in after.visits]:
         said.append("the same codes in another order")
+    else:
+        for number, (old, new) in enumerate(zip(before.visits, after.visits, strict=True), start=1):
+            if keys := [key for key in {**old.details, **new.details} if old.details.get(key) != new.details.get(key)]:
+                words = (f"{key} {new.details.get(key, 'not told')}" for key in keys)
+                said.append(f"visit {number}: {', '.join(words)}")
     if [(v.time, v.age) for v in before.visits] != [(v.time, v.age) for v in after.visits] and len(
         before.visits
     ) == len(after.visits):

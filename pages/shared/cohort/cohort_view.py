@@ -154,7 +154,8 @@ def show_summary(scoring: CohortScoring) -> None:
         st.metric("Patients with none predicted", f"{int((sizes == 0).sum()):,}")
     lines = [f"{counted(count, 'patient')} not scored: {reason}" for reason, count in scoring.left_out.most_common()]
     for kind, count in scoring.notes().most_common():
-        nouns = ("history", "histories") if kind in ("truncated", "unlike_training") else ("code", "codes")
+        of_histories = ("truncated", "unlike_training", "details")
+        nouns = ("history", "histories") if kind in of_histories else ("code", "codes")
         lines.append(f"{counted(count, *nouns)} {NOTE_TITLES.get(kind, kind)}")
     if lines:
         with st.expander("How the histories were read"):

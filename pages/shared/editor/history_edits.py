@@ -94,6 +94,13 @@ def set_date(patient: Patient, visit: int, day: date | None) -> tuple[Patient, i
     return replace(patient, visits=(*others[:place], dated, *others[place:])), place
 
 
+def set_detail(patient: Patient, visit: int, key: str, value: str) -> Patient:
+    """The history with one detail of a visit told, or with "" not told; all its other details stay."""
+    visits = list(patient.visits)
+    visits[visit] = replace(visits[visit], details={**visits[visit].details, key: value})
+    return replace(patient, visits=tuple(visits))
+
+
 def _with_codes(patient: Patient, visit: int, codes: tuple[Code | str, ...]) -> Patient:
     visits = list(patient.visits)
     visits[visit] = replace(visits[visit], codes=codes, positions=())

@@ -19,6 +19,7 @@ from pages.shared.app.histories import change, patient, slot_key
 from pages.shared.app.markdown import plain
 from pages.shared.editor import history_edits as edits
 from pages.shared.editor.add_codes import NEW_VISIT
+from pages.shared.editor.visit_details import edit_details
 from pages.shared.widgets.controls import button
 
 NEWEST_SHOWN = 6  # visits shown without asking; older ones fold away
@@ -68,6 +69,7 @@ def _visit_card(person: Patient, number: int, slot: str) -> None:
         with st.container(horizontal=True, gap="xsmall"):
             for place, code in enumerate(visit.codes):
                 _chip(code, number, place, slot)
+        edit_details(person, number, slot)
 
 
 def _visit_title(visit: Visit, number: int, last: int) -> str:

@@ -37,6 +37,7 @@ NOTE_TITLES = {
     "truncated": "shortened",
     "implausible": "at odds with the sex or the age",
     "unlike_training": "unlike the training patients",
+    "details": "with details that this model does not read",
 }
 _URGENT = ("unread", "ambiguous", "truncated")  # the model never saw it
 
