@@ -191,7 +191,7 @@ def _details(known: dict[str, Word]) -> dict[str, Word]:
         "glucose": replaced(known["max_glu_serum"], _LAB_WORDS.get),
         "insulin": replaced(known["insulin"], str.lower),
         "diabetes_medication": replaced(known["diabetesmed"], str.lower),
-        "payer": replaced(known["payer_code"], lambda code: LISTS["UCI payer"].get(code, code)),
+        "payer": known["payer_code"],
         "drugs": _drugs(known),
     }
 

@@ -74,7 +74,7 @@ def test_words_of_a_visit_only_where_known(cohort):
     tested = {"medications": "18", "labs": "59", "a1c": "normal", "glucose": "above 200", "insulin": "up"}
     assert second.details == counts | tested | {
         "admission": "emergency", "source": "emergency room", "discharge": "rehabilitation", "specialty": "Nephrology",
-        "diabetes_medication": "yes", "payer": "medicare", "drugs": "metformin steady, glipizide down",
+        "diabetes_medication": "yes", "payer": "MC", "drugs": "metformin steady, glipizide down",
     }  # fmt: skip
     unknown = {"admission", "source", "discharge", "specialty", "a1c", "glucose", "payer", "drugs"}
     assert not unknown & set(first.details)

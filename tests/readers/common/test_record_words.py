@@ -32,8 +32,7 @@ def test_words_of_a_visit_are_those_of_the_lists_of_uci():
     assert word("source", "EMERGENCY ROOM ADMIT") == word("source", "EMERGENCY ROOM") == source["7"]
     assert word("discharge", "REHAB") == word("discharge", "REHAB/DISTINCT PART HOSP") == discharge["22"]
     assert word("discharge", "SNF") == discharge["3"] and word("discharge", "DEAD/EXPIRED") == discharge["11"]
-    assert word("payer", "Medicare") == LISTS["UCI payer"]["MC"] == "medicare"
-    assert word("payer", "Self Pay") == LISTS["UCI payer"]["SP"]
+    assert word("payer", "Medicare") == "medicare"
 
 
 def test_nothing_is_made_of_nothing():
