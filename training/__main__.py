@@ -291,6 +291,7 @@ def plan(
     codes: Annotated[float, typer.Option(help="Codes a visit, on average.")] = 13.06,
     tokens_per_second: Annotated[float | None, typer.Option(help="Throughput of one GPU, to estimate hours.")] = None,
     as_json: AsJson = False,
+    as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ) -> None:
     """Compute what a run needs (memory by part, steps, tokens, hours) from its configuration, without loading weights."""
     from training.plan import run as planning
@@ -300,8 +301,10 @@ def plan(
     plans = planning.make_all(config, cohort, machine)
     if as_json:
         typer.echo(json.dumps([made.to_json() for made in plans], indent=1))
+    elif as_table:
+        typer.echo(planning.table(plans))
     else:
-        typer.echo("\n".join([planning.table(plans), "", *(each for made in plans for each in planning.remarks(made))]))
+        typer.echo("\n\n".join(planning.in_words(made) for made in plans))
 
 
 @app.command()

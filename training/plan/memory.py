@@ -14,17 +14,13 @@ from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from training.common.config import MemorizeConfig, RankConfig, RunConfig
 from training.memorize.questions import code_set, equivalents, questions
-from training.plan.architecture import Shape
+from training.plan.architecture import Shape, kept_bytes
 
 GB = 1e9
 LETTERS_A_TOKEN = 3.0
 """Letters of a definition that one token takes, at least; tokenizers of 32,000 pieces need about 3.5 for such words."""
 QUESTION_TOKENS = 8
 """Tokens of a question without its subject."""
-BYTES_A_STATE = {"float32": 5.0, "mixed": 5.0, "bfloat16": 2.7, "adapters": 5.0}
-"""Bytes that autograd keeps for each (token, input or output of a matrix): what a matrix reads, what is multiplied or normed
-after it, and where arithmetic is in 16 bits beside weights or adapters in float32 both forms of it. Counted on LLaMA, Mistral
-and Gemma of 7B, whose passes are within a fifth of it; T5 keeps up to half as much again."""
 BYTES_A_SCORE = 20
 """Bytes held at once for each (target, label): scores, their terms and gradients in the ranking losses, in float32."""
 BYTES_A_LOGIT = 12
@@ -160,22 +156,15 @@ def _state_bytes(config: RunConfig, shape: Shape, trained: int, number: int) -> 
 
 
 def _activations(config: MemorizeConfig | RankConfig, first: MemorizeConfig, shape: Shape) -> float:
+    adapter_rank = 0 if config.tuning == "full" else config.lora_rank
+    settings = (adapter_rank, config.lora_dropout > 0, config.gradient_checkpointing)
+
+    def kept(rows: int, tokens: float) -> float:
+        return kept_bytes(shape.architecture, config.precision, *settings, rows, int(tokens)) if rows else 0.0
+
     if isinstance(config, MemorizeConfig):
-        return kept_bytes(config, shape, config.batch_size * question_tokens(config))
-    rehearsed = _rehearsed(config) * question_tokens(first)
-    return kept_bytes(config, shape, config.batch_size * config.max_tokens + rehearsed)
-
-
-def kept_bytes(config: RunConfig, shape: Shape, tokens: float) -> float:
-    """Bytes that autograd keeps of a forward pass; with checkpoints each layer's input, and one layer at a time whole."""
-    whole = tokens * shape.ends * BYTES_A_STATE[config.precision if config.tuning == "full" else "adapters"]
-    if not config.gradient_checkpointing:
-        return whole
-    layers, number = (
-        shape.architecture.config.get_text_config().num_hidden_layers,
-        4 if config.precision == "float32" else 2,
-    )
-    return layers * tokens * shape.width * number + whole / layers
+        return kept(config.batch_size, question_tokens(config))
+    return kept(config.batch_size, config.max_tokens) + kept(_rehearsed(config), question_tokens(first))
 
 
 def _rehearsed(config: RankConfig) -> int:

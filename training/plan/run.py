@@ -1,6 +1,7 @@
 """What a run will need (memory by part, checkpoint, steps, tokens, hours), from configurations alone: no weights, no data.
 
-Sizes are counted on the architecture itself, built without storage. What is assumed stands beside each number.
+Sizes are counted on the architecture itself, built without storage; activations are what autograd would keep of one and of
+two layers of it, for the rest of the layers by rule of three. What is assumed stands beside each number.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 import yaml
 
 from mera_core.common.errors import InputError
-from mera_core.common.formatting import counted
 from training.common.backbone import padded_rows
 from training.common.config import MemorizeConfig, RankConfig, RunConfig
 from training.plan.architecture import Architecture, Shape, shape_of
 from training.plan.memory import (
+    CUDA_GB,
     GB,
     QUESTION_TOKENS,
     CohortSize,
@@ -192,18 +193,33 @@ def work(config: MemorizeConfig | RankConfig, first: MemorizeConfig, cohort: Coh
     return steps, int(config.epochs * samples * length + rehearsed)
 
 
-def remarks(plan: Plan) -> list[str]:
-    """What a row of the table does not say: the model, the time, and whether the run fits."""
-    rows, total = f"{plan.added_rows:,} rows for codes", plan.memory.total / GB
-    said = [f"{plan.backbone}, {plan.base_parameters / 1e9:.2f} B parameters, and {rows} ({plan.tuning})"]
+def in_words(plan: Plan) -> str:
+    """A plan as a person reads it."""
+    gb = {name: value / GB for name, value in asdict(plan.memory).items()} | {"total": plan.memory.total / GB}
+    parts = ", ".join(f"{name} {gb[name]:.1f}" for name in PARTS)
+    lines = [
+        f"{plan.config}: stage {'1, memorize' if plan.stage == 'memorize' else '2, rank'}",
+        f"  backbone      {plan.backbone}, {plan.base_parameters / 1e9:.2f} B parameters; with {plan.added_rows:,} rows "
+        f"for codes {plan.parameters / 1e9:.2f} B",
+        f"  trained       {plan.trained / 1e6:,.1f} M parameters ({plan.tuning})",
+        f"  checkpoint    {plan.checkpoint_bytes / GB:.2f} GB",
+        f"  memory        {gb['total']:.1f} GB on each GPU: {parts}, CUDA {CUDA_GB:.0f}",
+    ]
+    if plan.memory.paged:
+        lines.append(f"                and {gb['paged']:.1f} GB of optimizer state, on the GPU or beside it (paged)")
+    work = f"{plan.steps:,} steps, {plan.tokens / 1e6:,.1f} M tokens, {plan.flops / 1e15:,.1f} PFLOP"
+    lines.append(f"  work          {work}")
     if plan.epochs_on_missed:
-        said.append(f"and {plan.epochs_on_missed} epochs over the codes not known then, which can't be counted before")
+        told = "passes over the codes not known then, which can't be counted before"
+        lines.append(f"                and {plan.epochs_on_missed} {told}")
     if plan.hours is not None:
-        rate, gpus = plan.machine.tokens_per_second, counted(plan.machine.gpus, "GPU")
-        said.append(f"{plan.hours:.1f} h at {rate:,.0f} tokens/s on each of {gpus}")
+        rate, gpus = plan.machine.tokens_per_second, plan.machine.gpus
+        each = f"{gpus} GPU{'s' * (gpus > 1)}"
+        lines.append(f"  time          {plan.hours:.1f} h at {rate:,.0f} tokens/s on each of {each}")
     if plan.machine.gpu_gb is not None:
-        said.append(f"this needs {total:.0f} GB; you have {plan.machine.gpu_gb:.0f}: {plan.fits or 'it fits'}")
-    return [f"{plan.config}: {each}" for each in said]
+        need = f"this needs {gb['total']:.0f} GB; you have {plan.machine.gpu_gb:.0f}"
+        lines.append(f"  verdict       {need}: {plan.fits or 'it fits'}")
+    return "\n".join(lines)
 
 
 def table(plans: Sequence[Plan]) -> str:

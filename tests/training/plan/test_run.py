@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mera_core.common.errors import InputError
 from mera_core.icd.ontology import Ontology
 from tests.tiny import tiny_vocabulary
-from tests.training.families import FAMILIES
+from tests.training.families import FAMILIES, small_book, write_backbone
 from training.__main__ import app
 from training.common import tuning
 from training.common.config import MemorizeConfig, RankConfig
@@ -50,6 +50,12 @@ PUBLISHED = {  # parameters, from each model's page on the Hugging Face hub or i
 SEVEN_B = MemorizeConfig(backbone="meta-llama/Llama-2-7b-hf", precision="bfloat16", batch_size=64)
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    where = tmp_path_factory.mktemp("backbones")
+    return {family: write_backbone(where / family, family) for family in FAMILIES}
+
+
 # --- counted
 
 
@@ -62,8 +68,8 @@ def test_published_models_have_their_published_number_of_parameters(name) -> Non
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.usefixtures("_small_book")
-def test_a_real_model_has_the_counted_parameters_adapters_and_file(folders, family, tmp_path) -> None:
+def test_a_real_model_has_the_counted_parameters_adapters_and_file(folders, family, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(memorize, "code_set", lambda ontology, systems: small_book())
     found = Architecture.find(str(folders[family]))
     config = MemorizeConfig(backbone=str(folders[family]))
     model, _ = memorize.build(config, Ontology.load())
