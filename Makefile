@@ -66,9 +66,13 @@ $(TEACHER)/teacher.json: training/configs/mera-mini-teacher.yaml $(RUNS)/data-us
 	@echo "== Stage 2 of 4: teachers that know the whole record -> $(TEACHER)"
 	@$(BIN)/python -m training teach --config $< --data "$(DATA)" --out $(TEACHER)
 
-$(STAGE2)/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(TEACHER)/teacher.json $(RUNS)/data-used
-	@echo "== Stage 3 of 4: rank the next visit's codes -> $(STAGE2)"
-	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)
+$(STAGE2)-first/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.json $(TEACHER)/teacher.json $(RUNS)/data-used
+	@echo "== Stage 3 of 4: rank the next visit's codes -> $(STAGE2)-first"
+	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)-first
+
+$(STAGE2)/mera.json: training/configs/mera-mini-rank-2.yaml $(STAGE2)-first/mera.json
+	@echo "== Stage 3 of 4, second turn -> $(STAGE2)"
+	@$(BIN)/python -m training rank --config $< --start $(STAGE2)-first --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)
 
 checkpoint-icd10: ## Rebuild the checkpoint that memorized ICD-10-CM (hours; needs no patients)
 	@.ci/prepare app

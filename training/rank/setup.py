@@ -103,8 +103,11 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     taught = Taught(Path(config.teacher), counts.labels) if config.teacher else None
     torch.manual_seed(config.seed)
     vocabulary = with_details(model, parts["train"], config)
+    head = model.head if before.label_space == counts.labels and before.copy == config.copy else None
     model = MeraModel(model.backbone, vocabulary, counts.labels, config.copy)
     model.head.start(counts.rate)
+    if head is not None:  # a second turn goes on with what the first one learned, and is fitted to validation patients anew
+        model.head.load_state_dict(dict(head.named_parameters()), strict=False)
     set_attention_dropout(model.backbone, config.attention_dropout)
     manifest = Manifest(
         name=out.name,
@@ -124,6 +127,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
         input_codes=seen.labels,
         copy=config.copy,
         method=before.method
+        | ({"rank_before": before.method["rank"]} if "rank" in before.method else {})
         | ({"teach": taught.told} if taught else {})
         | {"rank": config.to_dict() | {"data": Path(config.data).name, "start": Path(config.start).name}},
         data=provenance(config, cohort, parts),

@@ -281,3 +281,14 @@ def test_the_loss_for_new_codes_leaves_the_history_s_own_out() -> None:
             float(rank_loss(model, batch, HIERARCHY, RankConfig(new_code_weight=weight))) for weight in (0.0, 0.5)
         )
     assert both - plain == pytest.approx(0.5 * float(expected), rel=1e-4) and both > plain
+
+
+def test_a_second_turn_goes_on_with_the_head_of_the_first(tiny_checkpoint, invented_cohort, tmp_path) -> None:
+    config = RankConfig(start=str(tiny_checkpoint), data=str(invented_cohort), learning_rate=0.003)
+    setup = rank_setup.prepare(config, tmp_path / "second")
+    first = Engine.load(tiny_checkpoint).model.head
+    assert torch.equal(setup.engine.model.head.bias, first.bias) and first.bias.std() > 0
+    assert float(setup.engine.model.head.recorded_slope) == 1 and not setup.engine.model.head.cut_offset.any()
+    method = setup.manifest.method
+    assert method["rank_before"] == read_manifest(tiny_checkpoint).method["rank"]
+    assert method["rank"]["learning_rate"] == 0.003
