@@ -50,7 +50,7 @@ checkpoint: data-named ## Rebuild the bundled checkpoint (DATA=folder of UCI Dia
 	@.ci/prepare app
 	@$(MAKE) --no-print-directory $(STAGE2)/mera.json DATA="$(DATA)"
 	@echo "== Stage 4 of 4: measure it and put it in place -> $(BUNDLED)"
-	@$(BIN)/python -m training baselines --checkpoint $(STAGE2) --data "$(DATA)" --out $(BASELINES)
+	@$(BIN)/python -m training baselines --checkpoint $(STAGE2) --data "$(DATA)" --out $(BASELINES) $(ROWS)
 	@$(BIN)/python -m training publish $(STAGE2) $(BUNDLED) --data "$(DATA)" --readme README.md --baselines $(BASELINES)
 
 data-named:

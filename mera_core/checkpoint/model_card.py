@@ -144,9 +144,14 @@ def _input_words(sequence: Mapping[str, Any]) -> str:
     if not sequence:
         return ""
     details = [*sequence.get("patient_details", ()), *sequence.get("visit_details", ())]
-    profile = f"{', '.join(['age, sex', *details])} in words, then " if sequence.get("profile") else ""
+    tokens = sequence.get("detail_tokens", ())
+    known = ["sex", *details] if "age" in tokens else ["age, sex", *details]
+    profile = f"{', '.join(known)} in words, then " if sequence.get("profile") else ""
+    facts = f" at most {sequence.get('most_details')} of its facts ({', '.join(tokens)})" if tokens else ""
+    intro = f" “{sequence['visit_intro']}”" if sequence.get("visit_intro") else ""
+    told = ",".join(filter(None, (facts, intro)))
     return (
-        f"Input: {profile}each earlier visit as “{sequence.get('visit_intro', '')}” and its codes, at most "
+        f"Input: {profile}each earlier visit as{told + ' and' if told else ''} its codes, at most "
         f"{sequence.get('max_tokens', 0):,} tokens; what is longer is shortened, with a note."
     )
 

@@ -26,8 +26,7 @@ def test_the_shipped_configurations_load() -> None:
     assert memorize.systems == ("ICD9",) and memorize.hidden_size % 64 == 0  # as 4-bit serving needs
     assert rank.format == "uci_diabetes130" and rank.rehearsal > 0
     named = yaml.safe_load((CONFIGS / "mera-mini-rank.yaml").read_text(encoding="utf-8"))
-    values = rank.to_dict()
-    assert {name: list(v) if isinstance(v := values[name], tuple) else v for name in named} == named
+    assert {name: list(v) if isinstance(v := getattr(rank, name), tuple) else v for name in named} == named
 
 
 def test_overrides_win_and_none_leaves_the_file(tmp_path) -> None:
