@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from mera_core.common.bundled import APP
 from mera_core.common.errors import InputError
 from mera_core.common.faults import describe_system_error
+from mera_core.common.formatting import counted
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -84,7 +85,7 @@ def rank(
     ]
     _print_table(["", "system", "code", "definition", "score", "share", "", ""], rows)
     print(f"Ordered {ORDERS[order]}." if order == "probability" else f"This is {ORDERS[order]}.")
-    print(f"{result['predicted']} codes are predicted (above the cut-off); checkpoint {result['checkpoint']}.")
+    print(f"Predicted, above the cut-off: {counted(result['predicted'], 'code')}; checkpoint {result['checkpoint']}.")
     for note in result["notes"]:
         print(f"note: {note['message'] if isinstance(note, dict) else note}")
     if result["trained_on"]:
