@@ -10,6 +10,8 @@ TEACHER := $(RUNS)/mera-mini-teacher
 STAGE2 := $(RUNS)/mera-mini
 BUNDLED := sample_data/mera-mini
 BASELINES := docs/evidence/baselines.json
+ROWS := --only "code frequency" --only "copy the past, then frequency" --only "logistic regression on the history" \
+	--only "logistic regression told the record" --only "network told the record"
 ICD10 := $(RUNS)/mera-icd10
 
 export PYTHON
@@ -70,9 +72,14 @@ $(STAGE2)-first/mera.json: training/configs/mera-mini-rank.yaml $(STAGE1)/mera.j
 	@echo "== Stage 3 of 4: rank the next visit's codes -> $(STAGE2)-first"
 	@$(BIN)/python -m training rank --config $< --start $(STAGE1) --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)-first
 
-$(STAGE2)/mera.json: training/configs/mera-mini-rank-2.yaml $(STAGE2)-first/mera.json
-	@echo "== Stage 3 of 4, second turn -> $(STAGE2)"
-	@$(BIN)/python -m training rank --config $< --start $(STAGE2)-first --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)
+$(STAGE2)-second/mera.json: training/configs/mera-mini-rank-2.yaml $(STAGE2)-first/mera.json
+	@echo "== Stage 3 of 4, second turn -> $(STAGE2)-second"
+	@$(BIN)/python -m training rank --config $< --start $(STAGE2)-first --teacher $(TEACHER) --data "$(DATA)" --out $(STAGE2)-second
+
+$(STAGE2)/mera.json: training/configs/mera-mini-rows.yaml $(STAGE2)-second/mera.json
+	@echo "== Stage 3 of 4, the rows of forgotten codes and the cut-off -> $(STAGE2)"
+	@$(BIN)/python -m training memorize --config $< --out $(STAGE2)-rows
+	@$(BIN)/python -m training fit-cut $(STAGE2)-rows --data "$(DATA)" --out $(STAGE2)
 
 checkpoint-icd10: ## Rebuild the checkpoint that memorized ICD-10-CM (hours; needs no patients)
 	@.ci/prepare app

@@ -72,12 +72,12 @@ def tokenizer_texts(book: dict[Code, str], systems: tuple[str, ...], ontology: O
 
 
 def go_on(config: MemorizeConfig) -> tuple[MeraModel, list[Code]]:
-    """The model of an earlier stage 1, and its codes.
+    """The model of an earlier stage 1, and its codes; where only rows move, also one that has ranked since.
 
-    Raises InputError where it is no such checkpoint, has ranked since, or knows other code systems than the config names.
+    Raises InputError where it is no such checkpoint, or knows other code systems than the config names.
     """
     model, manifest = tuning.load_start(Path(config.init_from), config)
-    if manifest.stage != "memorize":
+    if manifest.stage != "memorize" and not config.train_missed_rows_only:
         raise InputError(f"{config.init_from} has learned to rank: stage 1 goes on from a stage 1.")
     if tuple(manifest.systems) != tuple(config.systems):
         raise InputError(
@@ -124,12 +124,17 @@ def run(config: MemorizeConfig, out: Path) -> Manifest:
 
     optimizer = make_optimizer(model, refined)
     run_trainer(model, data, refined, out, tuning.in_precision(loss, config), optimizer, keep_steps=True)
-    manifest = manifest_of(config, out.name, ontology)
-    if config.init_from:
-        manifest.method["before"] = read_manifest(Path(config.init_from)).method
+    before = read_manifest(Path(config.init_from)) if config.init_from else None
+    if before is not None and before.stage == "rank":  # its rows of forgotten codes moved, and nothing else
+        manifest = replace(before, name=out.name, method=before.method | {"rows": config.to_dict()}, metrics={})
+    else:
+        manifest = manifest_of(config, out.name, ontology)
+        if before is not None:
+            manifest.method["before"] = before.method
     if not is_first_process():
         return manifest
-    manifest = tuning.save(model, manifest, out, config, torch.float32)
+    dtype = torch.float16 if manifest.stage == "rank" else torch.float32
+    manifest = tuning.save(model, manifest, out, config, dtype)
     if config.encoded_epochs:
         shutil.rmtree(first / STEPS, ignore_errors=True)
         if first.is_dir() and not any(first.iterdir()):

@@ -106,7 +106,9 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     head = model.head if before.label_space == counts.labels and before.copy == config.copy else None
     model = MeraModel(model.backbone, vocabulary, counts.labels, config.copy)
     model.head.start(counts.rate)
-    if head is not None:  # a second turn goes on with what the first one learned, and is fitted to validation patients anew
+    if (
+        head is not None
+    ):  # a second turn goes on with what the first one learned, and is fitted to validation patients anew
         model.head.load_state_dict(dict(head.named_parameters()), strict=False)
     set_attention_dropout(model.backbone, config.attention_dropout)
     manifest = Manifest(

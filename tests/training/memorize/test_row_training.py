@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mera_core.checkpoint.folder import load_checkpoint
+from mera_core.checkpoint.folder import load_checkpoint, read_manifest
 from mera_core.common.errors import InputError
+from mera_core.engine import Engine
+from mera_core.history.records import Patient, Visit
 from mera_core.icd.ontology import Ontology
 from mera_core.model.prompts import CODE, DEFINITION, EQUIVALENT
 from tests.tiny import CODES, tiny_model
@@ -126,3 +128,26 @@ def test_nothing_to_move_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(memorize, "kept_missed", lambda *_: [])
     with pytest.raises(InputError, match="x knows every code both ways"):
         memorize.run(SETTINGS, tmp_path / "out")
+
+
+def test_what_stage_2_forgot_is_learned_by_rows_and_the_rest_of_the_checkpoint_stays(
+    tiny_checkpoint, tmp_path, monkeypatch
+) -> None:
+    before = Engine.load(tiny_checkpoint)
+    forgotten = [code for code in before.model.vocabulary.ids if code not in before.label_space][:3]
+    monkeypatch.setattr(memorize, "kept_missed", lambda *_: forgotten)
+    settings = {"epochs_on_missed": 3, "epochs": 0.5, "weight_decay": 0.0, "learning_rate": 0.01, "batch_size": 8}
+    config = MemorizeConfig(init_from=str(tiny_checkpoint), train_missed_rows_only=True, save_every=0, **settings)
+    memorize.run(config, tmp_path / "rows")
+    after, manifest = Engine.load(tmp_path / "rows"), read_manifest(tmp_path / "rows")
+    assert manifest.stage == "rank" and after.label_space == before.label_space and manifest.calibration
+    assert (
+        manifest.method["rows"]["epochs_on_missed"] == 3
+        and manifest.method["rank"] == before.manifest["method"]["rank"]
+    )
+    moved = [before.model.vocabulary.ids[code] for code in forgotten]
+    rows = (engine.model.backbone.get_input_embeddings().weight for engine in (before, after))
+    same = torch.isclose(*rows).all(1)
+    assert not same[moved].any() and same.sum() == len(same) - len(moved)
+    patient = Patient([Visit(before.label_space[:2])])
+    assert after.rank(patient).scores == pytest.approx(before.rank(patient).scores, abs=1e-3)
