@@ -208,6 +208,8 @@ def level_in_words(labels: Sequence[Code], ontology: Ontology) -> str:
 def provenance(config: RankConfig, cohort: Cohort, parts: dict[str, list[Patient]]) -> dict:
     """Where the patients came from and how they were divided, for the manifest."""
     source = Path(config.data)
+    tables = [path for path in source.glob("*.csv*") if path.is_file()] if source.is_dir() else []
+    source = tables[0] if len(tables) == 1 else source
     return {
         "format": cohort.report.format,
         "source": source.name,
