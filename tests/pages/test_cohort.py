@@ -77,7 +77,7 @@ def test_a_stopped_scoring_keeps_what_it_has_and_goes_on():
 
 def test_uploads_are_read_reported_and_long_or_icd10_histories_scored():
     visit = demo_patients()[0].patient.visits[0]
-    long = Patient(tuple(Visit(visit.codes) for _ in range(60)), "F", 80, "long")
+    long = Patient(tuple(Visit(visit.codes) for _ in range(200)), "F", 80, "long")
     ten = Patient((Visit(("ICD10:I50.22",)), Visit(("I10", "nonsense"))), "M", 70, "ten")
     app = send(open_page(PAGE), "cohort_files", "two.csv", history_csv([long, ten]).encode())
     assert any("2 patients" in one.label.replace("\\", "") for one in app.expander)
