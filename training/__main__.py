@@ -49,9 +49,11 @@ def teach(
     format: Format = "auto",
 ) -> None:
     """Before stage 2: fit networks that know the whole record, for stage 2 to learn from (its setting `teacher`)."""
+    from training.common.config import loaded
     from training.teacher import run as teacher
+    from training.teacher.network import TeacherConfig
 
-    about = teacher.run(teacher.load_config(config), data, format, out)
+    about = teacher.run(loaded(TeacherConfig, config), data, format, out)
     typer.echo(f"Written: {out}; new diagnoses of validation patients: {about['validation']}")
 
 

@@ -12,6 +12,8 @@ AGE = "age"
 """The key under which a visit's age, in decades, is a fact as well."""
 EDGES = (0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 300, 500, 1000)
 """Where the bins of numbers begin; a fact names the beginning of its bin."""
+LEAST_VISITS = 30
+"""Training visits that must have a fact for a model to be told it."""
 UNTOLD = ("0", "no")
 """Values that are no fact: most visits have nothing of most kinds, and a visit's tokens are few."""
 
@@ -37,7 +39,7 @@ def facts(visit: Visit, keys: Sequence[str]) -> list[str]:
     return found
 
 
-def known_facts(patients: Iterable[Patient], keys: Sequence[str], least: int) -> tuple[str, ...]:
+def known_facts(patients: Iterable[Patient], keys: Sequence[str], least: int = LEAST_VISITS) -> tuple[str, ...]:
     """The facts that at least so many visits of these patients have, sorted."""
     counts = Counter(fact for patient in patients for visit in patient.visits for fact in set(facts(visit, keys)))
     return tuple(sorted(fact for fact, count in counts.items() if count >= least))

@@ -85,7 +85,7 @@ class Vocabulary:
     @property
     def rows(self) -> int:
         """Rows that the embedding needs: one more than the last token's id."""
-        return max(self._size, *(id_ + 1 for id_ in self.details.values())) if self.details else self._size
+        return max(self._size, 1 + max(self.details.values(), default=0))
 
     def __contains__(self, code: Code) -> bool:
         return code in self.ids

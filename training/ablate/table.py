@@ -105,13 +105,7 @@ class Table:
 
     def fingerprint(self, row: Row, seed: int, *more: Any) -> str:
         """Ten hexadecimal digits that another setting, seed, or `more` would change."""
-        earlier = {
-            name: before for before, name in EARLIER_NAMES.items()
-        }  # so that results kept before are known again
-        settings = [
-            {earlier.get(name, name): value for name, value in config.to_dict().items()}
-            for config in (self.memorize_config(row, seed), self.rank_config(row, seed))
-        ]
+        settings = [as_kept(config) for config in (self.memorize_config(row, seed), self.rank_config(row, seed))]
         text = json.dumps([*settings, row.start, row.train, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from mera_core.history.details import AGE, facts, known_facts, nearest
+from mera_core.history.details import AGE, LEAST_VISITS, facts, known_facts, nearest
 from mera_core.history.records import Patient
 from training.baselines.samples import CODES_ALONE, histories
 
 if TYPE_CHECKING:
     from mera_core.model.sequence import SequenceConfig
 
-LEAST_VISITS = 30
-"""Training visits that must have a fact for it to be a feature, as for a model's token of it."""
 FUTURE = ("readmitted",)
 """Keys of `Visit.details` that tell what happened after the visit, should a record hold them: never read."""
 Feature: TypeAlias = tuple[str, Hashable]  # kind, and code, word or fact

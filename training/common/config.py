@@ -15,6 +15,7 @@ from mera_core.common.schema import as_tuple, checked
 from mera_core.icd.tables import LEVEL_NAMES
 from mera_core.model.sequence import SequenceConfig
 
+S = TypeVar("S")
 T = TypeVar("T", bound="RunConfig")
 
 
@@ -66,6 +67,25 @@ def refuse_earlier_names(values: Mapping[str, Any], where: object) -> None:
     for earlier, name in EARLIER_NAMES.items():
         if earlier in values:
             raise InputError(f"{where}: the setting {earlier} is now called {name}.")
+
+
+def loaded(kind: type[S], path: str | Path, **overrides: Any) -> S:
+    """Settings of a kind from a flat YAML; `overrides` that are not None win. InputError names file and setting."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no configuration file {path}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings (name: value).")
+    refuse_earlier_names(values, path)
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return kind(**{str(name): value for name, value in values.items()})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 @checked
@@ -126,21 +146,7 @@ class RunConfig:
     @classmethod
     def load(cls: type[T], path: str | Path, **overrides) -> T:
         """Read a flat YAML; `overrides` win."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"There is no configuration file {path}.")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{path} holds no settings (name: value).")
-        refuse_earlier_names(values, path)
-        values |= {name: value for name, value in overrides.items() if value is not None}
-        try:
-            return cls(**{str(name): value for name, value in values.items()})
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        return loaded(cls, path, **overrides)
 
     def to_dict(self) -> dict:
         """Every setting by name; one that came later only where it is used, so that runs from before it are known again."""

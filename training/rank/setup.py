@@ -36,9 +36,6 @@ from training.rank.cut import LabelCounts, drawn, fit_cut
 from training.rank.population import fit_population
 from training.teacher.run import Taught
 
-LEAST_VISITS = 30
-"""Training visits that must have a detail for it to get a token."""
-
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -108,7 +105,7 @@ def prepare(config: RankConfig, out: Path, extra_labels: Sequence[Code] = ()) ->
     model.head.start(counts.rate)
     if (
         head is not None
-    ):  # a second turn goes on with what the first one learned, and is fitted to validation patients anew
+    ):  # a second turn: what the first one learned stays, what was fitted to validation patients does not
         model.head.load_state_dict(dict(head.named_parameters()), strict=False)
     set_attention_dropout(model.backbone, config.attention_dropout)
     manifest = Manifest(
@@ -152,7 +149,7 @@ def with_details(model: MeraModel, train: Sequence[Patient], config: RankConfig)
         return vocabulary
     if config.tuning != "full":
         raise InputError("Adapters can't learn tokens for details: name the keys in visit_details, as words.")
-    vocabulary = vocabulary.with_details(known_facts(train, config.detail_tokens, LEAST_VISITS))
+    vocabulary = vocabulary.with_details(known_facts(train, config.detail_tokens))
     add_rows(model.backbone, padded_rows(vocabulary.rows))
     start_detail_rows(model.backbone, vocabulary)
     return vocabulary

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mera_core.history.details import AGE, facts
+from mera_core.history.details import AGE, LEAST_VISITS, facts, known_facts
 from mera_core.history.records import Patient
 from mera_core.icd.ontology import Code, Ontology
 
 MOST_VISITS = 7  # histories longer than this are counted alike
-LEAST_VISITS = 30  # a feature that fewer training visits have is left out
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class Features:
     def __init__(self, train: Sequence[Patient], labels: Sequence[Code], keys: Sequence[str], ontology: Ontology):
         self.keys = keys
         self.labels = {code: label for label, code in enumerate(labels)}
-        counts = Counter(fact for patient in train for visit in patient.visits for fact in facts(visit, keys))
-        self._facts = _numbered(fact for fact, count in counts.items() if count >= LEAST_VISITS)
+        self._facts = _numbered(known_facts(train, keys))
         people = Counter(word for patient in train for word in _person(patient))
         self._people = _numbered(word for word, count in people.items() if count >= LEAST_VISITS)
         above = [ontology.ancestors(code) for code in labels]

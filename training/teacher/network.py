@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mera_core.common.schema import checked
-from training.common.config import Amount, Count, Part, Positive
+from training.common.config import Amount, Count, Names, Part, Positive
 from training.teacher.features import Features, Record
 
 SKIP_RATE = 0.3  # share of the learning rate of the linear part, which has a number for every feature and label
@@ -29,7 +29,7 @@ class TeacherConfig:
     """Parts of the training patients; nobody is taught by a network that has seen them."""
     networks: Count = 3
     """Networks a fold, whose logits are averaged."""
-    detail_tokens: tuple[str, ...] = ()
+    detail_tokens: Names = ()
     """Keys of the details that the networks are told, as the student's setting of that name."""
     width: Count = 256
     """Width of the sum of features."""

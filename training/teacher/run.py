@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors.numpy import load_file, save_file
 
 from mera_core.common.errors import InputError
@@ -71,6 +69,7 @@ def run(config: TeacherConfig, data: str, format: str, out: Path) -> dict:
         "validation": figures,
     }
     out.mkdir(parents=True, exist_ok=True)
+    (out / ABOUT).unlink(missing_ok=True)  # written last, so that it never describes logits of another run
     save_file({"logits": logits.astype(np.float16)}, out / LOGITS)
     (out / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
     return about
@@ -111,13 +110,3 @@ class Taught:
     def probabilities(self, rows: list[int]) -> torch.Tensor:
         """Of each label, [len(rows), C], float32."""
         return torch.from_numpy(self._logits[rows].astype(np.float32)).sigmoid()
-
-
-def load_config(path: Path) -> TeacherConfig:
-    """Read the settings; InputError names what is wrong with them."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read as settings: {str(error).splitlines()[0]}.") from error
-    plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return TeacherConfig(**plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mera_core.history.records import Patient, Visit, write_visits
 from mera_core.icd.ontology import Ontology
 from mera_core.model.losses import distillation_loss
 from tests.tiny import CODES
+from training.common.config import RankConfig, loaded
 from training.common.split import split_of
 from training.teacher import run as teacher
 from training.teacher.features import Features
@@ -109,3 +111,13 @@ def test_the_loss_is_least_where_the_student_says_what_the_teacher_says() -> Non
     assert float(loss) == pytest.approx(float(binary - (probability * scores.log_softmax(1)).sum()))
     moved = distillation_loss(scores.detach() + torch.tensor([[0.0, 1.0, 0.0]]), eov, probability)
     assert float(moved) > float(loss)
+
+
+def test_the_shipped_settings_load_and_name_what_the_student_reads(tmp_path) -> None:
+    configs = Path(__file__).resolve().parents[3] / "training" / "configs"
+    shipped = loaded(TeacherConfig, configs / "mera-mini-teacher.yaml")
+    for turn in ("rank", "rank-2"):
+        assert RankConfig.load(configs / f"mera-mini-{turn}.yaml").detail_tokens == shipped.detail_tokens
+    (tmp_path / "wrong.yaml").write_text("fold: 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"wrong\.yaml: fold is not a known name"):
+        loaded(TeacherConfig, tmp_path / "wrong.yaml")
