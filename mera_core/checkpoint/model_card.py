@@ -17,6 +17,7 @@ from mera_core.common.errors import InputError
 from mera_core.common.formatting import with_interval
 from mera_core.icd.ontology import SYSTEM_NAMES, SYSTEMS
 from mera_core.ranking.calibration import Calibrations
+from mera_core.ranking.population import trained_on
 from mera_core.ranking.ranking import NOTICE
 
 NOT_RECORDED = "Not recorded in the manifest."
@@ -157,10 +158,11 @@ def _input_words(sequence: Mapping[str, Any]) -> str:
 
 
 def _population(data: Mapping[str, Any]) -> str:
-    train = data.get("parts", {}).get("train", {})
-    if data.get("population") or not train:
-        return str(data.get("population") or "")
-    return f"That of its training records: {train['patients']:,} patients of {data.get('source', 'an unnamed source')}."
+    """Whom the model learned from, and how many."""
+    who, train = trained_on(data), data.get("parts", {}).get("train", {})
+    if not train or data.get("population") or "patients of" in who:
+        return who
+    return f"{who[:1].upper()}{who[1:]}: {train['patients']:,} patients of {data.get('source', 'an unnamed source')}."
 
 
 def _architecture(settings: Mapping[str, Any], copy: bool | None) -> str:
